@@ -1,0 +1,1 @@
+"""Training of the CoAM network; the only package of ours that imports torch."""
