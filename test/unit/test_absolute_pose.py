@@ -1,0 +1,148 @@
+from coam_ros.geometry.absolute_pose import estimate_absolute_pose
+from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.transforms import (
+    make_transform,
+    pose_error,
+    rotation_from_vector,
+    rotation_vector,
+    transform_points,
+)
+import numpy as np
+import pytest
+from synthetic_scene import make_scene, VGA
+
+FISHEYE = PinholeCamera(
+    640, 480, 350.0, 350.0, 322.0, 238.0, (-0.02, 0.005, -0.003, 0.0006), 'equidistant'
+)
+
+
+def estimate(scene, **options):
+    return estimate_absolute_pose(scene.pixels, scene.points_map, scene.camera, **options)
+
+
+def normalized_error_squared(pose, T_true):
+    """Squared error over the claimed covariance, per degree of freedom."""
+    rotation_error = rotation_vector(pose.T_map_camera[:3, :3] @ T_true[:3, :3].T)
+    error = np.concatenate([pose.T_map_camera[:3, 3] - T_true[:3, 3], rotation_error])
+    return error @ np.linalg.solve(pose.covariance, error) / 6
+
+
+@pytest.mark.parametrize('camera', [VGA, FISHEYE], ids=['pinhole', 'fisheye'])
+def test_exact_matches_give_the_exact_pose(camera):
+    scene = make_scene(0, camera=camera)
+    pose = estimate(scene)
+    translation_m, rotation_deg = pose_error(pose.T_map_camera, scene.T_map_camera)
+    assert translation_m < 1e-4
+    assert rotation_deg < 1e-3
+    assert pose.inlier_mask.all()
+    assert pose.reprojection_errors_px.max() < 0.05
+
+
+def test_finds_the_pose_among_outliers_and_names_them():
+    scene = make_scene(1, 1000, noise_px=1.0, outlier_ratio=0.7)
+    pose = estimate(scene)
+    translation_m, rotation_deg = pose_error(pose.T_map_camera, scene.T_map_camera)
+    assert translation_m < 0.01
+    assert rotation_deg < 0.1
+    assert pose.inlier_mask[~scene.is_outlier].mean() > 0.99
+    assert pose.inlier_mask[scene.is_outlier].mean() < 0.02
+    assert ((pose.reprojection_errors_px <= 8.0) == pose.inlier_mask).all()
+
+
+def test_same_input_and_seed_give_the_same_answer():
+    scene = make_scene(2, noise_px=1.0, outlier_ratio=0.5)
+    first, second = estimate(scene, seed=7), estimate(scene, seed=7)
+    np.testing.assert_array_equal(first.T_map_camera, second.T_map_camera)
+    np.testing.assert_array_equal(first.covariance, second.covariance)
+
+
+def test_landmarks_that_are_missing_take_no_part():
+    scene = make_scene(3, 100)
+    scene.points_map[::3] = np.nan
+    pose = estimate(scene)
+    assert pose_error(pose.T_map_camera, scene.T_map_camera)[0] < 1e-4
+    assert not pose.inlier_mask[::3].any()
+    assert np.isnan(pose.reprojection_errors_px[::3]).all()
+    assert pose.inlier_mask.sum() == 66
+
+
+@pytest.mark.parametrize('num_points', [0, 1, 3])
+def test_too_few_points_give_no_pose(num_points):
+    assert estimate(make_scene(4, num_points)) is None
+
+
+def test_points_on_one_line_give_no_pose():
+    scene = make_scene(5, 50)
+    line = scene.points_map[0] + np.linspace(0, 1, 50)[:, None] * (
+        scene.points_map[1] - scene.points_map[0]
+    )
+    pixels = VGA.project((line - scene.T_map_camera[:3, 3]) @ scene.T_map_camera[:3, :3])
+    assert estimate_absolute_pose(pixels, line, VGA) is None
+
+
+def test_one_point_many_times_gives_no_pose():
+    scene = make_scene(6, 50)
+    scene.points_map[:], scene.pixels[:] = scene.points_map[0], scene.pixels[0]
+    assert estimate(scene) is None
+
+
+def test_landmarks_behind_the_camera_are_no_inliers():
+    # Mirrored through the centre, every landmark still lies on its pixel's ray.
+    scene = make_scene(7, 200)
+    scene.points_map[:] = 2 * scene.T_map_camera[:3, 3] - scene.points_map
+    pose = estimate(scene)
+    assert pose is None or pose.inlier_mask.mean() < 0.15
+
+
+def test_matches_by_chance_find_no_support():
+    pose = estimate(make_scene(8, 1000, outlier_ratio=1.0))
+    assert pose is None or pose.inlier_mask.sum() < 20
+
+
+def test_nothing_but_missing_landmarks_gives_no_pose():
+    scene = make_scene(9, 50)
+    scene.points_map[:] = np.nan
+    assert estimate(scene) is None
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match=r'\(5, 2\).*\(4, 3\)'):
+        estimate_absolute_pose(np.zeros((5, 2)), np.zeros((4, 3)), VGA)
+
+
+@pytest.mark.parametrize(
+    'spoilt',
+    [
+        {'noise_px': 1.0, 'num_points': 100},
+        {'noise_px': 2.0, 'num_points': 1000, 'outlier_ratio': 0.5},
+        {'noise_px': 0.5, 'smooth_noise_px': 1.0, 'smooth_cell_px': 40.0, 'num_points': 1000},
+        {'noise_px': 0.5, 'smooth_noise_px': 1.0, 'smooth_cell_px': 80.0, 'outlier_ratio': 0.3},
+        {'noise_px': 0.5, 'smooth_noise_px': 1.0, 'smooth_cell_px': 160.0, 'num_points': 1000},
+    ],
+    ids=['few', 'outliers', 'shared over 40 px', 'shared over 80 px', 'shared over 160 px'],
+)
+def test_covariance_tells_the_real_error(spoilt):
+    values = []
+    for seed in range(60):
+        scene = make_scene(seed, **spoilt)
+        values.append(normalized_error_squared(estimate(scene), scene.T_map_camera))
+    assert 0.3 < np.mean(values) < 3.0
+
+
+def test_covariance_turns_with_the_map():
+    # The same room in a map that is turned: axes of the error turn along.
+    scene = make_scene(10, 300, noise_px=1.0, region=(0.0, 0.0, 0.5, 0.7))
+    T_turned_map = make_transform(rotation_from_vector([0.5, -0.8, 1.0]), [3.0, -1.0, 2.0])
+    turned_points = transform_points(T_turned_map, scene.points_map)
+    turned = estimate_absolute_pose(scene.pixels, turned_points, VGA)
+    both_turned = np.kron(np.eye(2), T_turned_map[:3, :3])
+    expected = both_turned @ estimate(scene).covariance @ both_turned.T
+    np.testing.assert_allclose(turned.covariance, expected, atol=1e-3 * expected.max())
+
+
+def test_weak_geometry_is_told_by_the_covariance():
+    strong = estimate(make_scene(11, 300, noise_px=1.0))
+    weak = estimate(
+        make_scene(11, 300, noise_px=1.0, depth_m=(20.0, 22.0), region=(0.4, 0.4, 0.6, 0.6))
+    )
+    assert np.trace(weak.covariance[:3, :3]) > 100 * np.trace(strong.covariance[:3, :3])

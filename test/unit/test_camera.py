@@ -1,0 +1,113 @@
+from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+import numpy as np
+import pytest
+
+SIZE = {'width': 640, 'height': 480, 'fx': 500.0, 'fy': 505.0, 'cx': 322.0, 'cy': 238.0}
+DISTORTIONS = {
+    'none': ((), 'plumb_bob'),
+    'zeros of an unnamed model': ((0.0,) * 5, ''),
+    'plumb_bob': ((-0.28, 0.09, 0.001, -0.0007, -0.01), 'plumb_bob'),
+    'plumb_bob of four': ((0.1, -0.05, 0.001, 0.002), 'plumb_bob'),
+    'rational_polynomial': (
+        (0.5, -0.1, 0.0003, 0.0002, 0.02, 0.8, -0.05, 0.01),
+        'rational_polynomial',
+    ),
+    'equidistant': ((-0.02, 0.005, -0.003, 0.0006), 'equidistant'),
+}
+
+
+@pytest.fixture(params=DISTORTIONS.values(), ids=DISTORTIONS.keys())
+def camera(request):
+    distortion, model = request.param
+    return PinholeCamera(**SIZE, distortion=distortion, distortion_model=model)
+
+
+def image_pixels(camera):
+    columns = np.linspace(0, camera.width - 1, 17)
+    rows = np.linspace(0, camera.height - 1, 13)
+    return np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
+
+
+def test_unproject_then_project_gives_the_pixel_back(camera):
+    pixels = image_pixels(camera)
+    points_camera = camera.unproject(pixels, np.linspace(0.5, 9.0, len(pixels)))
+    np.testing.assert_allclose(points_camera[:, 2], np.linspace(0.5, 9.0, len(pixels)))
+    np.testing.assert_allclose(camera.project(points_camera), pixels, atol=0.01)
+
+
+def test_undistorted_pixels_are_those_of_the_ideal_pinhole(camera):
+    pixels = image_pixels(camera)
+    points_camera = camera.unproject(pixels, 2.0)
+    ideal = PinholeCamera(**SIZE)
+    np.testing.assert_allclose(camera.undistort(pixels), ideal.project(points_camera), atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['plumb_bob', 'rational_polynomial'])
+def test_distortion_is_that_of_opencv(name):
+    cv2 = pytest.importorskip('cv2')
+    distortion, model = DISTORTIONS[name]
+    camera = PinholeCamera(**SIZE, distortion=distortion, distortion_model=model)
+    points = np.random.default_rng(2).uniform((-1, -1, 2), (1, 1, 4), (50, 3))
+    expected, _ = cv2.projectPoints(
+        points, np.zeros(3), np.zeros(3), camera.K, np.array(distortion)
+    )
+    np.testing.assert_allclose(camera.project(points), expected[:, 0], atol=1e-8)
+
+
+def test_fisheye_without_coefficients_of_higher_order_is_angle_times_focal_length():
+    camera = PinholeCamera(**SIZE, distortion=(0.01, 0, 0, 0), distortion_model='equidistant')
+    angle = 0.8
+    (pixel,) = camera.project([[np.sin(angle), 0, np.cos(angle)]])
+    assert pixel[0] == pytest.approx(322.0 + 500.0 * (angle + 0.01 * angle**3), abs=1e-9)
+
+
+def test_principal_point_is_seen_straight_ahead():
+    camera = PinholeCamera(**SIZE)
+    np.testing.assert_allclose(camera.unproject([[322.0, 238.0]], 3.0), [[0, 0, 3]], atol=1e-12)
+
+
+def test_points_not_in_front_project_to_nan():
+    camera = PinholeCamera(**SIZE)
+    assert np.isnan(camera.project([[0, 0, -1], [1, 1, 0], [0, 0, np.nan]])).all()
+    assert camera.project(np.empty((0, 3))).shape == (0, 2)
+    assert camera.undistort(np.empty((0, 2))).shape == (0, 2)
+
+
+def test_pixel_that_no_ray_reaches_undistorts_to_nan():
+    # r (1 - 0.3 r^2) never exceeds 0.703: nothing is imaged 700 px from the centre.
+    camera = PinholeCamera(**SIZE, distortion=(-0.3, 0, 0, 0, 0))
+    pixels = camera.undistort([[322.0 + 700, 238.0], [322.0 + 100, 238.0]])
+    assert np.isnan(pixels[0]).all()
+    assert np.isfinite(pixels[1]).all()
+
+
+def test_intrinsic_matrix_round_trip():
+    camera = PinholeCamera(**SIZE)
+    assert PinholeCamera.from_K(camera.K, 640, 480) == camera
+    assert PinholeCamera.from_K(camera.K.ravel().tolist(), 640, 480) == camera
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'fx': 0.0}, 'not calibrated'),
+        ({'fy': -500.0}, 'not calibrated'),
+        ({'cx': float('nan')}, 'not calibrated'),
+        ({'width': 0}, '0 x 480'),
+        ({'distortion': (0.1, float('inf'), 0, 0, 0)}, 'not finite'),
+        ({'distortion': (0.1, 0.2, 0.3)}, '3 coefficients'),
+        ({'distortion': (0.1,) * 4, 'distortion_model': 'thin_prism'}, 'thin_prism'),
+    ],
+)
+def test_refuses_numbers_that_are_no_camera(change, message):
+    with pytest.raises(CalibrationError, match=message):
+        PinholeCamera(**{**SIZE, **change})
+
+
+def test_refuses_intrinsic_matrix_with_skew_or_of_wrong_size():
+    with pytest.raises(CalibrationError, match='skew'):
+        PinholeCamera.from_K([[500, 1, 320], [0, 500, 240], [0, 0, 1]], 640, 480)
+    with pytest.raises(CalibrationError, match='shape'):
+        PinholeCamera.from_K(np.eye(4), 640, 480)
+    with pytest.raises(CalibrationError, match='not calibrated'):
+        PinholeCamera.from_K(np.zeros(9), 640, 480)

@@ -1,0 +1,79 @@
+from coam_ros.geometry import transforms
+import numpy as np
+import pytest
+from synthetic_scene import random_pose
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+def test_inverse_composes_to_identity(rng):
+    T_a_b = random_pose(rng)
+    np.testing.assert_allclose(T_a_b @ transforms.invert(T_a_b), np.eye(4), atol=1e-12)
+
+
+def test_transform_points_agrees_with_homogeneous_product(rng):
+    T_a_b, points = random_pose(rng), rng.normal(size=(5, 3))
+    expected = (T_a_b @ np.column_stack([points, np.ones(5)]).T).T[:, :3]
+    np.testing.assert_allclose(transforms.transform_points(T_a_b, points), expected, atol=1e-12)
+    assert transforms.transform_points(T_a_b, np.empty((0, 3))).shape == (0, 3)
+
+
+def test_is_rigid_tells_rotations_from_the_rest(rng):
+    T_a_b = random_pose(rng)
+    mirrored, scaled, unset = T_a_b.copy(), T_a_b.copy(), T_a_b.copy()
+    mirrored[:3, 0] *= -1
+    scaled[:3, :3] *= 1.01
+    unset[0, 3] = np.nan
+    assert transforms.is_rigid(T_a_b)
+    assert not any(
+        transforms.is_rigid(other) for other in (mirrored, scaled, unset, T_a_b[:3], np.zeros(4))
+    )
+
+
+def test_quaternion_of_known_rotations():
+    quarter_about_z = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]])
+    s = np.sqrt(0.5)
+    np.testing.assert_allclose(
+        transforms.quaternion_xyzw_from_rotation(quarter_about_z), [0, 0, s, s], atol=1e-12
+    )
+    half_about_x = np.diag([1, -1, -1])
+    np.testing.assert_allclose(
+        np.abs(transforms.quaternion_xyzw_from_rotation(half_about_x)), [1, 0, 0, 0], atol=1e-12
+    )
+
+
+@pytest.mark.parametrize('angle', [0.0, 1e-12, 1e-7, 0.3, 2.0, np.pi - 1e-7])
+def test_quaternion_and_vector_round_trips_at_any_angle(rng, angle):
+    axis = rng.normal(size=3)
+    vector = angle * axis / np.linalg.norm(axis)
+    R = transforms.rotation_from_vector(vector)
+    np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-12)
+    np.testing.assert_allclose(transforms.rotation_vector(R), vector, atol=1e-9)
+    quaternion = transforms.quaternion_xyzw_from_rotation(R)
+    np.testing.assert_allclose(
+        transforms.rotation_from_quaternion_xyzw(3 * quaternion), R, atol=1e-12
+    )
+
+
+def test_refuses_quaternion_without_direction():
+    for quaternion in ([0, 0, 0, 0], [np.nan, 0, 0, 1], [0, 0, 1]):
+        with pytest.raises(ValueError, match='No rotation'):
+            transforms.rotation_from_quaternion_xyzw(quaternion)
+
+
+def test_skew_is_the_cross_product(rng):
+    a, b = rng.normal(size=(2, 4, 3))
+    np.testing.assert_allclose(
+        (transforms.skew(a) @ b[..., None])[..., 0], np.cross(a, b), atol=1e-12
+    )
+
+
+def test_pose_error_measures_metres_and_degrees(rng):
+    T_true = random_pose(rng)
+    step = transforms.make_transform(
+        transforms.rotation_from_vector([0, np.radians(3), 0]), [0.3, 0.4, 0]
+    )
+    np.testing.assert_allclose(transforms.pose_error(T_true @ step, T_true), (0.5, 3.0), atol=1e-9)
