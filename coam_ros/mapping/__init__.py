@@ -1,0 +1,1 @@
+"""Keyframes, the map that holds them, its form on disk, importers and retrieval."""

@@ -1,0 +1,1 @@
+"""Readers of posed image sequences that others recorded."""

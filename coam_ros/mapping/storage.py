@@ -1,0 +1,462 @@
+"""A keyframe map as a directory that people can look into.
+
+    MAP/
+      map.json              version, frame, cameras and, for each keyframe, pose and files
+      images/00000012.jpg   the images as they were given
+      depth/00000012.png    16-bit depth images
+      landmarks/00000012.npy  (M, 5) float64: x, y [px], X, Y, Z [m, map frame]
+      descriptors.npy       (N, D) float32, one row a keyframe that has a global descriptor
+
+Every file is listed in map.json with its size and CRC-32, so a truncated or damaged one is found
+at load without decoding a pixel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+import io
+import json
+import os
+from pathlib import Path
+import shutil
+import uuid
+import zlib
+
+from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+from coam_ros.mapping.errors import MapFormatError
+from coam_ros.mapping.keyframe import Keyframe
+from coam_ros.mapping.keyframe_map import KeyframeMap
+import numpy as np
+
+FORMAT_NAME = 'coam_ros keyframe map'
+FORMAT_VERSION = 1
+
+_EXTENSIONS = {'jpeg': 'jpg', 'png': 'png'}
+
+
+def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: bool = True) -> int:
+    """Write a map, all of it or nothing.
+
+    The new map is written beside the old one, flushed to the disk, and only then put in its
+    place. Whatever happens meanwhile (kill, full disk, loss of power), `load_map` finds the
+    former map or the new one, whole.
+
+    Args:
+        keyframe_map: with at least one keyframe.
+        directory: of the map; parents are made. One process writes a map at a time.
+        overwrite: whether a map that is there already may be replaced.
+
+    Returns:
+        The number of keyframes written.
+
+    Raises:
+        MapFormatError: the map is empty.
+        FileExistsError: something else is there, or a map that may not be replaced.
+        OSError: the disk is full, not writable and the like; the former map is untouched.
+    """
+    target = _resolve(directory)
+    _, keyframes = keyframe_map.snapshot()
+    if not keyframes:
+        raise MapFormatError(
+            f'Map {keyframe_map.map_id} has no keyframes, wanted at least 1 to save; nothing was '
+            f'written to {target}. Add keyframes first.'
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _clear_leftovers(target)
+    _check_target(target, overwrite)
+    # The id of this process tells leftovers of a kill from the work of another one.
+    staging = target.with_name(f'{_staging_prefix(target)}{os.getpid()}-{uuid.uuid4().hex}')
+    try:
+        staging.mkdir()
+        _write(keyframe_map, keyframes, staging)
+        _put_in_place(staging, target)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f'Map was not saved to {target}: {error.strerror or error}. What was there before is '
+            'untouched. Make room or choose another directory, and save again.',
+        ) from error
+    finally:
+        # Gone already when all went well.
+        shutil.rmtree(staging, ignore_errors=True)
+    return len(keyframes)
+
+
+def load_map(
+    directory: str | Path, progress: Callable[[int, int], None] | None = None
+) -> KeyframeMap:
+    """Read a map and check all of it.
+
+    Images stay encoded: the memory taken is the size of the files.
+
+    Args:
+        directory: what `save_map` wrote.
+        progress: is called with (keyframes read, keyframes in all).
+
+    Returns:
+        The map, keyframes in the order in which they were saved.
+
+    Raises:
+        FileNotFoundError: there is no such directory.
+        MapFormatError: it is not a map, of another version, empty, or damaged.
+    """
+    target = _resolve(directory)
+    # A kill between the two renames of _put_in_place leaves the former map under this name.
+    source = target if target.exists() else _former(target)
+    if not source.is_dir():
+        raise FileNotFoundError(
+            f'No map at {target}: wanted a directory with map.json. Check the path, or make a map '
+            'with `coam map build`.'
+        )
+    header = _read_header(source)
+    cameras = _read_cameras(source, header)
+    descriptors = _read_descriptors(source, header)
+    entries = header['keyframes']
+    keyframe_map = KeyframeMap(
+        map_id=str(header['map_id']),
+        frame_id=str(header['frame_id']),
+        descriptor_model_id=str(header['descriptor_model_id']),
+    )
+    for position, entry in enumerate(entries):
+        keyframe = _read_keyframe(source, position, entry, cameras, descriptors)
+        if keyframe.id in keyframe_map:
+            raise _broken(source, f'keyframe {keyframe.id} is listed twice, wanted every id once')
+        keyframe_map.add(keyframe)
+        if progress:
+            progress(position + 1, len(entries))
+    return keyframe_map
+
+
+def is_map(directory: str | Path) -> bool:
+    """Tell whether a directory looks like a map (it has a map.json)."""
+    return (Path(directory) / 'map.json').is_file()
+
+
+# --- places on disk -------------------------------------------------------------------------
+
+
+def _resolve(directory: str | Path) -> Path:
+    return Path(directory).expanduser().resolve()
+
+
+def _staging_prefix(target: Path) -> str:
+    return f'.{target.name}.saving-'
+
+
+def _former(target: Path) -> Path:
+    return target.with_name(f'.{target.name}.former')
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not is_map(target):
+        raise FileExistsError(
+            f'{target} exists and is not a map (no map.json in it); it was left alone. Choose '
+            'another directory.'
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f'{target} holds a map already; it was left alone. Allow overwriting, or choose '
+            'another directory.'
+        )
+
+
+def _clear_leftovers(target: Path) -> None:
+    """Tidy up what killed processes left beside the target."""
+    former = _former(target)
+    if former.exists() and not target.exists():
+        former.rename(target)
+    shutil.rmtree(former, ignore_errors=True)
+    prefix = _staging_prefix(target)
+    for leftover in target.parent.glob(f'{prefix}*'):
+        process = leftover.name[len(prefix) :].split('-')[0]
+        if process.isdigit() and not _is_another_running_process(int(process)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_another_running_process(process: int) -> bool:
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _put_in_place(staging: Path, target: Path) -> None:
+    former = _former(target)
+    if target.exists():
+        target.rename(former)
+    try:
+        staging.rename(target)
+    except OSError:
+        if former.exists():
+            former.rename(target)
+        raise
+    _sync(target.parent)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# --- writing --------------------------------------------------------------------------------
+
+
+def _write(keyframe_map: KeyframeMap, keyframes: Iterable[Keyframe], directory: Path) -> None:
+    cameras: dict[PinholeCamera, int] = {}
+    rows: list[np.ndarray] = []
+    entries = []
+    for keyframe in keyframes:
+        name = f'{keyframe.id:08d}'
+        extension = _EXTENSIONS[keyframe.image_format]
+        descriptor = keyframe.global_descriptor
+        entries.append(
+            {
+                'id': int(keyframe.id),
+                'stamp_s': float(keyframe.stamp_s),
+                'camera': cameras.setdefault(keyframe.camera, len(cameras)),
+                'T_map_camera': keyframe.T_map_camera.tolist(),
+                'image': _write_file(directory, f'images/{name}.{extension}', keyframe.image),
+                'depth': _write_file(directory, f'depth/{name}.png', keyframe.depth),
+                'depth_scale_m': float(keyframe.depth_scale_m),
+                'landmarks': _write_file(
+                    directory, f'landmarks/{name}.npy', _landmark_bytes(keyframe)
+                ),
+                'descriptor_row': None if descriptor is None else len(rows),
+            }
+        )
+        if descriptor is not None:
+            rows.append(descriptor)
+    header = {
+        'format': FORMAT_NAME,
+        'format_version': FORMAT_VERSION,
+        'map_id': keyframe_map.map_id,
+        'frame_id': keyframe_map.frame_id,
+        'descriptor_model_id': keyframe_map.descriptor_model_id,
+        'descriptors': _write_file(
+            directory, 'descriptors.npy', _array_bytes(np.stack(rows)) if rows else None
+        ),
+        'cameras': [_camera_entry(camera) for camera in cameras],
+        'keyframes': entries,
+    }
+    (directory / 'map.json').write_text(_to_json(header), encoding='utf-8')
+    # After all writes: the disk has had time to take most of them by now.
+    for path in [*directory.rglob('*'), directory]:
+        _sync(path)
+
+
+def _write_file(directory: Path, name: str, data: bytes | None) -> dict | None:
+    if data is None:
+        return None
+    path = directory / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(data)
+    return {'file': name, 'num_bytes': len(data), 'crc32': zlib.crc32(data)}
+
+
+def _array_bytes(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _landmark_bytes(keyframe: Keyframe) -> bytes | None:
+    if keyframe.landmark_pixels is None:
+        return None
+    return _array_bytes(
+        np.hstack([keyframe.landmark_pixels, keyframe.landmark_points_map]).astype(np.float64)
+    )
+
+
+def _camera_entry(camera: PinholeCamera) -> dict:
+    return {
+        'width': camera.width,
+        'height': camera.height,
+        'fx': camera.fx,
+        'fy': camera.fy,
+        'cx': camera.cx,
+        'cy': camera.cy,
+        'distortion_model': camera.distortion_model,
+        'distortion': list(camera.distortion),
+    }
+
+
+def _to_json(header: dict) -> str:
+    """Write one line a keyframe and a camera: short enough to look at, easy to compare."""
+    lines = []
+    for key, value in header.items():
+        if isinstance(value, list):
+            rows = ',\n  '.join(json.dumps(entry) for entry in value)
+            lines.append(f'{json.dumps(key)}: [\n  {rows}\n ]')
+        else:
+            lines.append(f'{json.dumps(key)}: {json.dumps(value)}')
+    return '{\n ' + ',\n '.join(lines) + '\n}\n'
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def _broken(directory: Path, problem: str) -> MapFormatError:
+    return MapFormatError(
+        f'Map {directory} cannot be used: {problem}. Copy the map again, or make it again with '
+        '`coam map build`.'
+    )
+
+
+def _read_header(directory: Path) -> dict:
+    path = directory / 'map.json'
+    if not path.is_file():
+        raise MapFormatError(
+            f'{directory} is not a map: it has no map.json'
+            + (' (it is empty)' if not any(directory.iterdir()) else '')
+            + ', wanted a directory that `coam map build` wrote. Check the path.'
+        )
+    try:
+        header = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are
+        raise _broken(directory, f'map.json is not JSON ({error})') from error
+    if not isinstance(header, dict) or header.get('format') != FORMAT_NAME:
+        raise _broken(
+            directory,
+            f'map.json does not say "format": "{FORMAT_NAME}", so it belongs to another program',
+        )
+    version = header.get('format_version')
+    if version != FORMAT_VERSION:
+        raise MapFormatError(
+            f'Map {directory} has format version {version!r}, this program reads version '
+            f'{FORMAT_VERSION}. Use the coam_ros that wrote it, or make the map again with '
+            '`coam map build`.'
+        )
+    _require(directory, header, 'map.json', 'map_id', 'frame_id', 'descriptor_model_id')
+    _require(directory, header, 'map.json', 'descriptors', 'cameras', 'keyframes')
+    if not isinstance(header['keyframes'], list) or not isinstance(header['cameras'], list):
+        raise _broken(directory, 'map.json: cameras and keyframes are not lists, wanted lists')
+    if not header['keyframes']:
+        raise MapFormatError(
+            f'Map {directory} is empty: map.json lists 0 keyframes, wanted at least 1. Make the '
+            'map again with `coam map build`.'
+        )
+    return header
+
+
+def _require(directory: Path, entry: object, where: str, *keys: str) -> None:
+    if not isinstance(entry, dict):
+        raise _broken(directory, f'{where} is {entry!r}, wanted an object')
+    missing = [key for key in keys if key not in entry]
+    if missing:
+        raise _broken(directory, f'{where} lacks {", ".join(missing)}')
+
+
+def _read_cameras(directory: Path, header: dict) -> list[PinholeCamera]:
+    cameras = []
+    for position, entry in enumerate(header['cameras']):
+        where = f'map.json, camera {position}'
+        _require(directory, entry, where)
+        try:
+            cameras.append(PinholeCamera(**entry))
+        except (CalibrationError, TypeError) as error:
+            raise _broken(directory, f'{where}: {error}') from error
+    return cameras
+
+
+def _read_descriptors(directory: Path, header: dict) -> np.ndarray | None:
+    data = _read_file(directory, 'descriptors', header['descriptors'])
+    return None if data is None else _read_array(directory, 'descriptors.npy', data)
+
+
+def _read_array(directory: Path, name: str, data: bytes) -> np.ndarray:
+    try:
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise _broken(directory, f'{name} is not an array of numbers ({error})') from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != 'f':
+        raise _broken(directory, f'{name} does not hold a matrix of floats')
+    return array
+
+
+def _read_file(directory: Path, where: str, entry: object) -> bytes | None:
+    """Read a listed file, and compare its size and CRC with what map.json says."""
+    if entry is None:
+        return None
+    _require(directory, entry, f'map.json, {where}', 'file', 'num_bytes', 'crc32')
+    name = str(entry['file'])
+    path = directory / name
+    if not path.resolve().is_relative_to(directory):
+        raise _broken(directory, f'{where} names {name!r}, wanted a file inside the map')
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _broken(
+            directory, f'{where}: {name} cannot be read ({error.strerror or error})'
+        ) from error
+    if len(data) != entry['num_bytes']:
+        raise _broken(
+            directory,
+            f'{where}: {name} has {len(data)} bytes, wanted {entry["num_bytes"]} '
+            f'({"cut short" if len(data) < entry["num_bytes"] else "changed"} since it was saved)',
+        )
+    if zlib.crc32(data) != entry['crc32']:
+        raise _broken(
+            directory,
+            f'{where}: {name} has CRC-32 {zlib.crc32(data)}, wanted {entry["crc32"]} (changed '
+            'since it was saved)',
+        )
+    return data
+
+
+def _read_keyframe(
+    directory: Path,
+    position: int,
+    entry: object,
+    cameras: list[PinholeCamera],
+    descriptors: np.ndarray | None,
+) -> Keyframe:
+    where = f'map.json, keyframe number {position + 1}'
+    keys = ('id', 'stamp_s', 'camera', 'T_map_camera', 'image', 'depth', 'depth_scale_m')
+    _require(directory, entry, where, *keys, 'landmarks', 'descriptor_row')
+    where = f'keyframe {entry["id"]}'
+    image = _read_file(directory, f'{where}, image', entry['image'])
+    if image is None:
+        raise _broken(directory, f'{where} has no image, wanted one')
+    landmarks = _read_file(directory, f'{where}, landmarks', entry['landmarks'])
+    pixels = points = None
+    if landmarks is not None:
+        array = _read_array(directory, f'{where}, landmarks', landmarks)
+        if array.shape[1] != 5:
+            raise _broken(directory, f'{where}: landmarks have shape {array.shape}, wanted (M, 5)')
+        pixels, points = array[:, :2], array[:, 2:]
+    row = entry['descriptor_row']
+    fields = {
+        'id': entry['id'],
+        'stamp_s': entry['stamp_s'],
+        'T_map_camera': entry['T_map_camera'],
+        'camera': _pick(directory, f'{where}: camera', entry['camera'], cameras),
+        'image': image,
+        'depth': _read_file(directory, f'{where}, depth', entry['depth']),
+        'depth_scale_m': entry['depth_scale_m'],
+        'landmark_pixels': pixels,
+        'landmark_points_map': points,
+    }
+    if row is not None:
+        rows = [] if descriptors is None else descriptors
+        fields['global_descriptor'] = _pick(directory, f'{where}: descriptor_row', row, rows)
+    try:
+        return Keyframe(**fields)
+    except MapFormatError as error:
+        raise _broken(directory, str(error)) from error
+
+
+def _pick(directory: Path, where: str, index: object, values: Sequence) -> object:
+    if not isinstance(index, int) or not 0 <= index < len(values):
+        raise _broken(directory, f'{where} is {index!r}, the map has {len(values)} of them')
+    return values[index]

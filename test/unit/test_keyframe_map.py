@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from dataclasses import replace
+import threading
+
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from map_samples import encode, make_image, make_keyframe
+import numpy as np
+
+
+def test_keyframes_keep_the_order_in_which_they_came():
+    keyframe_map = KeyframeMap([make_keyframe(id=i) for i in (5, 3, 9)])
+    assert [keyframe.id for keyframe in keyframe_map] == [5, 3, 9]
+    assert len(keyframe_map) == 3
+    assert 3 in keyframe_map
+    assert keyframe_map.get(4) is None
+
+
+def test_new_keyframe_takes_the_place_of_the_one_with_its_id():
+    keyframe_map = KeyframeMap([make_keyframe(id=1), make_keyframe(id=2)])
+    moved = replace(make_keyframe(id=1), stamp_s=99.0)
+    assert keyframe_map.add(moved)
+    assert keyframe_map.get(1) is moved
+    assert [keyframe.id for keyframe in keyframe_map] == [1, 2]
+
+
+def test_keyframe_sent_twice_changes_nothing():
+    keyframe_map = KeyframeMap([make_keyframe()])
+    revision = keyframe_map.revision
+    assert not keyframe_map.add(make_keyframe())
+    assert keyframe_map.revision == revision
+
+
+def test_any_changed_field_counts_as_a_change():
+    T_moved = np.eye(4)
+    T_moved[0, 3] = 1
+    changes = [
+        {'T_map_camera': T_moved},
+        {'image': encode(make_image(1), '.jpg')},
+        {'depth': None},
+        {'global_descriptor': np.array([1.0, 0.0])},
+        {'landmark_pixels': [[1, 1]], 'landmark_points_map': [[1, 1, 1]]},
+    ]
+    for change in changes:
+        keyframe_map = KeyframeMap([make_keyframe()])
+        assert keyframe_map.add(make_keyframe(**change)), change
+
+
+def test_removed_keyframe_is_gone_and_a_second_removal_says_so():
+    keyframe_map = KeyframeMap([make_keyframe(id=1)])
+    assert keyframe_map.remove(1)
+    assert not keyframe_map.remove(1)
+    assert len(keyframe_map) == 0
+
+
+def test_maps_get_different_ids_and_keep_a_given_one():
+    assert KeyframeMap().map_id != KeyframeMap().map_id
+    assert KeyframeMap(map_id='lab').map_id == 'lab'
+
+
+def test_iteration_survives_changes_by_other_threads():
+    keyframe_map = KeyframeMap([make_keyframe(id=i) for i in range(50)])
+    keyframes = list(keyframe_map)
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            for keyframe in keyframes:
+                keyframe_map.remove(keyframe.id)
+                keyframe_map.add(keyframe)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for _ in range(200):
+            assert 49 <= len([keyframe.id for keyframe in keyframe_map]) <= 50
+    finally:
+        stop.set()
+        thread.join()

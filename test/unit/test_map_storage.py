@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import signal
+import subprocess
+import sys
+import time
+import zlib
+
+from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.mapping.errors import MapFormatError
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.storage import is_map, load_map, save_map
+from map_samples import encode, make_image, make_keyframe
+import numpy as np
+import pytest
+
+DISTORTED = PinholeCamera(64, 48, 60.0, 62.0, 31.0, 24.5, (0.1, -0.2, 0.001, 0.002))
+
+
+def make_map(num_keyframes: int = 3, **fields: object) -> KeyframeMap:
+    keyframes = []
+    for i in range(num_keyframes):
+        T_map_camera = np.eye(4)
+        T_map_camera[:3, 3] = i, 0.1, -1 / 3
+        descriptor = np.random.default_rng(i).normal(size=16)
+        keyframes.append(
+            make_keyframe(
+                id=2 * i,
+                stamp_s=1.7e9 + i / 7,
+                T_map_camera=T_map_camera,
+                global_descriptor=descriptor / np.linalg.norm(descriptor),
+                **fields,
+            )
+        )
+    return KeyframeMap(keyframes, frame_id='hall', descriptor_model_id='model-1234')
+
+
+def edit_json(directory: Path, change: callable) -> None:
+    path = directory / 'map.json'
+    header = json.loads(path.read_text())
+    change(header)
+    path.write_text(json.dumps(header))
+
+
+def names_beside(directory: Path) -> list[str]:
+    return [path.name for path in directory.parent.iterdir()]
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_map(make_map(), tmp_path / 'map')
+    return tmp_path / 'map'
+
+
+def test_loaded_map_equals_the_saved_one(tmp_path):
+    keyframe_map = make_map()
+    odd = make_keyframe(
+        id=101,
+        camera=DISTORTED,
+        image=encode(make_image(3), '.png'),
+        depth=None,
+        landmark_pixels=[[1.25, 2.5], [3, 4]],
+        landmark_points_map=[[1 / 3, 2, 3], [5e5 + 0.001, 5, 6]],
+    )
+    keyframe_map.add(odd)
+    assert save_map(keyframe_map, tmp_path / 'deep' / 'map') == 4
+    loaded = load_map(tmp_path / 'deep' / 'map')
+    assert (loaded.map_id, loaded.frame_id) == (keyframe_map.map_id, 'hall')
+    assert loaded.descriptor_model_id == 'model-1234'
+    assert [keyframe.id for keyframe in loaded] == [0, 2, 4, 101]
+    for keyframe in keyframe_map:
+        # add() compares every field, and changes nothing for an equal keyframe.
+        assert not loaded.add(keyframe)
+
+
+def test_map_without_any_descriptor_is_saved_and_loaded(tmp_path):
+    save_map(KeyframeMap([make_keyframe()]), tmp_path / 'map')
+    assert next(iter(load_map(tmp_path / 'map'))).global_descriptor is None
+
+
+def test_directory_is_one_that_people_can_look_into(saved):
+    assert (saved / 'images' / '00000002.jpg').read_bytes() == make_keyframe().image
+    assert (saved / 'depth' / '00000002.png').is_file()
+    assert np.load(saved / 'descriptors.npy', allow_pickle=False).shape == (3, 16)
+    assert len((saved / 'map.json').read_text().splitlines()) < 20
+    assert is_map(saved)
+    assert not is_map(saved.parent)
+
+
+def test_new_map_replaces_the_old_one_without_leftovers(saved):
+    save_map(make_map(1), saved)
+    assert len(load_map(saved)) == 1
+    assert not (saved / 'images' / '00000002.jpg').exists()
+    assert names_beside(saved) == ['map']
+
+
+def test_old_map_stays_when_overwriting_is_not_allowed(saved):
+    with pytest.raises(FileExistsError, match='left alone'):
+        save_map(make_map(1), saved, overwrite=False)
+    assert len(load_map(saved)) == 3
+
+
+def test_directory_that_is_not_a_map_is_never_overwritten(tmp_path):
+    (tmp_path / 'thesis.tex').write_text('years of work')
+    with pytest.raises(FileExistsError, match='not a map'):
+        save_map(make_map(), tmp_path)
+    assert (tmp_path / 'thesis.tex').exists()
+
+
+def test_empty_map_is_not_saved_over_a_good_one(saved):
+    with pytest.raises(MapFormatError, match='no keyframes'):
+        save_map(KeyframeMap(), saved)
+    assert len(load_map(saved)) == 3
+
+
+# --- damaged maps ---------------------------------------------------------------------------
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def set_pose(directory: Path, T_map_camera: list) -> None:
+    edit_json(directory, lambda h: h['keyframes'][1].update(T_map_camera=T_map_camera))
+
+
+def set_file(directory: Path, key: str, **values: object) -> None:
+    edit_json(directory, lambda h: h['keyframes'][1][key].update(values))
+
+
+def set_key(directory: Path, key: str, value: object) -> None:
+    edit_json(directory, lambda h: h.update({key: value}))
+
+
+def set_keyframe_key(directory: Path, key: str, value: object) -> None:
+    edit_json(directory, lambda h: h['keyframes'][1].update({key: value}))
+
+
+def list_first_keyframe_twice(directory: Path) -> None:
+    edit_json(directory, lambda h: h['keyframes'].append(h['keyframes'][0]))
+
+
+def drop_pose(directory: Path) -> None:
+    edit_json(directory, lambda h: h['keyframes'][1].pop('T_map_camera'))
+
+
+def put_pickle_as_descriptors(directory: Path) -> None:
+    np.save(directory / 'descriptors.npy', np.array([{}]), allow_pickle=True)
+    data = (directory / 'descriptors.npy').read_bytes()
+    entry = {'file': 'descriptors.npy', 'num_bytes': len(data), 'crc32': zlib.crc32(data)}
+    set_key(directory, 'descriptors', entry)
+
+
+NAN_POSE = np.full((4, 4), np.nan).tolist()
+MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
+
+
+@pytest.mark.parametrize(
+    ('damage', 'words'),
+    [
+        (lambda d: set_key(d, 'format_version', 2), 'version 2.*reads version 1'),
+        (lambda d: set_key(d, 'format', 'ply'), 'another program'),
+        (lambda d: set_key(d, 'keyframes', []), '0 keyframes'),
+        (lambda d: set_key(d, 'keyframes', 3), 'lists'),
+        (lambda d: edit_json(d, lambda h: h.pop('frame_id')), 'lacks frame_id'),
+        (lambda d: (d / 'map.json').unlink(), 'no map.json'),
+        (lambda d: cut(d / 'map.json'), 'not JSON'),
+        (lambda d: flip(d / 'images' / '00000002.jpg'), '00000002.jpg has CRC-32'),
+        (lambda d: (d / 'images' / '00000002.jpg').unlink(), '00000002.jpg cannot be read'),
+        (lambda d: cut(d / 'images' / '00000002.jpg'), '00000002.jpg .*cut short'),
+        (lambda d: cut(d / 'depth' / '00000002.png'), '00000002.png .*cut short'),
+        (lambda d: (d / 'depth' / '00000002.png').unlink(), '00000002.png cannot be read'),
+        (lambda d: cut(d / 'descriptors.npy'), 'descriptors.npy .*cut short'),
+        (put_pickle_as_descriptors, 'not an array of numbers'),
+        (lambda d: set_pose(d, NAN_POSE), 'Keyframe 2: T_map_camera is not a rigid'),
+        (lambda d: set_pose(d, MIRROR), 'Keyframe 2: T_map_camera is not a rigid'),
+        (lambda d: set_pose(d, [[1, 2], [3]]), 'Keyframe 2: T_map_camera'),
+        (drop_pose, 'lacks T_map_camera'),
+        (list_first_keyframe_twice, 'listed twice'),
+        (lambda d: set_keyframe_key(d, 'id', 'two'), "id is 'two'"),
+        (lambda d: set_keyframe_key(d, 'image', None), 'no image'),
+        (lambda d: set_keyframe_key(d, 'camera', 4), 'camera is 4'),
+        (lambda d: set_keyframe_key(d, 'camera', -1), 'camera is -1'),
+        (lambda d: set_keyframe_key(d, 'descriptor_row', 9), 'descriptor_row is 9'),
+        (lambda d: set_file(d, 'image', file='../../etc/passwd'), 'inside the map'),
+        (
+            lambda d: edit_json(d, lambda h: h['cameras'][0].update(width=99)),
+            '64 x 48 pixels.*99 x 48',
+        ),
+        (lambda d: edit_json(d, lambda h: h['cameras'][0].update(fx=0)), 'camera 0'),
+        (lambda d: edit_json(d, lambda h: h['cameras'][0].update(zoom=2)), 'camera 0'),
+    ],
+)
+def test_damage_is_named_together_with_what_to_do(saved, damage, words):
+    damage(saved)
+    with pytest.raises(MapFormatError, match=words) as caught:
+        load_map(saved)
+    assert str(saved) in str(caught.value)
+    assert 'coam map build' in str(caught.value)
+
+
+def test_image_cut_before_the_map_was_listed_is_found_too(saved):
+    """Size and CRC of a file that another program cut and listed are right; its end is not."""
+    path = saved / 'images' / '00000002.jpg'
+    cut(path)
+    data = path.read_bytes()
+    set_file(saved, 'image', num_bytes=len(data), crc32=zlib.crc32(data))
+    with pytest.raises(MapFormatError, match='Keyframe 2: image: JPEG is cut short'):
+        load_map(saved)
+
+
+def test_no_directory_and_an_empty_one_are_told_apart(tmp_path):
+    with pytest.raises(FileNotFoundError, match='No map at'):
+        load_map(tmp_path / 'none')
+    with pytest.raises(MapFormatError, match='it is empty'):
+        load_map(tmp_path)
+
+
+# --- kill and full disk ---------------------------------------------------------------------
+
+SAVE_FOR_EVER = """
+import sys
+from test_map_storage import make_map
+from coam_ros.mapping.storage import save_map
+print('ready', flush=True)
+num_keyframes = 3
+while True:
+    save_map(make_map(num_keyframes), sys.argv[1])
+    num_keyframes = 7 - num_keyframes
+"""
+
+
+def start_child(code: str, *arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, '-c', code, *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_map_is_whole_after_a_kill_at_any_moment(saved):
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        child = start_child(SAVE_FOR_EVER, str(saved))
+        assert child.stdout.readline() == 'ready\n'
+        # Not a wait for anything: the kill shall come at some moment of some save.
+        time.sleep(rng.uniform(0.0, 0.05))
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        assert len(load_map(saved)) in (3, 4)
+    save_map(make_map(2), saved)
+    assert len(load_map(saved)) == 2
+    assert names_beside(saved) == ['map']
+
+
+def test_map_is_found_after_a_kill_between_the_two_renames(saved):
+    saved.rename(saved.with_name('.map.former'))
+    assert len(load_map(saved)) == 3
+    with pytest.raises(FileExistsError):
+        save_map(make_map(1), saved, overwrite=False)
+    save_map(make_map(1), saved)
+    assert len(load_map(saved)) == 1
+    assert names_beside(saved) == ['map']
+
+
+SAVE_WITH_A_LIMIT = """
+import resource, signal, sys
+from test_map_storage import make_map
+from coam_ros.mapping.storage import save_map
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    save_map(make_map(2), sys.argv[1])
+except OSError as error:
+    print(error)
+"""
+
+
+def test_former_map_survives_a_write_that_the_system_refuses(saved):
+    child = start_child(SAVE_WITH_A_LIMIT, str(saved))
+    output, _ = child.communicate(timeout=30)
+    assert 'File too large' in output
+    assert 'untouched' in output
+    assert len(load_map(saved)) == 3
+    assert names_beside(saved) == ['map']
+
+
+def test_load_is_quick_and_takes_the_memory_of_the_files(tmp_path):
+    image = encode(np.random.default_rng(0).integers(0, 255, (480, 640, 3), np.uint8), '.jpg')
+    depth = encode(np.random.default_rng(1).integers(900, 999, (480, 640), np.uint16), '.png')
+    camera = PinholeCamera(640, 480, 525.0, 525.0, 320.0, 240.0)
+    keyframe_map = KeyframeMap(
+        make_keyframe(id=i, camera=camera, image=image, depth=depth) for i in range(100)
+    )
+    save_map(keyframe_map, tmp_path / 'map')
+    steps = []
+    start_s = time.perf_counter()
+    loaded = load_map(tmp_path / 'map', lambda done, total: steps.append((done, total)))
+    duration_s = time.perf_counter() - start_s
+    assert steps[-1] == (100, 100)
+    # 0.3 s a hundred keyframes of 640 x 480 on a slow machine; decoding them takes 2 s and more.
+    assert duration_s < 0.6
+    num_bytes = sum(keyframe.num_bytes for keyframe in loaded)
+    on_disk = sum(path.stat().st_size for path in (tmp_path / 'map').rglob('*.*g'))
+    assert num_bytes == on_disk
+    assert camera != CAMERA
