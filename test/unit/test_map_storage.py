@@ -315,4 +315,3 @@ def test_load_is_quick_and_takes_the_memory_of_the_files(tmp_path):
     num_bytes = sum(keyframe.num_bytes for keyframe in loaded)
     on_disk = sum(path.stat().st_size for path in (tmp_path / 'map').rglob('*.*g'))
     assert num_bytes == on_disk
-    assert camera != CAMERA
