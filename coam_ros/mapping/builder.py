@@ -1,0 +1,111 @@
+"""From posed images to a map: which of them become keyframes, and their global descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from coam_ros.mapping.keyframe import Keyframe
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.matching import CoamMatcher
+import numpy as np
+
+Progress = Callable[[int], None]
+
+
+def build_map(
+    frames: Iterable[Keyframe],
+    matcher: CoamMatcher,
+    *,
+    min_distance_m: float = 0.0,
+    min_angle_deg: float = 0.0,
+    frame_id: str = 'map',
+    progress: Progress | None = None,
+) -> KeyframeMap:
+    """Make a map from posed frames.
+
+    A frame becomes a keyframe when no keyframe so far is both closer than `min_distance_m` and
+    turned by less than `min_angle_deg`. With either at 0 every frame does.
+
+    Args:
+        frames: for example of an importer; read one at a time.
+        matcher: computes the global descriptors.
+        min_distance_m: spacing of the positions [m].
+        min_angle_deg: spacing of the orientations [deg].
+        frame_id: name of the map frame.
+        progress: is called with the number of frames looked at so far.
+
+    Returns:
+        The map; empty for no frames.
+
+    Raises:
+        ValueError: a spacing below 0.
+        MapFormatError: a frame that does not decode.
+    """
+    if not (min_distance_m >= 0 and min_angle_deg >= 0):
+        raise ValueError(
+            f'Keyframe spacing of {min_distance_m} m and {min_angle_deg} deg, wanted at least 0; '
+            'correct the spacing'
+        )
+    keyframe_map = KeyframeMap(frame_id=frame_id, descriptor_model_id=matcher.descriptor_model_id)
+    poses: list[np.ndarray] = []
+    for count, frame in enumerate(frames, start=1):
+        if not _is_covered(frame.T_map_camera, poses, min_distance_m, min_angle_deg):
+            keyframe_map.add(_with_descriptor(frame, matcher))
+            poses.append(frame.T_map_camera)
+        if progress:
+            progress(count)
+    return keyframe_map
+
+
+def compute_descriptors(
+    keyframe_map: KeyframeMap,
+    matcher: CoamMatcher,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Compute the global descriptors that a map lacks for a matcher.
+
+    All of them when another model made the map's, else those of keyframes that have none. A
+    keyframe that is changed or removed meanwhile is left as it is.
+
+    Args:
+        keyframe_map: is changed in place.
+        matcher: that will be used with the map.
+        progress: is called with (descriptors computed, descriptors to compute).
+
+    Returns:
+        The number of descriptors computed; 0 when the map fits already.
+
+    Raises:
+        MapFormatError: a keyframe that does not decode; the map is unchanged then.
+    """
+    is_current = keyframe_map.descriptor_model_id == matcher.descriptor_model_id
+    stale = [k for k in keyframe_map if not is_current or k.global_descriptor is None]
+    described = []
+    for keyframe in stale:
+        described.append(_with_descriptor(keyframe, matcher))
+        if progress:
+            progress(len(described), len(stale))
+    for keyframe, new in zip(stale, described, strict=True):
+        if keyframe_map.get(keyframe.id) is keyframe:
+            keyframe_map.add(new)
+    keyframe_map.descriptor_model_id = matcher.descriptor_model_id
+    return len(described)
+
+
+def _with_descriptor(frame: Keyframe, matcher: CoamMatcher) -> Keyframe:
+    encoded = matcher.encode(frame.decode_image())
+    return replace(frame, global_descriptor=encoded.global_descriptor)
+
+
+def _is_covered(
+    T_map_camera: np.ndarray, poses: list[np.ndarray], distance_m: float, angle_deg: float
+) -> bool:
+    if not poses or distance_m == 0 or angle_deg == 0:
+        return False
+    others = np.stack(poses)
+    distances_m = np.linalg.norm(others[:, :3, 3] - T_map_camera[:3, 3], axis=1)
+    # trace(R_a^T R_b) = 1 + 2 cos(angle between them)
+    cosines = (np.einsum('nij,ij->n', others[:, :3, :3], T_map_camera[:3, :3]) - 1) / 2
+    angles_deg = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+    return bool(((distances_m < distance_m) & (angles_deg < angle_deg)).any())

@@ -1,0 +1,97 @@
+"""Which keyframes of a map look most like a query."""
+
+from __future__ import annotations
+
+from coam_ros.mapping.errors import MapFormatError
+from coam_ros.mapping.keyframe_map import KeyframeMap
+import faiss
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+class KeyframeRetriever:
+    """Finds the keyframes with the most similar global descriptors, exactly.
+
+    Follows the map: keyframes added, changed or removed meanwhile count at the next call. One
+    object serves one thread.
+    """
+
+    def __init__(self, keyframe_map: KeyframeMap) -> None:
+        """Prepare for a map, which may still be empty."""
+        self._map = keyframe_map
+        self._revision = -1
+        self._ids = np.empty(0, np.int64)
+        self._positions_map = np.empty((0, 3))
+        self._index: faiss.IndexFlatIP | None = None
+
+    def retrieve(
+        self,
+        descriptor: NDArray[np.float32],
+        k: int,
+        prior_position: ArrayLike | None = None,
+        radius: float | None = None,
+    ) -> list[tuple[int, float]]:
+        """Find the most similar keyframes.
+
+        Args:
+            descriptor: (D,) of unit length, of the query, by the model that made the map's.
+            k: how many at most, at least 1.
+            prior_position: (3,) of the camera in the map frame [m]; only keyframes within
+                `radius` of it count. None searches the whole map.
+            radius: [m], needed with a prior position.
+
+        Returns:
+            (id, cosine similarity in [-1, 1]) of at most `k` keyframes, most similar first; fewer
+            when fewer have a descriptor or lie within the radius.
+
+        Raises:
+            ValueError: `k` below 1, or a prior position without a radius.
+            MapFormatError: the map's descriptors have another length than the query's.
+        """
+        if k < 1 or (prior_position is not None and radius is None):
+            raise ValueError(
+                f'Retrieval of k={k} with radius={radius}, wanted k of at least 1 and a radius '
+                'with every prior position; correct the call'
+            )
+        self._follow_map()
+        if self._index is None:
+            return []
+        query = np.ascontiguousarray(descriptor, dtype=np.float32).reshape(1, -1)
+        if query.shape[1] != self._index.d:
+            raise MapFormatError(
+                f'Descriptors of map {self._map.map_id} have length {self._index.d} (made by '
+                f'{self._map.descriptor_model_id!r}), those of this matcher {query.shape[1]}. '
+                'Make the map again with `coam map build`, or compute its descriptors again.'
+            )
+        parameters = None
+        if prior_position is not None:
+            offset = self._positions_map - np.asarray(prior_position, dtype=np.float64)
+            rows = np.flatnonzero(np.linalg.norm(offset, axis=1) <= radius)
+            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(rows))
+        similarity, row = self._index.search(query, min(k, len(self._ids)), params=parameters)
+        # Rows that the selector left out come as -1, at the end.
+        return [
+            (int(self._ids[i]), float(s))
+            for i, s in zip(row[0], similarity[0], strict=True)
+            if i >= 0
+        ]
+
+    def _follow_map(self) -> None:
+        if self._map.revision == self._revision:
+            return
+        self._revision, keyframes = self._map.snapshot()
+        described = [k for k in keyframes if k.global_descriptor is not None]
+        self._ids = np.array([keyframe.id for keyframe in described], dtype=np.int64)
+        self._index = None
+        if not described:
+            return
+        lengths = {len(keyframe.global_descriptor) for keyframe in described}
+        if len(lengths) > 1:
+            self._revision = -1
+            raise MapFormatError(
+                f'Map {self._map.map_id} mixes descriptors of lengths {sorted(lengths)}, wanted '
+                'one length; compute its descriptors again with one model'
+            )
+        self._positions_map = np.stack([k.T_map_camera[:3, 3] for k in described])
+        self._index = faiss.IndexFlatIP(lengths.pop())
+        self._index.add(np.stack([keyframe.global_descriptor for keyframe in described]))
