@@ -147,7 +147,10 @@ class Keyframe:
         return landmark, offset <= LANDMARK_RADIUS_PX
 
     def _decode(self, data: bytes, name: str, flags: int) -> NDArray:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:  # for example more pixels than OpenCV takes
+            pixels = None
         shape = (self.camera.height, self.camera.width)
         if pixels is None or pixels.shape[:2] != shape:
             raise MapFormatError(

@@ -36,8 +36,8 @@ def test_frames_of_a_list_come_in_its_order(scene):
 
 
 def test_without_a_list_all_frames_come_by_number(scene):
-    write_frame(scene, 1000000)
-    assert [frame.id for frame in read_frames(scene)] == [0, 7, 12, 1000000]
+    write_frame(scene, 30000)
+    assert [frame.id for frame in read_frames(scene)] == [0, 7, 12, 30000]
 
 
 def test_frame_has_pose_camera_depth_and_stamp(scene):
@@ -115,7 +115,7 @@ def test_error_names_the_file_and_the_line(scene, name, content, words):
 def test_depth_of_another_size_is_refused(scene):
     counts = np.ones((HEIGHT // 2, WIDTH // 2), np.uint16)
     (scene / 'frame-000000.depth.png').write_bytes(encode(counts, '.png'))
-    with pytest.raises(SevenScenesError, match='frame-000000.*32 x 24.*64 x 48'):
+    with pytest.raises(SevenScenesError, match=r'frame-000000.*32 x 24.*64 x 48'):
         read_frames(scene)[0]
 
 

@@ -31,7 +31,7 @@ _SUFFIXES = re.compile(r'\.(color\.(jpg|png)|depth\.png|pose\.txt)$')
 
 
 class SevenScenesError(ValueError):
-    """A sequence that cannot be read; the message names the file, and the line where there is one."""
+    """A sequence that cannot be read; the message names the file, and the line of a text."""
 
 
 class SevenScenesSequence(Sequence[Keyframe]):
