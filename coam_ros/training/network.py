@@ -65,14 +65,12 @@ class CoAttention(nn.Module):
         Returns:
             (B, C, H, W) attended features of the other image.
         """
-        query_BPC = self.query(own).flatten(2).transpose(1, 2)
-        key_BPC = self.key(other).flatten(2).transpose(1, 2)
-        value_BPC = other.flatten(2).transpose(1, 2)
-        mask = None if other_mask is None else other_mask[:, None, :]
-        attended = functional.scaled_dot_product_attention(
-            query_BPC, key_BPC, value_BPC, attn_mask=mask
+        query, key, value = (
+            x.flatten(2).transpose(1, 2)[:, None] for x in (self.query(own), self.key(other), other)
         )
-        return attended.transpose(1, 2).reshape(own.shape)
+        mask = None if other_mask is None else other_mask[:, None, None, :]
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return attended[:, 0].transpose(1, 2).reshape(own.shape)
 
 
 class CoamNetwork(nn.Module):

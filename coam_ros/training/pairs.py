@@ -107,7 +107,7 @@ class PhotoSource:
         return _finish(image0, image1, points0, points1, state, rng, is_precise=True)
 
     def _load(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        return _read_rgb(self._paths[rng.integers(len(self._paths))])
+        return read_rgb(self._paths[rng.integers(len(self._paths))])
 
 
 class RgbdSource:
@@ -130,7 +130,7 @@ class RgbdSource:
         self._is_precise = is_precise
         self._K = _read_intrinsics(directory / 'intrinsics.txt')
         stems = sorted(p.name.removesuffix('.pose.txt') for p in directory.glob('*.pose.txt'))
-        self._images = [_read_rgb(directory / f'{stem}.color.jpg') for stem in stems]
+        self._images = [read_rgb(directory / f'{stem}.color.jpg') for stem in stems]
         self._depths_m = [_read_depth_m(directory / f'{stem}.depth.png') for stem in stems]
         self._T_world_camera = [np.loadtxt(directory / f'{stem}.pose.txt') for stem in stems]
         self._pairs = self._overlapping(max_step)
@@ -230,7 +230,7 @@ class TrackSource:
             if len(index0) >= min_tracks:
                 self._pairs.append((*pair, xy0[index0], xy1[index1]))
         used = {name for pair in self._pairs for name in pair[:2]}
-        self._images = {name: _read_rgb(directory / name) for name in used}
+        self._images = {name: read_rgb(directory / name) for name in used}
         _LOGGER.info('%s: %d of %d pairs', directory.name, len(self._pairs), len(names))
 
     def sample(self, rng: np.random.Generator) -> TrainingPair:
@@ -402,7 +402,8 @@ def _lookup_depth(depth_m: Array, pixels: Array) -> Array:
     return np.where(is_edge | ~_inside(pixels, (width, height)), 0, depth)
 
 
-def _read_rgb(path: Path) -> NDArray[np.uint8]:
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Read an image as (H, W, 3) uint8 RGB; ValueError where it cannot be decoded."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f'Unreadable image: {path} could not be decoded; replace or remove it.')

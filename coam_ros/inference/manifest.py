@@ -1,0 +1,149 @@
+"""The manifest beside the ONNX files of a model: what they are, and whether they are intact."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = 'manifest.json'
+
+
+class EngineIncompatibleError(RuntimeError):
+    """The files of a model do not fit their manifest, this software or this machine."""
+
+
+@dataclass(frozen=True)
+class NetworkFile:
+    """One network of a model.
+
+    Attributes:
+        file: file name beside the manifest.
+        sha256: hex digest of the file.
+        inputs: input name -> [element type, shape]; -1 marks a free dimension.
+        outputs: the same for the outputs.
+    """
+
+    file: str
+    sha256: str
+    inputs: dict[str, list[Any]]
+    outputs: dict[str, list[Any]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Description of a model: an encoder and a pair matcher.
+
+    Attributes:
+        format_version: layout of the manifest.
+        name: name of the model.
+        encoder: network that sees one image.
+        pair_matcher: network that sees the features of a query and of keyframes.
+        image_area_px: images are resized to this area before the encoder [px].
+        size_multiple: width and height of the encoder's input are multiples of this [px].
+        num_matches: matches that the pair matcher returns for a pair, valid or not.
+        global_descriptor_dim: length of the descriptor for retrieval.
+        normalization: what the encoder does to the pixels.
+        precision: arithmetic of the networks.
+        training: how the weights came about (data, steps, commit), for people.
+    """
+
+    format_version: int
+    name: str
+    encoder: NetworkFile
+    pair_matcher: NetworkFile
+    image_area_px: int
+    size_multiple: int
+    num_matches: int
+    global_descriptor_dim: int
+    normalization: str
+    precision: str
+    training: dict[str, Any]
+
+    @property
+    def model_id(self) -> str:
+        """Name and the first digits of the hash of both networks."""
+        both = self.encoder.sha256 + self.pair_matcher.sha256
+        return f'{self.name}-{hashlib.sha256(both.encode()).hexdigest()[:8]}'
+
+    @property
+    def descriptor_model_id(self) -> str:
+        """Identity of the global descriptor: it comes from the encoder alone."""
+        return f'{self.name}-encoder-{self.encoder.sha256[:8]}'
+
+    def save(self, directory: Path) -> None:
+        """Write `manifest.json`, aside first and then renamed."""
+        path = directory / MANIFEST_NAME
+        aside = path.with_suffix('.tmp')
+        aside.write_text(json.dumps(asdict(self), indent=2) + '\n')
+        aside.replace(path)
+
+    @classmethod
+    def load(cls, directory: Path) -> Manifest:
+        """Read the manifest of a model folder and check that the files are those it describes.
+
+        Raises:
+            FileNotFoundError: no such folder, no manifest in it, or a network file is missing.
+            EngineIncompatibleError: unreadable manifest, another format version, or a file whose
+                content is not what the manifest says.
+        """
+        path = directory / MANIFEST_NAME
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'No model: {path} does not exist; wanted a folder with {MANIFEST_NAME} and two '
+                'ONNX files, as `coam export` writes it.'
+            )
+        manifest = cls._parse(path)
+        for network in (manifest.encoder, manifest.pair_matcher):
+            _check_file(directory / network.file, network.sha256)
+        return manifest
+
+    @classmethod
+    def _parse(cls, path: Path) -> Manifest:
+        again = 'export the model again with `coam export`'
+        try:
+            content = json.loads(path.read_text())
+            version = content['format_version']
+        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise EngineIncompatibleError(
+                f'Unreadable manifest: {path} is not the JSON of a manifest ({error!r}); {again}.'
+            ) from error
+        if version != FORMAT_VERSION:
+            raise EngineIncompatibleError(
+                f'Manifest of another version: {path} has format version {version!r}, this '
+                f'software reads {FORMAT_VERSION}; {again}.'
+            )
+        try:
+            networks = {
+                name: NetworkFile(**content.pop(name)) for name in ('encoder', 'pair_matcher')
+            }
+            return cls(**networks, **content)
+        except (KeyError, TypeError, AttributeError) as error:
+            wanted = ', '.join(field.name for field in fields(cls))
+            raise EngineIncompatibleError(
+                f'Incomplete manifest: {path} does not hold exactly the entries {wanted} '
+                f'({error}); {again}.'
+            ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check_file(path: Path, wanted: str) -> None:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'Incomplete model: {path} does not exist though the manifest names it; copy the '
+            'whole model folder or export it again with `coam export`.'
+        )
+    found = sha256_of(path)
+    if found != wanted:
+        raise EngineIncompatibleError(
+            f'Changed model file: {path} has sha256 {found[:12]}, its manifest wants '
+            f'{wanted[:12]}; the file is damaged or of another model. Copy the whole folder '
+            'again or export it with `coam export`.'
+        )

@@ -1,0 +1,32 @@
+"""What is remembered of an image after encoding: everything that can be cached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from coam_ros.inference.backend import Arrays
+from coam_ros.matching.preprocessing import Resizing
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """Encoder features of one image.
+
+    Attributes:
+        features: arrays of the encoder by name.
+        global_descriptor: (D,) float32 of unit norm, for retrieval.
+        resizing: how the image became the encoder's input, and the way back.
+    """
+
+    features: Arrays
+    global_descriptor: NDArray[np.float32]
+    resizing: Resizing
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the features take [bytes]."""
+        features = sum(array.nbytes for array in self.features.values())
+        return features + self.global_descriptor.nbytes
