@@ -44,7 +44,7 @@ def draw_matches(
     points0 = np.asarray(points0, dtype=np.float64).reshape(-1, 2)
     # Pixel centres: see geometry.camera on resizing.
     points1 = (np.asarray(points1, dtype=np.float64).reshape(-1, 2) + 0.5) * scale - 0.5
-    points1 = points1 + (left.shape[1] + _GAP_PX, 0)
+    points1[:, 0] += left.shape[1] + _GAP_PX
     chosen = np.flatnonzero(np.isfinite(points0).all(axis=1) & np.isfinite(points1).all(axis=1))
     if len(chosen) > max_matches:
         chosen = chosen[np.linspace(0, len(chosen) - 1, max_matches).astype(int)]
@@ -77,8 +77,9 @@ def _colours_by_place(points: NDArray[np.float64], width: int) -> NDArray[np.uin
     if not len(points):
         return np.empty((0, 3), np.uint8)
     column = np.nan_to_num(points[:, 0]) / max(width - 1, 1)
-    level = np.clip(column * 255, 0, 255).astype(np.uint8)
-    return cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_RAINBOW), cv2.COLOR_BGR2RGB)[:, 0]
+    level = np.clip(column * 255, 0, 255).astype(np.uint8).reshape(-1, 1)
+    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_RAINBOW), cv2.COLOR_BGR2RGB)
+    return colours.reshape(-1, 3)
 
 
 def _as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
