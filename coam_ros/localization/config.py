@@ -1,0 +1,92 @@
+"""Settings of localization, each declared once: default, description and range."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def _setting(default: float, description: str, minimum: float, maximum: float) -> Any:  # noqa: ANN401 - what dataclasses.field returns
+    return field(
+        default=default, metadata={'description': description, 'range': (minimum, maximum)}
+    )
+
+
+@dataclass(frozen=True)
+class LocalizationConfig:
+    """How images are localized and when a pose is good enough; the fields describe themselves.
+
+    Attributes are listed with description and range in the fields' metadata.
+    """
+
+    num_keyframes: int = _setting(3, 'Keyframes to retrieve and match for each image.', 1, 20)
+    max_reprojection_error_px: float = _setting(
+        8.0,
+        'Largest reprojection error of an inlier, in pixels of a 640 x 480 image; scaled with '
+        'the root of the area for other sizes.',
+        1.0,
+        50.0,
+    )
+    min_inliers: int = _setting(30, 'Fewest inliers of a pose that is accepted.', 6, 10000)
+    min_inlier_ratio: float = _setting(
+        0.15, 'Smallest share of inliers among the matches of an accepted pose.', 0.0, 1.0
+    )
+    min_coverage: float = _setting(
+        0.10,
+        'Smallest share of the image (of 8 cells along its longer side) that holds inliers of an '
+        'accepted pose; guards against poses from a single object.',
+        0.0,
+        1.0,
+    )
+    max_position_std_m: float = _setting(
+        0.10,
+        'Largest standard deviation of an accepted position along its worst direction [m].',
+        0.001,
+        100.0,
+    )
+    max_rotation_std_deg: float = _setting(
+        2.0,
+        'Largest standard deviation of an accepted orientation about its worst axis [deg].',
+        0.01,
+        180.0,
+    )
+    map_position_std_m: float = _setting(
+        0.005,
+        'Standard deviation of the keyframe positions in the map, added to every pose: errors '
+        'that all matches share do not show in their residuals [m].',
+        0.0,
+        10.0,
+    )
+    map_rotation_std_deg: float = _setting(
+        0.1, 'As map_position_std_m, for the keyframe orientations [deg].', 0.0, 90.0
+    )
+    lost_after_s: float = _setting(
+        3.0, 'Time without an accepted pose after which the state is LOST [s].', 0.1, 3600.0
+    )
+    max_speed_m_s: float = _setting(
+        2.0, 'Fastest motion of the camera; more is a jump [m/s].', 0.01, 100.0
+    )
+    max_turn_rate_deg_s: float = _setting(
+        120.0, 'Fastest turn of the camera; more is a jump [deg/s].', 1.0, 3600.0
+    )
+    confirmation_inliers: int = _setting(
+        100,
+        'A jump with fewer inliers is published only after the next pose confirms it.',
+        0,
+        100000,
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value against its range.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            minimum, maximum = setting.metadata['range']
+            if not minimum <= value <= maximum:  # also True for NaN
+                raise ValueError(
+                    f'{setting.name} is {value}; wanted {minimum} to {maximum}. '
+                    f'{setting.metadata["description"]}'
+                )

@@ -1,0 +1,91 @@
+"""Whether a pose has enough behind it to be published."""
+
+from __future__ import annotations
+
+from coam_ros.geometry.absolute_pose import AbsolutePose
+from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.result import FailureReason
+import numpy as np
+from numpy.typing import NDArray
+
+_COVERAGE_CELLS = 8
+
+
+def measure_coverage(pixels: NDArray[np.floating], camera: PinholeCamera) -> float:
+    """Measure over how much of the image pixels spread.
+
+    Args:
+        pixels: (N, 2) inside the image.
+        camera: of the image.
+
+    Returns:
+        Share of the square cells, 8 along the longer side, that hold a pixel; 0 without pixels.
+    """
+    cell_px = max(camera.width, camera.height) / _COVERAGE_CELLS
+    num_columns = int(np.ceil(camera.width / cell_px))
+    num_rows = int(np.ceil(camera.height / cell_px))
+    # The image reaches half a pixel beyond the centres of its outermost pixels.
+    cells = np.floor((np.asarray(pixels, dtype=np.float64).reshape(-1, 2) + 0.5) / cell_px)
+    cells = np.clip(cells, 0, (num_columns - 1, num_rows - 1)).astype(np.int64)
+    return len(np.unique(cells[:, 0] + num_columns * cells[:, 1])) / (num_columns * num_rows)
+
+
+def add_map_uncertainty(
+    covariance: NDArray[np.float64], config: LocalizationConfig
+) -> NDArray[np.float64]:
+    """Add what the map itself does not know to the (6, 6) covariance of a pose."""
+    variances = np.repeat(
+        [config.map_position_std_m**2, np.radians(config.map_rotation_std_deg) ** 2], 3
+    )
+    return covariance + np.diag(variances)
+
+
+def find_weakness(
+    pose: AbsolutePose,
+    covariance: NDArray[np.float64],
+    num_matches: int,
+    coverage: float,
+    config: LocalizationConfig,
+) -> tuple[FailureReason, str] | None:
+    """Find the first gate that a pose does not pass.
+
+    Args:
+        pose: to be judged.
+        covariance: (6, 6), of the pose, with the map's uncertainty.
+        num_matches: from which the pose was made.
+        coverage: of the inliers.
+        config: with the thresholds.
+
+    Returns:
+        The reason with its numbers for people, or None when the pose is good.
+    """
+    num_inliers = int(pose.inlier_mask.sum())
+    if num_inliers < config.min_inliers:
+        return FailureReason.TOO_FEW_INLIERS, (
+            f'{num_inliers} inliers, wanted {config.min_inliers}: the view is hardly in the map. '
+            'Map this place, or come closer to a mapped view.'
+        )
+    ratio = num_inliers / num_matches
+    if ratio < config.min_inlier_ratio:
+        return FailureReason.LOW_INLIER_RATIO, (
+            f'{ratio:.0%} of {num_matches} matches are inliers, wanted '
+            f'{config.min_inlier_ratio:.0%}: the view only resembles the map. Map this place.'
+        )
+    if coverage < config.min_coverage:
+        return FailureReason.LOW_COVERAGE, (
+            f'Inliers on {coverage:.0%} of the image, wanted {config.min_coverage:.0%}: all of '
+            'them lie on one thing, which may have been moved. Turn the camera to see more.'
+        )
+    position_std_m = float(np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]))
+    rotation_std_deg = float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])))
+    if (
+        position_std_m > config.max_position_std_m
+        or rotation_std_deg > config.max_rotation_std_deg
+    ):
+        return FailureReason.HIGH_UNCERTAINTY, (
+            f'Uncertain by {position_std_m:.3f} m and {rotation_std_deg:.2f} deg, wanted at most '
+            f'{config.max_position_std_m} m and {config.max_rotation_std_deg} deg: the landmarks '
+            'leave the pose open. Come closer, or see more of the mapped place.'
+        )
+    return None

@@ -1,0 +1,240 @@
+"""One image in, a pose with its evidence out; knows nothing of the images before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+import math
+import time
+
+from coam_ros.geometry.absolute_pose import AbsolutePose, estimate_absolute_pose
+from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.gates import add_map_uncertainty, find_weakness, measure_coverage
+from coam_ros.localization.result import FailureReason, KeyframeMatches, RelocalizationResult
+from coam_ros.mapping.errors import MapFormatError
+from coam_ros.mapping.feature_cache import KeyframeFeatureCache
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.retrieval import KeyframeRetriever
+from coam_ros.matching import CoamMatcher, EncodedImage
+import numpy as np
+from numpy.typing import NDArray
+
+# max_reprojection_error_px is meant for an image of this area, the matcher's own by default.
+_NOMINAL_AREA_PX = 640 * 480
+
+
+@dataclass(frozen=True, eq=False)
+class PosePrior:
+    """Where the camera is believed to be.
+
+    Attributes:
+        position_map: (3,) of the camera in the map frame [m].
+        radius_m: keyframes farther from it are not searched, poses farther from it not accepted.
+    """
+
+    position_map: NDArray[np.float64]
+    radius_m: float
+
+
+class Relocalizer:
+    """Finds the camera in a map from one image.
+
+    Keyframes may come to and go from the map at any time, also while an image is localized. One
+    object serves one thread.
+
+    Attributes:
+        config: may be exchanged for another between two images.
+    """
+
+    def __init__(
+        self,
+        matcher: CoamMatcher,
+        keyframe_map: KeyframeMap,
+        config: LocalizationConfig | None = None,
+        *,
+        feature_cache_bytes: int = 512 * 2**20,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            matcher: stays the caller's, who closes it.
+            keyframe_map: to localize in.
+            config: None takes the defaults.
+            feature_cache_bytes: bound of the memory for the keyframes' features.
+        """
+        self.config = config or LocalizationConfig()
+        self.feature_cache = KeyframeFeatureCache(matcher, feature_cache_bytes)
+        self._matcher = matcher
+        self._map = keyframe_map
+        self._retriever = KeyframeRetriever(keyframe_map)
+
+    def relocalize(
+        self,
+        image: NDArray[np.uint8],
+        camera: PinholeCamera,
+        prior: PosePrior | None = None,
+    ) -> RelocalizationResult:
+        """Localize an image.
+
+        Args:
+            image: (H, W, 3) RGB or (H, W) grey.
+            camera: of the image.
+            prior: restricts the search; None searches the whole map.
+
+        Returns:
+            A pose, or the reason why there is none; never a pose that did not pass every gate.
+
+        Raises:
+            ValueError: when the image has another size than the camera.
+            MapFormatError: when another model made the map's descriptors, or a keyframe does not
+                decode.
+        """
+        if image.shape[:2] != (camera.height, camera.width):
+            raise ValueError(
+                f'Image of {image.shape[1]} x {image.shape[0]} px with a camera of '
+                f'{camera.width} x {camera.height} px; wanted equal sizes. Pass the calibration '
+                'of this very image size.'
+            )
+        durations: dict[str, float] = {}
+        if not len(self._map):
+            return _failed(FailureReason.NO_KEYFRAMES, 'The map has no keyframes. Load a map.')
+        self._check_descriptors()
+        with _timed('encode', durations):
+            query = self._matcher.encode(image)
+        with _timed('retrieve', durations):
+            keyframe_ids = self._retrieve(query, prior)
+        with _timed('match', durations):
+            matches = self._match(query, keyframe_ids)
+        if not matches:
+            return _failed(
+                FailureReason.NO_KEYFRAMES,
+                'No keyframe near the prior pose. Give a better one, or none.'
+                if prior
+                else 'No keyframe has a global descriptor. Compute them for this map.',
+                stage_durations_s=durations,
+            )
+        with _timed('pose', durations):
+            result = self._locate(matches, camera, prior)
+        return replace(result, stage_durations_s=durations)
+
+    def _check_descriptors(self) -> None:
+        made_by, wanted = self._map.descriptor_model_id, self._matcher.descriptor_model_id
+        # Of an unknown model there may be none, and without descriptors nothing is retrieved.
+        if made_by and made_by != wanted:
+            raise MapFormatError(
+                f'Descriptors of map {self._map.map_id} were made by {made_by!r}, wanted '
+                f'{wanted!r}; compute them again with compute_descriptors of coam_ros.mapping.'
+            )
+
+    def _retrieve(self, query: EncodedImage, prior: PosePrior | None) -> list[int]:
+        found = self._retriever.retrieve(
+            query.global_descriptor,
+            self.config.num_keyframes,
+            prior_position=None if prior is None else prior.position_map,
+            radius=None if prior is None else prior.radius_m,
+        )
+        return [keyframe_id for keyframe_id, _ in found]
+
+    def _match(self, query: EncodedImage, keyframe_ids: list[int]) -> list[KeyframeMatches]:
+        # A keyframe may have left the map since it was retrieved.
+        keyframes = [self._map.get(keyframe_id) for keyframe_id in keyframe_ids]
+        keyframes = [keyframe for keyframe in keyframes if keyframe is not None]
+        if not keyframes:
+            return []
+        cached = [self.feature_cache.get(keyframe) for keyframe in keyframes]
+        found = self._matcher.match_encoded(query, [entry.encoded for entry in cached])
+        return [
+            KeyframeMatches(
+                keyframe.id,
+                correspondences.points0,
+                correspondences.points1,
+                correspondences.scores,
+                keyframe.lift(correspondences.points1, entry.depth_m),
+                np.zeros(len(correspondences.scores), dtype=bool),
+            )
+            for keyframe, entry, correspondences in zip(keyframes, cached, found, strict=True)
+        ]
+
+    def _locate(
+        self, matches: list[KeyframeMatches], camera: PinholeCamera, prior: PosePrior | None
+    ) -> RelocalizationResult:
+        config = self.config
+        query_pixels = np.concatenate([part.query_pixels for part in matches])
+        points_map = np.concatenate([part.points_map for part in matches])
+        num_matches = int(np.isfinite(points_map).all(axis=1).sum())
+        evidence = {
+            'num_matches': num_matches,
+            'keyframe_ids': tuple(part.keyframe_id for part in matches),
+            'keyframe_matches': tuple(matches),
+        }
+        if num_matches < config.min_inliers:
+            return _failed(
+                FailureReason.TOO_FEW_MATCHES,
+                f'{num_matches} matches with known depth, wanted {config.min_inliers}: nothing '
+                'here looks like the map. Go to a mapped place, or check for a covered camera.',
+                **evidence,
+            )
+        image_scale = math.sqrt(camera.width * camera.height / _NOMINAL_AREA_PX)
+        pose = estimate_absolute_pose(
+            query_pixels,
+            points_map,
+            camera,
+            max_reprojection_error_px=config.max_reprojection_error_px * image_scale,
+        )
+        if pose is None:
+            return _failed(
+                FailureReason.POSE_NOT_FOUND,
+                f'No pose agrees with the {num_matches} matches. Go to a mapped place.',
+                **evidence,
+            )
+        evidence |= _support(pose, matches, query_pixels, num_matches, camera)
+        covariance = add_map_uncertainty(pose.covariance, config)
+        weakness = find_weakness(pose, covariance, num_matches, evidence['coverage'], config)
+        if weakness is not None:
+            return _failed(*weakness, **evidence)
+        if prior is not None:
+            distance_m = np.linalg.norm(pose.T_map_camera[:3, 3] - prior.position_map)
+            if distance_m > prior.radius_m:
+                return _failed(
+                    FailureReason.DISAGREES_WITH_PRIOR,
+                    f'The pose is {distance_m:.2f} m from the prior, wanted {prior.radius_m:.2f} '
+                    'm at most. Give a better prior, or none.',
+                    **evidence,
+                )
+        return RelocalizationResult(pose.T_map_camera, covariance, **evidence)
+
+
+def _support(
+    pose: AbsolutePose,
+    matches: list[KeyframeMatches],
+    query_pixels: NDArray[np.float32],
+    num_matches: int,
+    camera: PinholeCamera,
+) -> dict[str, object]:
+    """Give the fields of the result that say how well the matches support the pose."""
+    ends = np.cumsum([len(part.scores) for part in matches])
+    parts = np.split(pose.inlier_mask, ends[:-1])
+    num_inliers = int(pose.inlier_mask.sum())
+    errors = pose.reprojection_errors_px[pose.inlier_mask]
+    return {
+        'num_inliers': num_inliers,
+        'inlier_ratio': num_inliers / num_matches,
+        'coverage': measure_coverage(query_pixels[pose.inlier_mask], camera),
+        'reprojection_error_px': float(np.median(errors)) if num_inliers else float('nan'),
+        'keyframe_matches': tuple(
+            replace(part, inlier_mask=mask) for part, mask in zip(matches, parts, strict=True)
+        ),
+    }
+
+
+def _failed(reason: FailureReason, message: str, **evidence: object) -> RelocalizationResult:
+    return RelocalizationResult(failure=reason, message=message, **evidence)
+
+
+@contextmanager
+def _timed(stage: str, durations_s: dict[str, float]) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    durations_s[stage] = time.perf_counter() - start

@@ -1,0 +1,121 @@
+"""From the results of single images to the state of the robot and to what is published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from coam_ros.geometry.transforms import pose_error
+from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.result import RelocalizationResult
+import numpy as np
+from numpy.typing import NDArray
+
+# Two poses of a camera at rest may differ by this much.
+_REST_DISTANCE_M = 0.25
+_REST_ANGLE_DEG = 5.0
+
+
+class LocalizationState(Enum):
+    """What is known about where the camera is."""
+
+    SEARCHING = 'searching'
+    LOCALIZED = 'localized'
+    LOST = 'lost'
+
+
+@dataclass(frozen=True)
+class TrackerUpdate:
+    """What an image's result means.
+
+    Attributes:
+        state: after it.
+        is_published: whether its pose is to be published.
+    """
+
+    state: LocalizationState
+    is_published: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Fix:
+    T_map_camera: NDArray[np.float64]
+    stamp_s: float
+
+
+class LocalizationTracker:
+    """Decides which poses are published, and names the state.
+
+    The rule. Only a localized result can be published. It is published at once when the camera
+    can have moved there from the last published pose (at no more than `max_speed_m_s` and
+    `max_turn_rate_deg_s`, plus 0.25 m and 5 deg; not asked of a pose older than `lost_after_s`),
+    or when it has at least `confirmation_inliers` inliers. Any other result, a jump on weak
+    evidence, waits: the next localized result confirms it, and is published, when the camera can
+    have moved there from the waiting pose. The waiting pose itself is never published, its image
+    has become old.
+
+    States. SEARCHING until the first publication; LOCALIZED from each publication on until
+    `lost_after_s` pass without another; then LOST. Time that jumps backwards (a bag played
+    again, a simulator reset) forgets everything: SEARCHING.
+
+    Attributes:
+        config: may be exchanged for another between two updates.
+        state: after the last update.
+    """
+
+    def __init__(self, config: LocalizationConfig | None = None) -> None:
+        """Start with nothing known; None takes the default config."""
+        self.config = config or LocalizationConfig()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as at the start."""
+        self.state = LocalizationState.SEARCHING
+        self._last_stamp_s = -np.inf
+        self._published: _Fix | None = None
+        self._waiting: _Fix | None = None
+
+    def update(self, result: RelocalizationResult, stamp_s: float) -> TrackerUpdate:
+        """Take in the result of the next image.
+
+        Args:
+            result: of the image.
+            stamp_s: when the image was taken [s].
+
+        Returns:
+            The state, and whether the result's pose is to be published.
+        """
+        if stamp_s < self._last_stamp_s:
+            self.reset()
+        self._last_stamp_s = stamp_s
+        is_published = result.T_map_camera is not None and self._accept(result, stamp_s)
+        if is_published:
+            self.state = LocalizationState.LOCALIZED
+        elif (
+            self._published is not None
+            and stamp_s - self._published.stamp_s > self.config.lost_after_s
+        ):
+            self.state = LocalizationState.LOST
+        return TrackerUpdate(self.state, is_published)
+
+    def _accept(self, result: RelocalizationResult, stamp_s: float) -> bool:
+        fix = _Fix(result.T_map_camera, stamp_s)
+        if (
+            result.num_inliers >= self.config.confirmation_inliers
+            or self._is_reachable(self._published, fix)
+            or self._is_reachable(self._waiting, fix)
+        ):
+            self._published, self._waiting = fix, None
+            return True
+        self._waiting = fix
+        return False
+
+    def _is_reachable(self, start: _Fix | None, end: _Fix) -> bool:
+        if start is None or end.stamp_s - start.stamp_s > self.config.lost_after_s:
+            return False
+        elapsed_s = end.stamp_s - start.stamp_s
+        distance_m, angle_deg = pose_error(end.T_map_camera, start.T_map_camera)
+        return (
+            distance_m <= _REST_DISTANCE_M + self.config.max_speed_m_s * elapsed_s
+            and angle_deg <= _REST_ANGLE_DEG + self.config.max_turn_rate_deg_s * elapsed_s
+        )

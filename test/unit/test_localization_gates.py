@@ -1,0 +1,75 @@
+from dataclasses import fields, replace
+
+from coam_ros.geometry.absolute_pose import estimate_absolute_pose
+from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.gates import add_map_uncertainty, find_weakness, measure_coverage
+from coam_ros.localization.result import FailureReason
+import numpy as np
+import pytest
+from synthetic_scene import make_scene, VGA
+
+
+def weakness(scene, **settings):
+    config = replace(LocalizationConfig(), **settings)
+    pose = estimate_absolute_pose(scene.pixels, scene.points_map, scene.camera)
+    covariance = add_map_uncertainty(pose.covariance, config)
+    coverage = measure_coverage(scene.pixels[pose.inlier_mask], scene.camera)
+    return find_weakness(pose, covariance, len(scene.pixels), coverage, config)
+
+
+def test_good_pose_has_no_weakness():
+    assert weakness(make_scene(0, 300, noise_px=1.0, outlier_ratio=0.5)) is None
+
+
+@pytest.mark.parametrize(
+    ('spoilt', 'reason', 'number'),
+    [
+        ({'num_points': 20}, FailureReason.TOO_FEW_INLIERS, '20 inliers'),
+        (
+            {'num_points': 900, 'outlier_ratio': 0.9},
+            FailureReason.LOW_INLIER_RATIO,
+            '% of 900',
+        ),
+        ({'region': (0.3, 0.3, 0.45, 0.45)}, FailureReason.LOW_COVERAGE, '% of the image'),
+        (
+            {'noise_px': 2.0, 'depth_m': (60.0, 62.0)},
+            FailureReason.HIGH_UNCERTAINTY,
+            ' m and ',
+        ),
+    ],
+)
+def test_weak_pose_is_named_with_its_number(spoilt, reason, number):
+    found, message = weakness(make_scene(1, **spoilt))
+    assert found is reason
+    assert number in message
+
+
+def test_coverage_counts_cells_of_an_eighth_of_the_longer_side():
+    corners = [[-0.5, -0.5], [639.49, -0.5], [-0.5, 479.49], [639.49, 479.49]]
+    assert measure_coverage(np.empty((0, 2)), VGA) == 0.0
+    assert measure_coverage(np.array(corners), VGA) == 4 / 48
+    assert measure_coverage(np.array([[10.0, 10.0], [70.0, 70.0]]), VGA) == 1 / 48
+    columns, rows = np.meshgrid(np.arange(640), np.arange(480))
+    assert measure_coverage(np.column_stack([columns.ravel(), rows.ravel()]), VGA) == 1.0
+    portrait = replace(VGA, width=480, height=640)
+    assert measure_coverage(np.array([[479.0, 639.0]]), portrait) == 1 / 48
+
+
+def test_map_uncertainty_adds_to_every_axis():
+    config = replace(LocalizationConfig(), map_position_std_m=0.1, map_rotation_std_deg=1.0)
+    variances = np.diag(add_map_uncertainty(np.zeros((6, 6)), config))
+    np.testing.assert_allclose(variances[:3], 0.01)
+    np.testing.assert_allclose(np.degrees(np.sqrt(variances[3:])), 1.0)
+
+
+def test_every_setting_has_a_description_and_a_range_that_holds_its_default():
+    for setting in fields(LocalizationConfig):
+        minimum, maximum = setting.metadata['range']
+        assert setting.metadata['description']
+        assert minimum <= setting.default <= maximum
+
+
+@pytest.mark.parametrize('value', [-1.0, float('nan'), 1e9])
+def test_setting_out_of_range_is_refused_by_name(value):
+    with pytest.raises(ValueError, match=r'min_coverage is .*; wanted 0\.0 to 1\.0'):
+        LocalizationConfig(min_coverage=value)
