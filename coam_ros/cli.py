@@ -1,0 +1,111 @@
+"""`coam`: one entry point to build maps, localize, match, train, export and demonstrate."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+import importlib
+import sys
+from typing import NamedTuple
+
+
+class _Command(NamedTuple):
+    """A sub-command: a module with `add_arguments(parser)` and `run(args) -> exit status`."""
+
+    module: str
+    summary: str
+
+
+# Modules are imported when their command is called, so that `coam --help` is quick and no command
+# needs what another one is made of.
+_COMMANDS = {
+    'map': _Command('coam_ros.mapping.command', 'build a map from posed images, look into a map'),
+    'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
+    'match': _Command('coam_ros.matching.command', 'match two images and draw the matches'),
+    'demo': _Command('coam_ros.demo', 'play a recording through the ROS 2 nodes and report'),
+    'train': _Command('coam_ros.training.train', 'train the network'),
+    'export': _Command('coam_ros.training.export', 'turn a trained network into a model folder'),
+}
+_USER_ERROR = 2
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+        argv: words after `coam`; None takes those of this process.
+
+    Returns:
+        Exit status: 0 when all went well, 2 for an error of the user's, 130 when interrupted.
+
+    Raises:
+        SystemExit: as argparse does, after `--help` and for a wrong command line.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    chosen = _parse_command(words)
+    command = _COMMANDS[chosen.command]
+    try:
+        module = importlib.import_module(command.module)
+        parser = argparse.ArgumentParser(
+            prog=f'coam {chosen.command}',
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(parser)
+        return module.run(parser.parse_args(chosen.words)) or 0
+    except KeyboardInterrupt:
+        print('Interrupted.', file=sys.stderr)
+        return _INTERRUPTED
+    except ModuleNotFoundError as error:
+        if chosen.debug or (error.name or '').startswith('coam_ros.'):
+            raise
+        print(
+            f'coam {chosen.command} needs the Python package {error.name!r}, which is not '
+            'installed. Install the requirements files of the project (`./run setup`).',
+            file=sys.stderr,
+        )
+        return _USER_ERROR
+    # What the package raises for bad input: its own errors are ValueErrors.
+    except (OSError, ValueError) as error:
+        if chosen.debug:
+            raise
+        print(f'coam {chosen.command}: {error}', file=sys.stderr)
+        return _USER_ERROR
+
+
+def _parse_command(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='coam',
+        description='Tell a robot where it is in a map made before, from one camera image.',
+        epilog=_overview(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--debug', action='store_true', help='show the traceback of an error')
+    parser.add_argument('command', choices=_COMMANDS, metavar='COMMAND', help='see below')
+    parser.add_argument('words', nargs=argparse.REMAINDER, metavar='...', help='its arguments')
+    if not words:
+        parser.print_help(sys.stderr)
+        sys.exit(_USER_ERROR)
+    return parser.parse_args(words)
+
+
+def _overview() -> str:
+    width = max(len(name) for name in _COMMANDS)
+    lines = [f'  {name:{width}}  {command.summary}' for name, command in _COMMANDS.items()]
+    return '\n'.join(
+        [
+            'commands:',
+            *lines,
+            '',
+            '`coam COMMAND --help` shows the arguments of a command with examples.',
+            '',
+            'example:',
+            '  coam map build 7scenes recording --frames map.txt --out kitchen_map',
+            '  coam localize recording --frames query.txt --map kitchen_map --out report',
+        ]
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""Localize a posed recording in a map, without ROS, and judge the poses against the recorded ones.
+
+Examples:
+  coam localize recording --frames query.txt --map kitchen_map --out report
+  coam localize recording --frames query.txt --map kitchen_map --num-keyframes 5
+
+The report is a folder with report.json, a top view, the errors over time, and pictures of the
+matches of the best and the worst queries.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import Field, fields
+from pathlib import Path
+
+from coam_ros.evaluation.localization_report import (
+    evaluate_query,
+    order_by_error,
+    QueryOutcome,
+    recall_key,
+    summarise,
+    THRESHOLDS,
+    write_json,
+)
+from coam_ros.localization import LocalizationConfig, Relocalizer
+from coam_ros.mapping.command import describe_with_progress
+from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.storage import load_map
+from coam_ros.matching.command import add_model_arguments, load_matcher, write_image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+_NUM_PICTURES = 3
+# Settings of the tracker, which looks at more than one image.
+_NOT_OFFLINE = {
+    'lost_after_s',
+    'max_speed_m_s',
+    'max_turn_rate_deg_s',
+    'confirmation_inliers',
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument('directory', type=Path, metavar='DIR', help='recording, 7-Scenes layout')
+    parser.add_argument(
+        '--map', type=Path, required=True, metavar='MAP', help='map to localize in'
+    )
+    parser.add_argument(
+        '--frames',
+        type=Path,
+        metavar='LIST',
+        help='text file in DIR, a frame name a line (default: all frames of DIR)',
+    )
+    parser.add_argument('--out', type=Path, metavar='FOLDER', help='where to write the report')
+    parser.add_argument(
+        '--cache-mib',
+        type=int,
+        default=512,
+        metavar='MIB',
+        help='memory for the features of keyframes (%(default)s)',
+    )
+    add_model_arguments(parser)
+    group = parser.add_argument_group('localization')
+    for setting in _settings():
+        low, high = setting.metadata['range']
+        description = f'{setting.metadata["description"]} {low:g} to {high:g}'
+        group.add_argument(
+            f'--{setting.name.replace("_", "-")}',
+            type=type(setting.default),
+            default=setting.default,
+            metavar='N',
+            # argparse formats the text with %.
+            help=description.replace('%', '%%') + ' (%(default)s)',
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Localize every frame, print the figures and write the report."""
+    console = Console()
+    config = LocalizationConfig(**{s.name: getattr(args, s.name) for s in _settings()})
+    frames = read_frames(args.directory, args.frames)
+    keyframe_map = load_map(args.map)
+    matcher = load_matcher(args)
+    num_described = describe_with_progress(keyframe_map, matcher)
+    if num_described:
+        console.print(
+            f'Computed {num_described} descriptors that {args.map} lacks for this model; '
+            f'`coam map describe {args.map}` keeps them.'
+        )
+    relocalizer = Relocalizer(
+        matcher, keyframe_map, config, feature_cache_bytes=args.cache_mib * 2**20
+    )
+    outcomes = []
+    for name, frame in track(
+        zip(frames.names, frames, strict=True), 'Localizing', total=len(frames), console=console
+    ):
+        result = relocalizer.relocalize(frame.decode_image(), frame.camera)
+        outcomes.append(evaluate_query(name, result, frame.T_map_camera))
+
+    cache = relocalizer.feature_cache
+    summary = {
+        **summarise(outcomes),
+        'model': matcher.model_id,
+        'backend': matcher.backend_name,
+        'num_keyframes': config.num_keyframes,
+        'map_keyframes': len(keyframe_map),
+        'feature_cache': {
+            'hits': cache.hits,
+            'misses': cache.misses,
+            'evictions': cache.evictions,
+            'mib': cache.num_bytes / 2**20,
+        },
+    }
+    for table in make_tables(summary):
+        console.print(table)
+    if args.out is not None:
+        _write_report(args.out, summary, outcomes, frames, keyframe_map, relocalizer)
+        console.print(f'Report: {args.out}')
+    return 0
+
+
+def make_tables(summary: dict[str, object]) -> list[Table]:
+    """Make the tables of a summary, for a console."""
+    poses = Table('poses', 'value', title='Localization')
+    poses.add_row('queries', str(summary['queries']))
+    poses.add_row('localized', str(summary['localized']))
+    for translation_m, rotation_deg in THRESHOLDS:
+        share = summary[recall_key(translation_m, rotation_deg)]
+        poses.add_row(f'within {translation_m * 100:g} cm, {rotation_deg:g} deg', f'{share:.1%}')
+    for label, key, unit in [
+        ('median error', 'median_error_cm', 'cm'),
+        ('median error', 'median_error_deg', 'deg'),
+        ('largest error', 'max_error_cm', 'cm'),
+        ('largest error', 'max_error_deg', 'deg'),
+        ('squared error / covariance, 6 dof', 'nees_per_dof', 'per dof'),
+        ('squared error / covariance, position', 'nees_position_per_dof', 'per dof'),
+    ]:
+        value = summary[key]
+        poses.add_row(label, '-' if value is None else f'{value:.2f} {unit}')
+    for reason, count in summary['failures'].items():
+        poses.add_row(f'not localized: {reason}', str(count))
+
+    times = Table('stage', 'median [ms]', 'p95 [ms]', title='Time a query')
+    for stage, values in summary['latency_ms'].items():
+        times.add_row(stage, f'{values["median"]:.0f}', f'{values["p95"]:.0f}')
+    return [poses, times]
+
+
+def _settings() -> list[Field]:
+    return [setting for setting in fields(LocalizationConfig) if setting.name not in _NOT_OFFLINE]
+
+
+def _write_report(
+    folder: Path,
+    summary: dict[str, object],
+    outcomes: Sequence[QueryOutcome],
+    frames: SevenScenesSequence,
+    keyframe_map: KeyframeMap,
+    relocalizer: Relocalizer,
+) -> None:
+    # matplotlib takes half a second to import.
+    from coam_ros.evaluation.localization_plots import draw_result, plot_errors, plot_top_view
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / 'report.json', summary, outcomes)
+    positions_map = [keyframe.T_map_camera[:3, 3] for keyframe in keyframe_map]
+    plot_top_view(folder / 'top_view.png', positions_map, outcomes)
+    plot_errors(folder / 'errors.png', outcomes)
+    order = order_by_error(outcomes)
+    best, worst = order[:_NUM_PICTURES], order[_NUM_PICTURES:][-_NUM_PICTURES:]
+    for kind, chosen in (('best', best), ('worst', worst[::-1])):
+        for rank, index in enumerate(chosen, start=1):
+            # Localizing again is cheaper than keeping the matches of every query.
+            image = frames[index].decode_image()
+            result = relocalizer.relocalize(image, frames[index].camera)
+            picture = draw_result(image, keyframe_map, result)
+            if picture is not None:
+                write_image(folder / f'{kind}_{rank}_{frames.names[index]}.jpg', picture)

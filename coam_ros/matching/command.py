@@ -1,0 +1,110 @@
+"""Match two images and draw the matches side by side.
+
+Example:
+  coam match left.jpg right.jpg --out matches.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from coam_ros.matching.drawing import draw_matches
+from coam_ros.matching.matcher import CoamMatcher
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument('image0', type=Path, metavar='IMAGE0', help='drawn left')
+    parser.add_argument('image1', type=Path, metavar='IMAGE1', help='drawn right')
+    parser.add_argument(
+        '--out', type=Path, default=Path('matches.png'), help='picture to write (%(default)s)'
+    )
+    parser.add_argument(
+        '--max-lines', type=int, default=150, metavar='N', help='matches to draw (%(default)s)'
+    )
+    add_model_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Match, draw and say how many matches there are."""
+    image0, image1 = read_image(args.image0), read_image(args.image1)
+    matcher = load_matcher(args)
+    found = matcher.match(image0, image1)
+    best = slice(args.max_lines)
+    picture = draw_matches(image0, image1, found.points0[best], found.points1[best])
+    write_image(args.out, picture)
+    Console().print(
+        f'{len(found)} matches by {matcher.model_id} on {matcher.backend_name}; the best '
+        f'{len(found.scores[best])} are drawn in {args.out}'
+    )
+    return 0
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which model runs, and on what; `load_matcher` takes them."""
+    group = parser.add_argument_group('model')
+    group.add_argument('--model', type=Path, help='folder (default: the included one)')
+    group.add_argument(
+        '--backend', default='auto', help='what runs it (%(default)s = the fastest)'
+    )
+    group.add_argument(
+        '--image-area',
+        type=int,
+        metavar='PX',
+        help="images are resized to this area (default: the model's, about 640 x 480)",
+    )
+    group.add_argument(
+        '--threads', type=int, metavar='N', help='CPU threads (default: one a physical core)'
+    )
+
+
+def load_matcher(args: argparse.Namespace) -> CoamMatcher:
+    """Load the model that the arguments name."""
+    return CoamMatcher.load(
+        args.model,
+        backend=args.backend,
+        image_area_px=args.image_area,
+        num_threads=args.threads,
+    )
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not an image.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'No image {path}; check the path.')
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    if image is None:
+        raise ValueError(f'{path} is no image that OpenCV reads; wanted JPEG, PNG or the like.')
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB as the kind of file that the name says.
+
+    Raises:
+        ValueError: OpenCV does not write this kind.
+        OSError: the file cannot be written.
+    """
+    try:
+        _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise ValueError(
+            f'No way to write {path.suffix or "a file without suffix"}: got {path}, wanted a name '
+            'such as matches.png or matches.jpg.'
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data.tobytes())
