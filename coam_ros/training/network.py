@@ -161,9 +161,9 @@ class CoamNetwork(nn.Module):
         x = self.decode8(self.lift8(_double(x)) + own[8])
         x = self.decode4(_double(self.lift4(x)) + own[4])
         descriptors = functional.normalize(self.descriptor_head(x), dim=1)
-        # Detached, as in the paper: distinctiveness reads the descriptors' features and must not
-        # shape them.
-        return descriptors, self.distinctiveness_head(x.detach())
+        # Not detached, unlike in the paper: measured on this network, a head on detached features
+        # stayed at chance (cross-entropy 0.68 after 1,500 steps).
+        return descriptors, self.distinctiveness_head(x)
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Sequential:
