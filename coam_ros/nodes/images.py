@@ -1,0 +1,151 @@
+"""Camera messages to numpy arrays and back, with every check that a broken driver calls for."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+
+class ImageError(ValueError):
+    """An image message that does not hold the picture that it claims to hold."""
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """How the bytes of one pixel are laid out, and OpenCV's code that makes RGB of them."""
+
+    channels: int
+    dtype: str = 'u1'
+    code: int | None = None
+
+
+# How JPEG and PNG end; some cameras pad what follows.
+_END_MARKS = (b'\xff\xd9', b'IEND')
+_END_SEARCH_BYTES = 1024
+
+# OpenCV names a Bayer pattern by the second row, ROS by the first: rggb8 is its BG.
+ENCODINGS = {
+    'rgb8': _Encoding(3),
+    'bgr8': _Encoding(3, code=cv2.COLOR_BGR2RGB),
+    'rgba8': _Encoding(4, code=cv2.COLOR_RGBA2RGB),
+    'bgra8': _Encoding(4, code=cv2.COLOR_BGRA2RGB),
+    'mono8': _Encoding(1),
+    'mono16': _Encoding(1, dtype='u2'),
+    '8UC1': _Encoding(1),
+    '8UC3': _Encoding(3, code=cv2.COLOR_BGR2RGB),
+    '16UC1': _Encoding(1, dtype='u2'),
+    'yuv422': _Encoding(2, code=cv2.COLOR_YUV2RGB_UYVY),
+    'uyvy': _Encoding(2, code=cv2.COLOR_YUV2RGB_UYVY),
+    'yuv422_yuy2': _Encoding(2, code=cv2.COLOR_YUV2RGB_YUYV),
+    'yuyv': _Encoding(2, code=cv2.COLOR_YUV2RGB_YUYV),
+    'bayer_rggb8': _Encoding(1, code=cv2.COLOR_BayerBG2RGB),
+    'bayer_bggr8': _Encoding(1, code=cv2.COLOR_BayerRG2RGB),
+    'bayer_gbrg8': _Encoding(1, code=cv2.COLOR_BayerGR2RGB),
+    'bayer_grbg8': _Encoding(1, code=cv2.COLOR_BayerGB2RGB),
+}
+
+
+def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
+    """Read the pixels of a camera message.
+
+    Args:
+        message: raw, in one of `ENCODINGS`, or compressed as JPEG or PNG.
+
+    Returns:
+        (H, W, 3) uint8 RGB or (H, W) uint8 grey. For rgb8 and mono8 a view of the message's own
+        memory, with its row padding; 16-bit grey is stretched from its darkest to its brightest
+        pixel.
+
+    Raises:
+        ImageError: zero size, unknown encoding, wrong step, truncated or damaged data.
+    """
+    if isinstance(message, CompressedImage):
+        return _decode_compressed(message)
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ImageError(
+            f'Image encoding {message.encoding!r} is not supported; wanted one of '
+            f'{", ".join(ENCODINGS)}. Set the driver to one of them or convert with image_proc.'
+        )
+    pixels = _view(message, encoding)
+    if encoding.dtype == 'u2':
+        return _stretch(pixels)
+    if encoding.code is None:
+        return pixels
+    return cv2.cvtColor(np.ascontiguousarray(pixels), encoding.code)
+
+
+def encode_image(pixels: NDArray[np.uint8], header: Header) -> Image:
+    """Make a raw image message.
+
+    Args:
+        pixels: (H, W, 3) uint8 RGB or (H, W) uint8 grey.
+        header: stamp and frame of the image.
+
+    Returns:
+        The message, rgb8 or mono8.
+    """
+    height, width = pixels.shape[:2]
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding='rgb8' if pixels.ndim == 3 else 'mono8',
+        step=pixels.strides[0] if pixels.flags.c_contiguous else pixels[0].nbytes,
+        data=array('B', pixels.tobytes()),
+    )
+
+
+def _view(message: Image, encoding: _Encoding) -> NDArray[Any]:
+    """Lay a checked numpy view over the message's data, without a copy."""
+    height, width = message.height, message.width
+    if height == 0 or width == 0:
+        raise ImageError(
+            f'Image of {width} x {height} px; wanted a width and height above 0. '
+            'Look at the camera driver.'
+        )
+    dtype = np.dtype(encoding.dtype).newbyteorder('>' if message.is_bigendian else '<')
+    row_bytes = width * encoding.channels * dtype.itemsize
+    num_bytes = len(message.data)
+    if message.step < row_bytes:
+        raise ImageError(
+            f'Image step is {message.step} bytes; wanted at least {row_bytes} for {width} px of '
+            f'{message.encoding}. Correct step, width or encoding in the driver.'
+        )
+    if num_bytes != message.step * height:
+        raise ImageError(
+            f'Image data has {num_bytes} bytes; wanted step x height = {message.step} x {height} '
+            f'= {message.step * height}. It is truncated or step is wrong: look at the driver.'
+        )
+    strides = (message.step, encoding.channels * dtype.itemsize, dtype.itemsize)
+    pixels = np.ndarray((height, width, encoding.channels), dtype, message.data, strides=strides)
+    return pixels[:, :, 0] if encoding.channels == 1 else pixels
+
+
+def _stretch(counts: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """Spread 10, 12, 14 or 16-bit counts over 8 bits; drivers do not say how many are used."""
+    low, high = int(counts.min()), int(counts.max())
+    return ((counts - np.float32(low)) * np.float32(255 / max(high - low, 1))).astype(np.uint8)
+
+
+def _decode_compressed(message: CompressedImage) -> NDArray[np.uint8]:
+    data = bytes(message.data)
+    # An orientation in the metadata is ignored: the calibration is about the stored pixels.
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = None
+    # OpenCV decodes what there is of a truncated file, so the mark of its end is looked for.
+    if any(mark in data[-_END_SEARCH_BYTES:] for mark in _END_MARKS):
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise ImageError(
+            f'Compressed image of format {message.format!r} and {len(data)} bytes does not '
+            'decode; wanted a whole JPEG or PNG. Look at the publisher of the compressed topic.'
+        )
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

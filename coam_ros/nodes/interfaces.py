@@ -1,0 +1,135 @@
+"""Topics and services of the nodes: one list that the nodes use and the README shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from coam_msgs.msg import KeyframeArray, Matches, RelocalizationStatus
+from coam_msgs.srv import LoadMap, Relocalize, SaveMap
+from coam_ros.nodes import qos
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a node.
+
+    Attributes:
+        name: relative, except /diagnostics.
+        type: message class.
+        profile: makes its quality of service.
+        description: for people.
+    """
+
+    name: str
+    type: Any
+    profile: Callable[[], QoSProfile]
+    description: str
+
+
+@dataclass(frozen=True)
+class ServiceType:
+    """A service of a node.
+
+    Attributes:
+        name: relative.
+        type: service class.
+        description: for people.
+    """
+
+    name: str
+    type: Any
+    description: str
+
+
+IMAGE = Topic('image', Image, qos.sensor_data, 'Camera images, with `image_transport` raw.')
+COMPRESSED_IMAGE = Topic(
+    'image/compressed',
+    CompressedImage,
+    qos.sensor_data,
+    'Camera images, with `image_transport` compressed.',
+)
+CAMERA_INFO = Topic(
+    'camera_info', CameraInfo, qos.sensor_data, 'Calibration of the camera; the newest counts.'
+)
+KEYFRAMES = Topic(
+    'keyframes',
+    KeyframeArray,
+    qos.every_latched,
+    'The keyframe map in parts, from the map server or a SLAM system; merged and removed by id.',
+)
+INITIAL_POSE = Topic(
+    'initialpose',
+    PoseWithCovarianceStamped,
+    qos.events,
+    'Rough pose in the map that narrows the search, as RViz sends it; optional.',
+)
+MATCHES = Topic(
+    'matches', Matches, qos.sensor_burst, 'Matches with each keyframe, with landmarks and inliers.'
+)
+POSE = Topic(
+    'pose',
+    PoseWithCovarianceStamped,
+    qos.latched,
+    'Pose in the map with covariance, stamped as the image; only when localized.',
+)
+STATUS = Topic(
+    'status', RelocalizationStatus, qos.events, 'State, reason and evidence, for every image used.'
+)
+DEBUG_IMAGE = Topic(
+    'debug_image', Image, qos.sensor_data, 'Picture of the matches; drawn only when subscribed.'
+)
+DIAGNOSTICS = Topic(
+    '/diagnostics', DiagnosticArray, qos.events, 'State, input rate, drops, latency, engine, map.'
+)
+
+RELOCALIZE = ServiceType(
+    'relocalize', Relocalize, 'Localizes the next image and answers with its very outcome.'
+)
+LOAD_MAP = ServiceType(
+    'load_map', LoadMap, 'Replaces the map; the former one stays when loading fails.'
+)
+SERVER_LOAD_MAP = ServiceType(
+    '~/load_map', LoadMap, 'Loads another map and publishes it in the place of the former.'
+)
+SAVE_MAP = ServiceType('save_map', SaveMap, 'Writes the map that is published to disk.')
+
+MATCHER_SUBSCRIPTIONS = (IMAGE, COMPRESSED_IMAGE, CAMERA_INFO, KEYFRAMES, INITIAL_POSE)
+MATCHER_PUBLISHERS = (POSE, STATUS, MATCHES, DEBUG_IMAGE, DIAGNOSTICS)
+MATCHER_SERVICES = (RELOCALIZE, LOAD_MAP)
+MAP_SERVER_PUBLISHERS = (KEYFRAMES,)
+MAP_SERVER_SERVICES = (SAVE_MAP, SERVER_LOAD_MAP)
+
+
+def interface_table() -> str:
+    """Make the table of topics and services for the README, in Markdown."""
+    rows = ['| node | name | type | QoS | what |', '|---|---|---|---|---|']
+    groups = (
+        ('matcher, in', MATCHER_SUBSCRIPTIONS),
+        ('matcher, out', MATCHER_PUBLISHERS),
+        ('matcher, service', MATCHER_SERVICES),
+        ('map_server, out', MAP_SERVER_PUBLISHERS),
+        ('map_server, service', MAP_SERVER_SERVICES),
+    )
+    for group, endpoints in groups:
+        for endpoint in endpoints:
+            kind = 'srv' if isinstance(endpoint, ServiceType) else 'msg'
+            package = endpoint.type.__module__.split('.')[0]
+            name = f'`{package}/{kind}/{endpoint.type.__name__}`'
+            profile = '' if isinstance(endpoint, ServiceType) else _qos_words(endpoint.profile())
+            rows.append(
+                f'| {group} | `{endpoint.name}` | {name} | {profile} | {endpoint.description} |'
+            )
+    return '\n'.join(rows) + '\n'
+
+
+def _qos_words(profile: QoSProfile) -> str:
+    words = [profile.reliability.name.lower().replace('_', ' ')]
+    if profile.durability.name == 'TRANSIENT_LOCAL':
+        words.append('transient local')
+    return ', '.join(words)

@@ -1,0 +1,183 @@
+"""What both nodes share: parameters, a life cycle that says why it failed, autostart, main."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import traceback
+from typing import Any, Generic, TypeVar
+
+from coam_ros.nodes.logging_bridge import LoggingBridge
+from coam_ros.nodes.parameters import (
+    declare_parameters,
+    find_unknown_overrides,
+    read_parameters,
+)
+from rcl_interfaces.msg import SetParametersResult
+import rclpy
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+
+P = TypeVar('P')
+
+# What a wrong path, map, model or parameter raises; all else is a fault of the program.
+_EXPECTED_ERRORS = (OSError, ValueError, RuntimeError, ImportError)
+
+
+class ManagedNode(LifecycleNode, Generic[P]):
+    """A lifecycle node that can start by itself.
+
+    Children implement `configure`, `activate`, `deactivate` and `cleanup`, which raise when they
+    fail; the transition then fails and the log says why.
+
+    Attributes:
+        parameters: current values, exchanged as a whole when they change.
+        lifecycle_label: unconfigured, inactive, active or finalized.
+        last_error: why the last transition failed, '' when it did not.
+        steady_clock: for timers that must run whatever simulated time does.
+    """
+
+    def __init__(self, name: str, parameters_class: type[P], **kwargs: Any) -> None:  # noqa: ANN401
+        """Declare the parameters and, with autostart, start once the node is spun.
+
+        Args:
+            name: of the node.
+            parameters_class: dataclass of its parameters; the one named autostart is used here.
+            **kwargs: of rclpy's Node.
+
+        Raises:
+            ValueError: a parameter with a value that it cannot have.
+        """
+        super().__init__(name, **kwargs)
+        self._logging_bridge = LoggingBridge(self.get_logger())
+        self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.lifecycle_label = 'unconfigured'
+        self.last_error = ''
+        self._parameters_class = parameters_class
+        try:
+            self.parameters = declare_parameters(self, parameters_class)
+        except ValueError as error:
+            self.get_logger().fatal(str(error))
+            self._logging_bridge.close()
+            super().destroy_node()
+            raise
+        for unknown, nearest in find_unknown_overrides(self).items():
+            hint = f'did you mean {nearest!r}?' if nearest else 'it is ignored.'
+            self.get_logger().warning(f'There is no parameter {unknown!r}; {hint}')
+        self.add_on_set_parameters_callback(self._check_parameters)
+        self.add_post_set_parameters_callback(self._take_parameters)
+        if self.parameters.autostart:
+            self._autostart_timer = self.create_timer(
+                0.0, self._autostart, clock=self.steady_clock
+            )
+
+    def configure(self) -> None:
+        """Load what the node needs."""
+        raise NotImplementedError
+
+    def activate(self) -> None:
+        """Start to work."""
+        raise NotImplementedError
+
+    def deactivate(self) -> None:
+        """Stop to work; also called when `activate` failed."""
+        raise NotImplementedError
+
+    def cleanup(self) -> None:
+        """Free what `configure` loaded, be it all of it or a part."""
+        raise NotImplementedError
+
+    def use_parameters(self) -> None:
+        """Take over `parameters` after they changed."""
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Configure; on failure the node stays unconfigured and the log says why."""
+        return self._attempt('configure', self.configure, self.cleanup, 'inactive')
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Activate."""
+        super().on_activate(state)
+        return self._attempt('activate', self.activate, self.deactivate, 'active')
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Deactivate."""
+        self.deactivate()
+        self.lifecycle_label = 'inactive'
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything."""
+        self.cleanup()
+        self.lifecycle_label = 'unconfigured'
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop and free everything, whatever the state."""
+        self.deactivate()
+        self.cleanup()
+        self.lifecycle_label = 'finalized'
+        return super().on_shutdown(state)
+
+    def destroy_node(self) -> None:
+        """Stop, free everything and destroy the node."""
+        self.deactivate()
+        self.cleanup()
+        self._logging_bridge.close()
+        super().destroy_node()
+
+    def _attempt(
+        self, what: str, action: Callable[[], None], undo: Callable[[], None], success_label: str
+    ) -> TransitionCallbackReturn:
+        self.last_error = ''
+        try:
+            action()
+        except Exception as error:  # noqa: BLE001 - rclpy swallows what a transition raises
+            is_expected = isinstance(error, _EXPECTED_ERRORS)
+            self.last_error = f'Cannot {what}: {error}'
+            self.get_logger().error(
+                self.last_error if is_expected else f'Cannot {what}:\n{traceback.format_exc()}'
+            )
+            undo()
+            # After ERROR the node goes back to unconfigured, whatever the transition.
+            failure, fault = TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR
+            return failure if is_expected else fault
+        self.lifecycle_label = success_label
+        return TransitionCallbackReturn.SUCCESS
+
+    def _check_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        try:
+            read_parameters(self, self._parameters_class, changes)
+        except ValueError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take_parameters(self, changes: list[Parameter]) -> None:
+        self.parameters = read_parameters(self, self._parameters_class)
+        self.use_parameters()
+
+    def _autostart(self) -> None:
+        self.destroy_timer(self._autostart_timer)
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+
+def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> None:
+    """Spin a node until the process is told to stop."""
+    rclpy.init(args=args)
+    try:
+        node = make_node()
+    except ValueError:
+        # A parameter; the node has said which.
+        rclpy.try_shutdown()
+        raise SystemExit(1) from None
+    try:
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()

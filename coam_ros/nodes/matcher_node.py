@@ -1,0 +1,355 @@
+"""The matcher: camera images and a keyframe map in, matches and poses out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+import time
+from typing import Any
+
+from coam_msgs.msg import KeyframeArray, RelocalizationStatus
+from coam_msgs.srv import LoadMap, Relocalize
+from coam_ros.localization import LocalizationState
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.storage import load_map
+from coam_ros.matching import CoamMatcher
+from coam_ros.nodes import interfaces
+from coam_ros.nodes.attempt import Attempt, Frame, FrameLocalizer, Prior, prior_from_message
+from coam_ros.nodes.diagnostics import DiagnosticsCollector, NodeFacts
+from coam_ros.nodes.managed_node import ManagedNode, run
+from coam_ros.nodes.map_messages import MapReceiver
+from coam_ros.nodes.parameters import MatcherParameters
+from coam_ros.nodes.publishing import (
+    debug_image_message,
+    match_messages,
+    pose_message,
+    status_message,
+)
+from coam_ros.nodes.tf import Transforms
+from coam_ros.nodes.worker import AttemptWorker
+from geometry_msgs.msg import PoseWithCovarianceStamped
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.duration import Duration
+from rclpy.publisher import Publisher
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from rclpy.task import Future
+from rclpy.time import Time
+from rclpy.timer import Timer
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+_LOG_PERIOD_S = 5.0
+_DIAGNOSTICS_PERIOD_S = 1.0
+_TF_PERIOD_S = 0.05
+
+
+class MatcherNode(ManagedNode[MatcherParameters]):
+    """Localizes the newest camera image, again and again.
+
+    Callbacks store and return; the worker's thread makes the attempts and publishes them.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Declare parameters and interfaces; everything heavy waits for `configure`."""
+        super().__init__('matcher', MatcherParameters, **kwargs)
+        self._matcher: CoamMatcher | None = None
+        self._localizer: FrameLocalizer | None = None
+        self._worker: AttemptWorker | None = None
+        self._transforms: Transforms | None = None
+        self._map_receiver = MapReceiver()
+        self._camera_info: CameraInfo | None = None
+        self._T_map_odom: NDArray[np.float64] | None = None
+        self._state = LocalizationState.SEARCHING
+        self._camera_subscriptions: list[Subscription] = []
+        self._keyframes_subscription: Subscription | None = None
+        self._tf_timer: Timer | None = None
+        is_raw = self.parameters.image_transport == 'raw'
+        self._image_topic = interfaces.IMAGE if is_raw else interfaces.COMPRESSED_IMAGE
+        self._diagnostics = DiagnosticsCollector(self.get_fully_qualified_name().lstrip('/'))
+
+        self._pose = self._advertise(interfaces.POSE)
+        self._status = self._advertise(interfaces.STATUS)
+        self._matches = self._advertise(interfaces.MATCHES)
+        self._debug_image = self._advertise(interfaces.DEBUG_IMAGE)
+        diagnostics = interfaces.DIAGNOSTICS
+        self._diagnostics_publisher = self.create_publisher(
+            diagnostics.type, diagnostics.name, diagnostics.profile()
+        )
+        self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=self.steady_clock)
+
+        # Both await something that takes a while; meanwhile all other callbacks go on.
+        group = ReentrantCallbackGroup()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix='coam_map_loader')
+        for service, callback in (
+            (interfaces.RELOCALIZE, self._on_relocalize),
+            (interfaces.LOAD_MAP, self._on_load_map),
+        ):
+            self.create_service(service.type, service.name, callback, callback_group=group)
+
+    # ---- life cycle
+
+    def configure(self) -> None:
+        """Load the model and the map, and begin to receive keyframes."""
+        parameters = self.parameters
+        if parameters.base_frame or parameters.publish_tf:
+            self._transforms = Transforms(self)
+        self._matcher = CoamMatcher.load(
+            parameters.engine_path or None,
+            backend=parameters.backend,
+            image_area_px=parameters.image_area_px or None,
+            num_threads=parameters.num_threads or None,
+        )
+        self.get_logger().info(
+            f'engine={self._matcher.model_id} backend={self._matcher.backend_name}'
+        )
+        keyframe_map = load_map(parameters.map_path) if parameters.map_path else KeyframeMap()
+        self._localizer = FrameLocalizer(self._matcher, keyframe_map, parameters, self._transforms)
+        self._use_map(MapReceiver(keyframe_map))
+        self._keyframes_subscription = self._subscribe(interfaces.KEYFRAMES, self._on_keyframes)
+
+    def activate(self) -> None:
+        """Subscribe to the camera and start the worker."""
+        self._localizer.forget_poses()
+        self._worker = AttemptWorker(self._localizer, self._publish, self.get_logger())
+        options = QoSOverridingOptions.with_default_policies()
+        self._camera_subscriptions = [
+            self._subscribe(interfaces.CAMERA_INFO, self._on_camera_info, options),
+            self._subscribe(self._image_topic, self._on_image, options),
+            self._subscribe(interfaces.INITIAL_POSE, self._on_initial_pose),
+        ]
+        if self.parameters.publish_tf:
+            self._tf_timer = self.create_timer(
+                _TF_PERIOD_S, self._send_transform, clock=self.steady_clock
+            )
+
+    def deactivate(self) -> None:
+        """Unsubscribe from the camera and end the worker."""
+        for subscription in self._camera_subscriptions:
+            self.destroy_subscription(subscription)
+        self._camera_subscriptions = []
+        if self._tf_timer is not None:
+            self.destroy_timer(self._tf_timer)
+            self._tf_timer = None
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
+        self._camera_info = self._T_map_odom = None
+        self._state = LocalizationState.SEARCHING
+
+    def cleanup(self) -> None:
+        """Free the model and the map."""
+        if self._keyframes_subscription is not None:
+            self.destroy_subscription(self._keyframes_subscription)
+            self._keyframes_subscription = None
+        self._localizer = None
+        self._map_receiver = MapReceiver()
+        if self._matcher is not None:
+            self._matcher.close()
+            self._matcher = None
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
+
+    def use_parameters(self) -> None:
+        """Take over parameters that changed."""
+        if self._localizer is not None:
+            self._localizer.parameters = self.parameters
+
+    # ---- in
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _on_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
+        try:
+            self._worker.use_prior(self._read_prior(message))
+        except ValueError as error:
+            self.get_logger().warning(f'initialpose is ignored: {error}')
+
+    def _on_keyframes(self, message: KeyframeArray) -> None:
+        receiver = self._map_receiver
+        if receiver.receive(message):
+            self._use_map(receiver)
+        if message.part + 1 == message.num_parts:
+            num_keyframes = len(receiver.keyframe_map)
+            self.get_logger().info(
+                f'map={receiver.keyframe_map.map_id} keyframes={num_keyframes} '
+                f'parts={message.num_parts} refused_keyframes={receiver.num_refused}'
+            )
+
+    def _read_prior(self, message: PoseWithCovarianceStamped) -> Prior:
+        parameters = self.parameters
+        return prior_from_message(message, parameters.map_frame, parameters.prior_radius_m)
+
+    # ---- services; coroutines, so that they hold up nothing while they wait
+
+    async def _on_relocalize(
+        self, request: Relocalize.Request, response: Relocalize.Response
+    ) -> Relocalize.Response:
+        timeout_s = request.timeout_s or self.parameters.relocalize_timeout_s
+        if self._worker is None:
+            return _unanswered(response, 'The matcher is not active. Configure and activate it.')
+        try:
+            prior = self._read_prior(request.prior) if request.use_prior else None
+        except ValueError as error:
+            return _unanswered(response, str(error))
+        worker = self._worker
+        caller = worker.request(self.executor, prior)
+        timer = self.create_timer(timeout_s, lambda: caller.answer(None), clock=self.steady_clock)
+        attempt = await caller.future
+        self.destroy_timer(timer)
+        worker.discard(caller)
+        if attempt is None:
+            topic = self.resolve_topic_name(self._image_topic.name)
+            return _unanswered(
+                response, f'No image on {topic} was worked on within {timeout_s:.1f} s.'
+            )
+        response.status = self._status_of(attempt)
+        pose = pose_message(attempt, self.parameters.map_frame)
+        if pose is not None:
+            response.success, response.pose = True, pose
+        return response
+
+    async def _on_load_map(
+        self, request: LoadMap.Request, response: LoadMap.Response
+    ) -> LoadMap.Response:
+        loaded = Future(executor=self.executor)
+        if self._localizer is None:
+            response.message = 'The matcher is not configured. Configure it first.'
+            return response
+        job = self._loader.submit(load_map, request.path)
+        job.add_done_callback(lambda _: self._finish(loaded))
+        await loaded
+        try:
+            keyframe_map = job.result()
+        except (OSError, ValueError) as error:
+            response.message = f'{error} The former map stays in use.'
+            self.get_logger().error(response.message)
+        else:
+            self._use_map(MapReceiver(keyframe_map))
+            response.success = True
+            response.message = f'Loaded {request.path}.'
+        response.num_keyframes = len(self._map_receiver.keyframe_map)
+        return response
+
+    def _finish(self, future: Future) -> None:
+        future.set_result(None)
+        # rclpy looks at a pending coroutine only when something wakes the executor.
+        self.executor.wake()
+
+    def _use_map(self, receiver: MapReceiver) -> None:
+        keyframe_map = receiver.keyframe_map
+        self._map_receiver = receiver
+        self._localizer.use_map(keyframe_map)
+        if not len(keyframe_map):
+            return
+        self.get_logger().info(f'map={keyframe_map.map_id} keyframes={len(keyframe_map)}')
+        if keyframe_map.frame_id != self.parameters.map_frame:
+            self.get_logger().warning(
+                f'The map is in frame {keyframe_map.frame_id!r}, poses are published in '
+                f'{self.parameters.map_frame!r} as map_frame says. Set map_frame to the former.'
+            )
+
+    # ---- out; in the worker's thread
+
+    def _publish(self, attempt: Attempt) -> None:
+        if not self.context.ok():
+            return
+        map_frame = self.parameters.map_frame
+        for matches in match_messages(attempt, map_frame):
+            self._matches.publish(matches)
+        pose = pose_message(attempt, map_frame)
+        if pose is not None:
+            self._pose.publish(pose)
+        status = self._status_of(attempt)
+        self._status.publish(status)
+        if self._debug_image.get_subscription_count():
+            picture = debug_image_message(attempt)
+            if picture is not None:
+                self._debug_image.publish(picture)
+        if attempt.T_map_odom is not None:
+            self._T_map_odom = attempt.T_map_odom
+        elif attempt.state == LocalizationState.SEARCHING:
+            self._T_map_odom = None
+        self._diagnostics.record(attempt, status.latency_s)
+        self._log(attempt)
+
+    def _log(self, attempt: Attempt) -> None:
+        logger, result = self.get_logger(), attempt.result
+        if attempt.is_refused:
+            logger.warning(attempt.message, throttle_duration_sec=_LOG_PERIOD_S)
+        if attempt.state != self._state:
+            text = (
+                f'{self._state.value} -> {attempt.state.value} inliers={result.num_inliers} '
+                f'matches={result.num_matches} {attempt.message}'
+            )
+            if attempt.state == LocalizationState.LOST:
+                logger.warning(text)
+            else:
+                logger.info(text)
+            self._state = attempt.state
+
+    def _status_of(self, attempt: Attempt) -> RelocalizationStatus:
+        latency = self.get_clock().now() - Time.from_msg(attempt.header.stamp)
+        worker = self._worker
+        return status_message(
+            attempt,
+            latency_s=latency.nanoseconds * 1e-9,
+            num_dropped=0 if worker is None else worker.mailbox.num_dropped,
+        )
+
+    # ---- timers
+
+    def _send_transform(self) -> None:
+        T_map_odom = self._T_map_odom
+        if T_map_odom is not None:
+            parameters = self.parameters
+            ahead = Duration(seconds=parameters.transform_tolerance_s)
+            stamp = (self.get_clock().now() + ahead).to_msg()
+            self._transforms.broadcast(
+                T_map_odom, parameters.map_frame, parameters.odom_frame, stamp
+            )
+
+    def _report(self) -> None:
+        worker, localizer = self._worker, self._localizer
+        facts = NodeFacts(
+            lifecycle=self.lifecycle_label,
+            error=self.last_error,
+            image_topic=self.resolve_topic_name(self._image_topic.name),
+            num_received=0 if worker is None else worker.mailbox.num_received,
+            num_dropped=0 if worker is None else worker.mailbox.num_dropped,
+            engine={} if localizer is None else localizer.describe(),
+        )
+        stamp = self.get_clock().now().to_msg()
+        self._diagnostics_publisher.publish(self._diagnostics.report(facts, stamp))
+
+    # ---- wiring
+
+    def _subscribe(
+        self,
+        topic: interfaces.Topic,
+        callback: Callable[[Any], None],
+        options: QoSOverridingOptions | None = None,
+    ) -> Subscription:
+        return self.create_subscription(
+            topic.type, topic.name, callback, topic.profile(), qos_overriding_options=options
+        )
+
+    def _advertise(self, topic: interfaces.Topic) -> Publisher:
+        return self.create_lifecycle_publisher(topic.type, topic.name, topic.profile())
+
+
+def _unanswered(response: Relocalize.Response, message: str) -> Relocalize.Response:
+    response.status.reason = RelocalizationStatus.NO_IMAGE
+    response.status.message = message
+    return response
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until the process is told to stop."""
+    run(MatcherNode, args)

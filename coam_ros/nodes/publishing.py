@@ -1,0 +1,94 @@
+"""The messages of an attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coam_msgs.msg import Matches, RelocalizationStatus
+from coam_ros.localization import LocalizationState
+from coam_ros.matching.drawing import draw_matches
+from coam_ros.nodes.attempt import Attempt
+from coam_ros.nodes.conversions import float_array, matches_to_message, pose_with_covariance
+from coam_ros.nodes.images import encode_image
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+_STATES = {
+    LocalizationState.SEARCHING: RelocalizationStatus.SEARCHING,
+    LocalizationState.LOCALIZED: RelocalizationStatus.LOCALIZED,
+    LocalizationState.LOST: RelocalizationStatus.LOST,
+}
+
+
+def pose_message(attempt: Attempt, map_frame: str) -> PoseWithCovarianceStamped | None:
+    """Make the pose of an attempt, or None when there is none to publish."""
+    if attempt.T_map_frame is None:
+        return None
+    header = Header(stamp=attempt.header.stamp, frame_id=map_frame)
+    return pose_with_covariance(attempt.T_map_frame, attempt.covariance, header)
+
+
+def match_messages(attempt: Attempt, map_frame: str) -> Iterator[Matches]:
+    """Make a message for each matched keyframe that is still in the map."""
+    for matches in attempt.result.keyframe_matches:
+        keyframe = attempt.keyframes.get(matches.keyframe_id)
+        if keyframe is None:
+            continue
+        height, width = attempt.image.shape[:2]
+        yield matches_to_message(
+            matches,
+            attempt.header,
+            map_frame_id=map_frame,
+            engine_id=attempt.engine_id,
+            query_size=(width, height),
+            keyframe_size=(keyframe.camera.width, keyframe.camera.height),
+        )
+
+
+def status_message(
+    attempt: Attempt, *, latency_s: float, num_dropped: int
+) -> RelocalizationStatus:
+    """Make the status of an attempt.
+
+    Args:
+        attempt: to describe.
+        latency_s: from the stamp of the image until now [s].
+        num_dropped: images dropped since the node was activated.
+    """
+    result = attempt.result
+    return RelocalizationStatus(
+        header=attempt.header,
+        state=_STATES[attempt.state],
+        reason=attempt.reason,
+        message=attempt.message,
+        num_matches=result.num_matches,
+        num_inliers=result.num_inliers,
+        inlier_ratio=float(result.inlier_ratio),
+        coverage=float(result.coverage),
+        reprojection_error_px=float(result.reprojection_error_px),
+        keyframe_ids=[int(keyframe_id) for keyframe_id in result.keyframe_ids],
+        stage_names=list(result.stage_durations_s),
+        stage_durations_s=float_array(list(result.stage_durations_s.values())),
+        latency_s=float(latency_s),
+        dropped_frames=num_dropped,
+        engine_id=attempt.engine_id,
+        map_id=attempt.map_id,
+        num_keyframes=attempt.num_keyframes,
+    )
+
+
+def debug_image_message(attempt: Attempt) -> Image | None:
+    """Draw the keyframe with the most inliers, or None when nothing was matched."""
+    shown = [m for m in attempt.result.keyframe_matches if m.keyframe_id in attempt.keyframes]
+    if not shown:
+        return None
+    best = max(shown, key=lambda m: (int(m.inlier_mask.sum()), len(m.scores)))
+    picture = draw_matches(
+        attempt.image,
+        attempt.keyframes[best.keyframe_id].decode_image(),
+        best.query_pixels,
+        best.keyframe_pixels,
+        best.inlier_mask,
+    )
+    return encode_image(picture, attempt.header)

@@ -1,0 +1,42 @@
+"""Quality of service of the topics, as REP-2003 and the users of maps expect it."""
+
+from __future__ import annotations
+
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+
+def sensor_data() -> QoSProfile:
+    """Best effort, only the newest message: for images and what goes with them."""
+    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def sensor_burst() -> QoSProfile:
+    """Best effort, with room for the messages that one image brings about."""
+    return QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def events(depth: int = 10) -> QoSProfile:
+    """Reliable, for whoever listens now: status, prior poses."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def latched(depth: int = 1) -> QoSProfile:
+    """Reliable and kept for subscribers that come later: the last `depth` messages."""
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
+def every_latched() -> QoSProfile:
+    """Reliable, with everything that the publisher keeps: a map in many messages.
+
+    KEEP_ALL, because a reader of limited depth loses the parts of a map that arrive faster than
+    its callback takes them.
+    """
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_ALL,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )

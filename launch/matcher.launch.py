@@ -1,0 +1,110 @@
+"""Start the matcher and, with a map, the map server, in one namespace."""
+
+from __future__ import annotations
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+_SHARE = get_package_share_directory('coam_ros')
+
+# name, default, description; an empty value leaves the choice to the parameter file
+_ARGUMENTS = (
+    ('namespace', 'coam', 'Namespace of the nodes and their topics.'),
+    ('params_file', f'{_SHARE}/config/coam.yaml', 'Parameter file of both nodes.'),
+    ('use_sim_time', 'false', 'Whether time comes from /clock.'),
+    ('autostart', 'true', 'Whether the nodes configure and activate themselves.'),
+    ('log_level', 'info', 'Least severe level that is logged: debug, info, warn, error, fatal.'),
+    ('use_respawn', 'false', 'Whether a node that dies is started again.'),
+    ('map', '', 'Folder of the map for the map server; without it none is started.'),
+    ('engine', '', 'Folder of the model; empty = as in params_file.'),
+    ('image', '/camera/image_raw', 'Topic of the camera images, without /compressed.'),
+    ('camera_info', '', 'Topic of the calibration; empty = camera_info beside the image topic.'),
+    ('image_transport', '', 'raw or compressed; empty = as in params_file.'),
+    ('map_frame', '', 'Frame in which poses are published; empty = as in params_file.'),
+    ('odom_frame', '', 'Frame of the odometry; empty = as in params_file.'),
+    ('base_frame', '', 'Frame whose pose is published; empty = as in params_file.'),
+    ('publish_tf', '', 'Whether to publish map -> odom; empty = as in params_file.'),
+)
+
+# Launch argument -> parameter of the matcher.
+_STRING_PARAMETERS = {
+    'engine': 'engine_path',
+    'image_transport': 'image_transport',
+    'map_frame': 'map_frame',
+    'odom_frame': 'odom_frame',
+    'base_frame': 'base_frame',
+}
+_BOOL_WORDS = {'true': True, '1': True, 'false': False, '0': False}
+
+
+def generate_launch_description() -> LaunchDescription:
+    return LaunchDescription(
+        [
+            *(
+                DeclareLaunchArgument(name, default_value=default, description=description)
+                for name, default, description in _ARGUMENTS
+            ),
+            OpaqueFunction(function=_make_nodes),
+        ]
+    )
+
+
+def _make_nodes(context: LaunchContext) -> list[Node]:
+    given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in _ARGUMENTS}
+    common = {name: _as_bool(name, given[name]) for name in ('use_sim_time', 'autostart')}
+    matcher: dict[str, bool | ParameterValue] = dict(common)
+    for argument, parameter in _STRING_PARAMETERS.items():
+        if given[argument]:
+            matcher[parameter] = _text(given[argument])
+    if given['publish_tf']:
+        matcher['publish_tf'] = _as_bool('publish_tf', given['publish_tf'])
+    image = given['image']
+    parent, slash, _ = image.rpartition('/')
+    camera_info = given['camera_info'] or f'{parent}{slash}camera_info'
+    remappings = [
+        ('image', image),
+        ('image/compressed', f'{image}/compressed'),
+        ('camera_info', camera_info),
+    ]
+    nodes = [_make_node('matcher', given, matcher, remappings)]
+    if given['map']:
+        nodes.append(_make_node('map_server', given, {**common, 'map_path': _text(given['map'])}))
+    return nodes
+
+
+def _make_node(
+    name: str,
+    given: dict[str, str],
+    parameters: dict[str, bool | ParameterValue],
+    remappings: list[tuple[str, str]] | None = None,
+) -> Node:
+    return Node(
+        package='coam_ros',
+        executable=name,
+        name=name,
+        namespace=given['namespace'],
+        parameters=[given['params_file'], parameters],
+        remappings=remappings or [],
+        arguments=['--ros-args', '--log-level', given['log_level']],
+        respawn=_as_bool('use_respawn', given['use_respawn']),
+        respawn_delay=2.0,
+        output='screen',
+    )
+
+
+def _text(word: str) -> ParameterValue:
+    # Left alone, launch makes a number of a folder that is called 2026.
+    return ParameterValue(word, value_type=str)
+
+
+def _as_bool(argument: str, word: str) -> bool:
+    try:
+        return _BOOL_WORDS[word.lower()]
+    except KeyError:
+        raise ValueError(
+            f'Launch argument {argument} is {word!r}; wanted true or false.'
+        ) from None
