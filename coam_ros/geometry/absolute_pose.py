@@ -54,6 +54,7 @@ def estimate_absolute_pose(
     points_map: ArrayLike,
     camera: PinholeCamera,
     *,
+    scores: ArrayLike | None = None,
     max_reprojection_error_px: float = 8.0,
     max_iterations: int = _MAX_ITERATIONS,
     seed: int = 0,
@@ -66,6 +67,8 @@ def estimate_absolute_pose(
         pixels: (N, 2), of the image as the camera gives it, with distortion.
         points_map: (N, 3), landmarks in the map frame [m]; rows with NaN take no part.
         camera: of the image.
+        scores: (N,), the higher the likelier a match is right. With them RANSAC tries good
+            matches first, which finds the pose more often when few matches are right.
         max_reprojection_error_px: largest error of an inlier.
         max_iterations: of RANSAC; bounds the time spent on matches that have no pose.
         seed: of RANSAC.
@@ -84,18 +87,28 @@ def estimate_absolute_pose(
             f'Pixels of shape {pixels.shape} with points of shape {points_map.shape}; wanted '
             '(N, 2) and (N, 3). Pass one landmark for each pixel, NaN where there is none.'
         )
+    scores = None if scores is None else np.asarray(scores, dtype=np.float64)
+    if scores is not None and scores.shape != (len(pixels),):
+        raise ValueError(
+            f'Scores of shape {scores.shape} for {len(pixels)} matches; wanted one a match. '
+            'Pass all of them, or none.'
+        )
     ideal_pixels = camera.undistort(pixels)
     usable = np.isfinite(ideal_pixels).all(axis=1) & np.isfinite(points_map).all(axis=1)
     if usable.sum() < _MIN_POINTS:
         return None
-    T_camera_map = _solve(
-        ideal_pixels[usable],
-        points_map[usable],
-        camera,
-        max_reprojection_error_px,
-        max_iterations,
-        seed,
-    )
+    order = np.flatnonzero(usable)
+    if scores is not None:
+        order = order[np.argsort(-scores[order], kind='stable')]
+    ransac = {
+        'max_reproj_error': max_reprojection_error_px,
+        'min_iterations': min(_MIN_ITERATIONS, max_iterations),
+        'max_iterations': max_iterations,
+        'progressive_sampling': scores is not None,
+        'max_prosac_iterations': max_iterations,
+        'seed': seed,
+    }
+    T_camera_map = _solve(ideal_pixels[order], points_map[order], camera, ransac)
     if T_camera_map is None:
         return None
     residuals = _reproject(T_camera_map, points_map, camera) - ideal_pixels
@@ -117,9 +130,7 @@ def _solve(
     ideal_pixels: NDArray[np.float64],
     points_map: NDArray[np.float64],
     camera: PinholeCamera,
-    max_reprojection_error_px: float,
-    max_iterations: int,
-    seed: int,
+    ransac: dict[str, float | bool],
 ) -> NDArray[np.float64] | None:
     """Run LO-RANSAC, then refine on its inliers with a loss that fits their own noise."""
     # PoseLib works in whatever pixels it is given; no half pixel is due here.
@@ -128,12 +139,6 @@ def _solve(
         'width': camera.width,
         'height': camera.height,
         'params': [camera.fx, camera.fy, camera.cx, camera.cy],
-    }
-    ransac = {
-        'max_reproj_error': max_reprojection_error_px,
-        'min_iterations': min(_MIN_ITERATIONS, max_iterations),
-        'max_iterations': max_iterations,
-        'seed': seed,
     }
     pose, info = poselib.estimate_absolute_pose(ideal_pixels, points_map, poselib_camera, ransac)
     inlier_mask = np.array(info['inliers'], dtype=bool)

@@ -181,6 +181,7 @@ class Relocalizer:
             query_pixels,
             points_map,
             camera,
+            scores=np.concatenate([part.scores for part in matches]),
             max_reprojection_error_px=config.max_reprojection_error_px * image_scale,
         )
         if pose is None:

@@ -66,6 +66,16 @@ def test_landmarks_that_are_missing_take_no_part():
     assert pose.inlier_mask.sum() == 66
 
 
+def test_scores_find_the_pose_when_few_matches_are_right():
+    scene = make_scene(12, 1500, noise_px=1.0, outlier_ratio=0.96)
+    rng = np.random.default_rng(12)
+    scores = rng.uniform(0.0, 1.0, 1500) + np.where(scene.is_outlier, 0.0, 0.5)
+    for seed in range(5):
+        pose = estimate(scene, scores=scores, seed=seed, max_iterations=500)
+        assert pose_error(pose.T_map_camera, scene.T_map_camera)[0] < 0.05
+        assert pose.inlier_mask[~scene.is_outlier].mean() > 0.95
+
+
 @pytest.mark.parametrize('num_points', [0, 1, 3])
 def test_too_few_points_give_no_pose(num_points):
     assert estimate(make_scene(4, num_points)) is None
@@ -108,6 +118,8 @@ def test_nothing_but_missing_landmarks_gives_no_pose():
 def test_arrays_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r'\(5, 2\).*\(4, 3\)'):
         estimate_absolute_pose(np.zeros((5, 2)), np.zeros((4, 3)), VGA)
+    with pytest.raises(ValueError, match='Scores'):
+        estimate_absolute_pose(np.zeros((5, 2)), np.zeros((5, 3)), VGA, scores=np.ones(4))
 
 
 @pytest.mark.parametrize(
