@@ -1,0 +1,111 @@
+"""The real default model on real photographs, through the public matcher."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from coam_ros.matching import CoamMatcher
+
+# Turns by 12 degrees, shrinks to 85 % and shifts; perspective as of a plane seen aslant.
+HOMOGRAPHY = np.array([[0.83, -0.18, 60.0], [0.17, 0.84, -20.0], [1e-4, 5e-5, 1.0]])
+
+
+@pytest.fixture(scope='module')
+def matcher():
+    matcher = CoamMatcher.load()
+    yield matcher
+    matcher.close()
+
+
+@pytest.fixture(scope='module')
+def photo():
+    return data.astronaut()
+
+
+@pytest.fixture(scope='module')
+def warped(photo):
+    darker = (photo * 0.7).astype(np.uint8)
+    return cv2.warpPerspective(darker, HOMOGRAPHY, (560, 470))
+
+
+def transfer_errors_px(correspondences, homography):
+    points = cv2.perspectiveTransform(correspondences.points0[:, None].astype(float), homography)
+    return np.linalg.norm(points[:, 0] - correspondences.points1, axis=1)
+
+
+def test_finds_a_warped_photo_to_the_pixel(matcher, photo, warped):
+    correspondences = matcher.match(photo, warped)
+    errors = transfer_errors_px(correspondences, HOMOGRAPHY)
+    assert (errors < 3).sum() > 300
+    assert np.median(errors[:300]) < 2.0
+
+
+def test_best_matches_come_first(matcher, photo, warped):
+    correspondences = matcher.match(photo, warped)
+    assert (np.diff(correspondences.scores) <= 0).all()
+    assert (correspondences.scores > 0).all()
+    assert (correspondences.scores <= 1).all()
+    right = transfer_errors_px(correspondences, HOMOGRAPHY) < 3
+    third = len(right) // 3
+    assert right[:third].mean() > right[-third:].mean()
+
+
+def test_points_lie_inside_the_images(matcher, photo, warped):
+    correspondences = matcher.match(photo, warped)
+    for points, image in ((correspondences.points0, photo), (correspondences.points1, warped)):
+        assert points.dtype == np.float32
+        assert (points > -1).all()
+        assert (points < np.array(image.shape[1::-1])).all()
+
+
+def test_unrelated_photos_score_lower(matcher, photo, warped):
+    related = matcher.match(photo, warped)
+    unrelated = matcher.match(photo, data.coffee())
+    best = min(200, len(unrelated))
+    assert unrelated.scores[:best].mean() < 0.6 * related.scores[:best].mean()
+
+
+def test_batch_equals_single(matcher, photo, warped):
+    """Keyframes of one size run together, of another size apart; neither changes the answer."""
+    query = matcher.encode(photo)
+    images = [warped, data.coffee(), warped[::-1].copy()]
+    keyframes = [matcher.encode(image) for image in images]
+    together = matcher.match_encoded(query, keyframes)
+    for keyframe, batched in zip(keyframes, together, strict=True):
+        alone = matcher.match_encoded(query, [keyframe])[0]
+        # Rounding may flip a tie between two points, so a few matches may differ.
+        common = set(map(tuple, alone.points0)) & set(map(tuple, batched.points0))
+        assert len(common) > 0.97 * len(alone)
+
+
+def test_nothing_to_match_gives_nothing(matcher, photo):
+    assert matcher.match_encoded(matcher.encode(photo), []) == []
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (23, 37), (40, 1200), (30, 30, 3)])
+def test_odd_sizes_are_no_error(matcher, photo, shape):
+    correspondences = matcher.match(photo, np.full(shape, 128, np.uint8))
+    assert (correspondences.points1 < np.array(shape[1::-1])).all()
+
+
+def test_grey_equals_rgb_of_the_same_grey(matcher):
+    grey = data.camera()
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    np.testing.assert_array_equal(
+        matcher.encode(grey).global_descriptor, matcher.encode(rgb).global_descriptor
+    )
+
+
+def test_global_descriptor_tells_places_apart(matcher, photo, warped):
+    descriptors = [matcher.encode(image).global_descriptor for image in (photo, warped)]
+    other = matcher.encode(data.coffee()).global_descriptor
+    assert descriptors[0] @ descriptors[1] > descriptors[0] @ other
+    assert np.linalg.norm(other) == pytest.approx(1, abs=1e-3)
+
+
+def test_too_small_an_area_is_refused():
+    with pytest.raises(ValueError, match='Image area too small: got 1000 px'):
+        CoamMatcher.load(image_area_px=1000)
