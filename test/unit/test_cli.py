@@ -1,0 +1,185 @@
+"""The command line, with the real model on a small exact scene."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+import subprocess
+import sys
+
+from coam_ros.cli import main
+import cv2
+from map_samples import encode
+import numpy as np
+import pytest
+
+WIDTH, HEIGHT, FOCAL = 448, 336, 400.0
+DEPTH_M = 2.0
+# The smallest input that the model takes is the quickest.
+SMALL = ['--image-area', '131072']
+
+
+def wall_image() -> np.ndarray:
+    """Texture of many sizes, three times as wide as a view."""
+    rng = np.random.default_rng(0)
+    image = np.zeros((HEIGHT * 2, WIDTH * 2, 3), np.float32)
+    for cell_px in (4, 8, 16, 32, 64):
+        shape = (image.shape[0] // cell_px, image.shape[1] // cell_px, 3)
+        noise = rng.uniform(0, 1, shape).astype(np.float32)
+        image += cv2.resize(noise, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return np.clip(image / 5 * 2 - 0.5, 0, 1)
+
+
+def write_view(directory: Path, number: int, x_m: float, wall: np.ndarray) -> None:
+    """Write a view of a wall DEPTH_M before the camera, which stands x_m to the right."""
+    left = WIDTH / 2 + x_m * FOCAL / DEPTH_M
+    shift = np.array([[1, 0, -left], [0, 1, -HEIGHT / 2]])
+    view = cv2.warpAffine(wall, shift, (WIDTH, HEIGHT))
+    name = directory / f'frame-{number:06d}'
+    name.with_suffix('.color.jpg').write_bytes(encode((view * 255).astype(np.uint8), '.jpg'))
+    counts = np.full((HEIGHT, WIDTH), 1000 * DEPTH_M, np.uint16)
+    name.with_suffix('.depth.png').write_bytes(encode(counts, '.png'))
+    T_world_camera = np.eye(4)
+    T_world_camera[0, 3] = x_m
+    np.savetxt(name.with_suffix('.pose.txt'), T_world_camera)
+
+
+@pytest.fixture(scope='module')
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp('recording')
+    wall = wall_image()
+    for number, x_m in enumerate((-0.4, -0.02, 0.4, 0.1)):
+        write_view(directory, number, x_m, wall)
+    (directory / 'intrinsics.txt').write_text(
+        f'{FOCAL} 0 {(WIDTH - 1) / 2}\n0 {FOCAL} {(HEIGHT - 1) / 2}\n0 0 1\n'
+    )
+    (directory / 'map.txt').write_text('frame-000000\nframe-000001\nframe-000002\n')
+    (directory / 'query.txt').write_text('frame-000003\n')
+    return directory
+
+
+@pytest.fixture(scope='module')
+def built_map(recording: Path) -> Path:
+    path = recording / 'wall_map'
+    words = ['map', 'build', '7scenes', str(recording), '--frames', 'map.txt', *SMALL]
+    assert main([*words, '--out', str(path)]) == 0
+    return path
+
+
+def test_recording_becomes_a_map_in_which_another_view_is_localized(
+    recording, built_map, tmp_path, capsys
+):
+    words = ['localize', str(recording), '--frames', 'query.txt', '--map', str(built_map)]
+    assert main([*words, *SMALL, '--out', str(tmp_path), '--num-keyframes', '2']) == 0
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['queries'] == report['localized'] == 1
+    assert report['recall_5cm_2deg'] == 1
+    assert report['num_keyframes'] == 2
+    assert report['feature_cache']['misses'] == 2
+    assert set(report['latency_ms']) == {'encode', 'retrieve', 'match', 'pose', 'total'}
+    for name in ('top_view.png', 'errors.png', 'best_1_frame-000003.jpg'):
+        assert (tmp_path / name).stat().st_size > 1000
+    assert 'within 5 cm, 2 deg' in capsys.readouterr().out
+
+
+def test_spacing_leaves_near_frames_out(recording, tmp_path, capsys):
+    words = ['map', 'build', '7scenes', str(recording), '--frames', 'map.txt']
+    assert main([*words, *SMALL, '--out', str(tmp_path / 'map'), '--min-distance', '0.39']) == 0
+    assert '2 keyframes of 3 frames' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_info_says_what_is_in_a_map(built_map, capsys):
+    assert main(['map', 'info', str(built_map)]) == 0
+    output = capsys.readouterr().out
+    assert f'{WIDTH} x {HEIGHT}' in output
+    assert '0.80 x 0.00 x 0.00 m' in output
+
+
+def test_map_of_another_model_is_described_again(built_map, tmp_path, recording, capsys):
+    from coam_ros.mapping.storage import load_map, save_map
+
+    keyframe_map = load_map(built_map)
+    keyframe_map.descriptor_model_id = 'another-model'
+    path = tmp_path / 'map'
+    save_map(keyframe_map, path)
+    words = ['localize', str(recording), '--frames', 'query.txt', '--map', str(path)]
+    assert main([*words, *SMALL, '--num-keyframes', '1']) == 0
+    assert 'coam map describe' in ' '.join(capsys.readouterr().out.split())
+    assert main(['map', 'describe', str(path), *SMALL]) == 0
+    assert load_map(path).descriptor_model_id != 'another-model'
+
+
+def test_match_draws_a_picture_of_both_images(recording, tmp_path, capsys):
+    images = [str(recording / f'frame-00000{i}.color.jpg') for i in (1, 3)]
+    assert main(['match', *images, *SMALL, '--out', str(tmp_path / 'new' / 'matches.png')]) == 0
+    picture = cv2.imread(str(tmp_path / 'new' / 'matches.png'))
+    assert picture.shape == (HEIGHT, 2 * WIDTH + 4, 3)
+    assert 'matches by' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('map info {empty}', 'it is empty'),
+        ('map info {none}', 'No map at'),
+        ('map build 7scenes {none} --out {none}/map', 'No directory'),
+        ('map build 7scenes {recording} --frames no.txt --out {none}', 'No list no.txt'),
+        ('map build 7scenes {recording} --out {map}', 'Say --overwrite'),
+        ('localize {recording} --map {empty}', 'is not a map'),
+        ('localize {recording} --map {map} --num-keyframes 99', 'num_keyframes is 99'),
+        ('localize {recording} --map {map} --frames {recording}/intrinsics.txt', 'line 1'),
+        ('localize {recording} --map {map} --image-area 10', 'area too small'),
+        ('localize {recording} --map {map} --model {empty}', 'manifest'),
+        ('match {none} {none}', 'No image'),
+        ('match {recording}/map.txt {recording}/map.txt', 'is no image'),
+        ('match {image} {image} --out {none}.txt --image-area 131072', 'such as matches.png'),
+    ],
+)
+def test_error_of_the_user_is_one_line_and_status_2(
+    recording, built_map, tmp_path, capsys, words, message
+):
+    (tmp_path / 'empty').mkdir()
+    places = {
+        'empty': tmp_path / 'empty',
+        'none': tmp_path / 'none',
+        'recording': recording,
+        'map': built_map,
+        'image': recording / 'frame-000000.color.jpg',
+    }
+    assert main(words.format(**places).split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert 'Traceback' not in error
+    assert len(error.splitlines()) == 1
+
+
+def test_debug_shows_where_an_error_comes_from(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        main(['--debug', 'map', 'info', str(tmp_path / 'none')])
+
+
+@pytest.mark.parametrize('words', [['nonsense'], [], ['map'], ['map', 'build'], ['match']])
+def test_wrong_command_line_ends_with_status_2(words):
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    'words', ['', 'map', 'map build', 'map build 7scenes', 'map info', 'localize', 'match']
+)
+def test_help_shows_an_example(words, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main([*words.split(), '--help'])
+    assert caught.value.code == 0
+    assert f'  coam {words}' in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        'import sys, coam_ros.cli\n'
+        'try: coam_ros.cli.main(["--help"])\n'
+        'except SystemExit: print(sorted({"cv2", "numpy", "torch", "rclpy"} & set(sys.modules)))'
+    )
+    output = subprocess.check_output([sys.executable, '-c', code], text=True)
+    assert output.splitlines()[-1] == '[]'
