@@ -33,7 +33,9 @@ def fundamental_from_pose(
     Returns:
         (3, 3) float64.
     """
-    return np.linalg.inv(intrinsics1).T @ essential_from_pose(T_1_0) @ np.linalg.inv(intrinsics0)
+    to_ray0 = np.linalg.inv(np.asarray(intrinsics0, dtype=np.float64))
+    to_ray1 = np.linalg.inv(np.asarray(intrinsics1, dtype=np.float64))
+    return to_ray1.T @ essential_from_pose(T_1_0) @ to_ray0
 
 
 def symmetric_epipolar_distance_px(

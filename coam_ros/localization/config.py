@@ -27,12 +27,12 @@ class LocalizationConfig:
         1.0,
         50.0,
     )
-    min_inliers: int = _setting(30, 'Fewest inliers of a pose that is accepted.', 6, 10000)
+    min_inliers: int = _setting(40, 'Fewest inliers of a pose that is accepted.', 6, 10000)
     min_inlier_ratio: float = _setting(
-        0.15, 'Smallest share of inliers among the matches of an accepted pose.', 0.0, 1.0
+        0.06, 'Smallest share of inliers among the matches of an accepted pose.', 0.0, 1.0
     )
     min_coverage: float = _setting(
-        0.10,
+        0.20,
         'Smallest share of the image (of 8 cells along its longer side) that holds inliers of an '
         'accepted pose; guards against poses from a single object.',
         0.0,

@@ -97,24 +97,19 @@ class Relocalizer:
                 f'{camera.width} x {camera.height} px; wanted equal sizes. Pass the calibration '
                 'of this very image size.'
             )
-        durations: dict[str, float] = {}
         if not len(self._map):
-            return _failed(FailureReason.NO_KEYFRAMES, 'The map has no keyframes. Load a map.')
+            return RelocalizationResult(
+                failure=FailureReason.NO_KEYFRAMES,
+                message='The map has no keyframes. Load a map.',
+            )
         self._check_descriptors()
+        durations: dict[str, float] = {}
         with _timed('encode', durations):
             query = self._matcher.encode(image)
         with _timed('retrieve', durations):
             keyframe_ids = self._retrieve(query, prior)
         with _timed('match', durations):
             matches = self._match(query, keyframe_ids)
-        if not matches:
-            return _failed(
-                FailureReason.NO_KEYFRAMES,
-                'No keyframe near the prior pose. Give a better one, or none.'
-                if prior
-                else 'No keyframe has a global descriptor. Compute them for this map.',
-                stage_durations_s=durations,
-            )
         with _timed('pose', durations):
             result = self._locate(matches, camera, prior)
         return replace(result, stage_durations_s=durations)
@@ -139,12 +134,10 @@ class Relocalizer:
 
     def _match(self, query: EncodedImage, keyframe_ids: list[int]) -> list[KeyframeMatches]:
         # A keyframe may have left the map since it was retrieved.
-        keyframes = [self._map.get(keyframe_id) for keyframe_id in keyframe_ids]
-        keyframes = [keyframe for keyframe in keyframes if keyframe is not None]
-        if not keyframes:
-            return []
+        found = [self._map.get(keyframe_id) for keyframe_id in keyframe_ids]
+        keyframes = [keyframe for keyframe in found if keyframe is not None]
         cached = [self.feature_cache.get(keyframe) for keyframe in keyframes]
-        found = self._matcher.match_encoded(query, [entry.encoded for entry in cached])
+        results = self._matcher.match_encoded(query, [entry.encoded for entry in cached])
         return [
             KeyframeMatches(
                 keyframe.id,
@@ -154,27 +147,35 @@ class Relocalizer:
                 keyframe.lift(correspondences.points1, entry.depth_m),
                 np.zeros(len(correspondences.scores), dtype=bool),
             )
-            for keyframe, entry, correspondences in zip(keyframes, cached, found, strict=True)
+            for keyframe, entry, correspondences in zip(keyframes, cached, results, strict=True)
         ]
 
     def _locate(
         self, matches: list[KeyframeMatches], camera: PinholeCamera, prior: PosePrior | None
     ) -> RelocalizationResult:
         config = self.config
+        if not matches:
+            return RelocalizationResult(
+                failure=FailureReason.NO_KEYFRAMES,
+                message='No keyframe near the prior pose. Give a better one, or none.'
+                if prior
+                else 'No keyframe has a global descriptor. Compute them for this map.',
+            )
         query_pixels = np.concatenate([part.query_pixels for part in matches])
         points_map = np.concatenate([part.points_map for part in matches])
         num_matches = int(np.isfinite(points_map).all(axis=1).sum())
-        evidence = {
-            'num_matches': num_matches,
-            'keyframe_ids': tuple(part.keyframe_id for part in matches),
-            'keyframe_matches': tuple(matches),
-        }
+        result = RelocalizationResult(
+            num_matches=num_matches,
+            keyframe_ids=tuple(part.keyframe_id for part in matches),
+            keyframe_matches=tuple(matches),
+        )
         if num_matches < config.min_inliers:
-            return _failed(
-                FailureReason.TOO_FEW_MATCHES,
-                f'{num_matches} matches with known depth, wanted {config.min_inliers}: nothing '
-                'here looks like the map. Go to a mapped place, or check for a covered camera.',
-                **evidence,
+            return replace(
+                result,
+                failure=FailureReason.TOO_FEW_MATCHES,
+                message=f'{num_matches} matches with known depth, wanted {config.min_inliers}: '
+                'nothing here looks like the map. Go to a mapped place, or check for a covered '
+                'camera.',
             )
         image_scale = math.sqrt(camera.width * camera.height / _NOMINAL_AREA_PX)
         pose = estimate_absolute_pose(
@@ -185,53 +186,50 @@ class Relocalizer:
             max_reprojection_error_px=config.max_reprojection_error_px * image_scale,
         )
         if pose is None:
-            return _failed(
-                FailureReason.POSE_NOT_FOUND,
-                f'No pose agrees with the {num_matches} matches. Go to a mapped place.',
-                **evidence,
+            return replace(
+                result,
+                failure=FailureReason.POSE_NOT_FOUND,
+                message=f'No pose agrees with the {num_matches} matches. Go to a mapped place.',
             )
-        evidence |= _support(pose, matches, query_pixels, num_matches, camera)
+        result = _with_support(result, pose, query_pixels, camera)
         covariance = add_map_uncertainty(pose.covariance, config)
-        weakness = find_weakness(pose, covariance, num_matches, evidence['coverage'], config)
+        weakness = find_weakness(pose, covariance, num_matches, result.coverage, config)
         if weakness is not None:
-            return _failed(*weakness, **evidence)
+            return replace(result, failure=weakness[0], message=weakness[1])
         if prior is not None:
             distance_m = np.linalg.norm(pose.T_map_camera[:3, 3] - prior.position_map)
             if distance_m > prior.radius_m:
-                return _failed(
-                    FailureReason.DISAGREES_WITH_PRIOR,
-                    f'The pose is {distance_m:.2f} m from the prior, wanted {prior.radius_m:.2f} '
-                    'm at most. Give a better prior, or none.',
-                    **evidence,
+                return replace(
+                    result,
+                    failure=FailureReason.DISAGREES_WITH_PRIOR,
+                    message=f'The pose is {distance_m:.2f} m from the prior, wanted at most '
+                    f'{prior.radius_m:.2f} m. Give a better prior, or none.',
                 )
-        return RelocalizationResult(pose.T_map_camera, covariance, **evidence)
+        return replace(result, T_map_camera=pose.T_map_camera, covariance=covariance)
 
 
-def _support(
+def _with_support(
+    result: RelocalizationResult,
     pose: AbsolutePose,
-    matches: list[KeyframeMatches],
     query_pixels: NDArray[np.float32],
-    num_matches: int,
     camera: PinholeCamera,
-) -> dict[str, object]:
-    """Give the fields of the result that say how well the matches support the pose."""
-    ends = np.cumsum([len(part.scores) for part in matches])
-    parts = np.split(pose.inlier_mask, ends[:-1])
+) -> RelocalizationResult:
+    """Fill in how well the matches support the pose."""
+    ends = np.cumsum([len(part.scores) for part in result.keyframe_matches])
+    masks = np.split(pose.inlier_mask, ends[:-1])
     num_inliers = int(pose.inlier_mask.sum())
-    errors = pose.reprojection_errors_px[pose.inlier_mask]
-    return {
-        'num_inliers': num_inliers,
-        'inlier_ratio': num_inliers / num_matches,
-        'coverage': measure_coverage(query_pixels[pose.inlier_mask], camera),
-        'reprojection_error_px': float(np.median(errors)) if num_inliers else float('nan'),
-        'keyframe_matches': tuple(
-            replace(part, inlier_mask=mask) for part, mask in zip(matches, parts, strict=True)
+    errors_px = pose.reprojection_errors_px[pose.inlier_mask]
+    return replace(
+        result,
+        num_inliers=num_inliers,
+        inlier_ratio=num_inliers / result.num_matches,
+        coverage=measure_coverage(query_pixels[pose.inlier_mask], camera),
+        reprojection_error_px=float(np.median(errors_px)) if num_inliers else float('nan'),
+        keyframe_matches=tuple(
+            replace(part, inlier_mask=mask)
+            for part, mask in zip(result.keyframe_matches, masks, strict=True)
         ),
-    }
-
-
-def _failed(reason: FailureReason, message: str, **evidence: object) -> RelocalizationResult:
-    return RelocalizationResult(failure=reason, message=message, **evidence)
+    )
 
 
 @contextmanager

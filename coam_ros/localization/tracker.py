@@ -88,7 +88,10 @@ class LocalizationTracker:
         if stamp_s < self._last_stamp_s:
             self.reset()
         self._last_stamp_s = stamp_s
-        is_published = result.T_map_camera is not None and self._accept(result, stamp_s)
+        is_published = False
+        if result.T_map_camera is not None:
+            fix = _Fix(result.T_map_camera, stamp_s)
+            is_published = self._accept(fix, result.num_inliers)
         if is_published:
             self.state = LocalizationState.LOCALIZED
         elif (
@@ -98,10 +101,9 @@ class LocalizationTracker:
             self.state = LocalizationState.LOST
         return TrackerUpdate(self.state, is_published)
 
-    def _accept(self, result: RelocalizationResult, stamp_s: float) -> bool:
-        fix = _Fix(result.T_map_camera, stamp_s)
+    def _accept(self, fix: _Fix, num_inliers: int) -> bool:
         if (
-            result.num_inliers >= self.config.confirmation_inliers
+            num_inliers >= self.config.confirmation_inliers
             or self._is_reachable(self._published, fix)
             or self._is_reachable(self._waiting, fix)
         ):
