@@ -39,7 +39,9 @@ def test_good_pose_has_no_weakness():
     ],
 )
 def test_weak_pose_is_named_with_its_number(spoilt, reason, number):
-    found, message = weakness(make_scene(1, **spoilt))
+    found, message = weakness(
+        make_scene(1, **spoilt), min_inliers=30, min_inlier_ratio=0.15, min_coverage=0.1
+    )
     assert found is reason
     assert number in message
 
