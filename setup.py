@@ -41,7 +41,6 @@ setup(
         'onnxruntime',
         'opencv-python-headless',
         'poselib',
-        'PyYAML',
         'rich',
         'setuptools',
     ],

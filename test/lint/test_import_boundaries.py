@@ -1,0 +1,149 @@
+"""Who may import what: the table of the architecture, held against source and processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from source_tree import imported_modules, module_name, PACKAGE, ROOT, source_files, subpackages
+
+EVERYTHING = frozenset(subpackages())
+
+# Our own packages that each one may import.
+OURS = {
+    'geometry': frozenset(),
+    'inference': frozenset(),
+    'matching': frozenset({'geometry', 'inference'}),
+    'mapping': frozenset({'geometry', 'matching'}),
+    'localization': frozenset({'geometry', 'matching', 'mapping'}),
+    'rendering': frozenset({'geometry'}),
+    'nodes': EVERYTHING - {'training', 'evaluation', 'demo'},
+    'training': frozenset({'geometry', 'matching', 'inference', 'rendering'}),
+    'evaluation': EVERYTHING - {'nodes', 'demo'},
+    'demo': EVERYTHING - {'training'},
+}
+# Third parties that each one may import. ROS counts as third party of nodes and demo only.
+ROS = {
+    'ament_index_python',
+    'builtin_interfaces',
+    'coam_msgs',
+    'diagnostic_msgs',
+    'geometry_msgs',
+    'lifecycle_msgs',
+    'nav_msgs',
+    'rcl_interfaces',
+    'rclpy',
+    'sensor_msgs',
+    'std_msgs',
+    'tf2_ros',
+}
+THIRD_PARTY = {
+    'geometry': {'numpy', 'cv2', 'poselib'},
+    'inference': {'numpy'},
+    'matching': {'numpy', 'cv2'},
+    'mapping': {'numpy', 'cv2', 'faiss'},
+    'localization': {'numpy'},
+    'rendering': {'numpy', 'cv2', 'skimage'},
+    'nodes': {'numpy', 'cv2', 'yaml'} | ROS,
+    'training': {
+        'numpy',
+        'cv2',
+        'onnx',
+        'onnxruntime',
+        'rich',
+        'skimage',
+        'torch',
+        'tqdm',
+        'xfeat',
+    },
+    'evaluation': {'numpy', 'cv2', 'matplotlib', 'rerun', 'rich'},
+    'demo': {'numpy', 'cv2', 'matplotlib', 'rerun', 'rich', 'skimage'} | ROS,
+}
+# Single files that may import more: each engine's backend, and what `coam` shows on the terminal.
+THIRD_PARTY_OF_FILES = {
+    'coam_ros.inference.onnxruntime_backend': {'onnxruntime'},
+    'coam_ros.mapping.command': {'rich'},
+    'coam_ros.matching.command': {'rich'},
+}
+# Packages that only some folders may bring into a process.
+HEAVY = {'matplotlib', 'onnx', 'rerun', 'tensorrt', 'torch'} | ROS
+HEAVY_ALLOWED = {
+    'nodes': ROS,
+    'demo': ROS | {'matplotlib', 'rerun'},
+    'evaluation': {'matplotlib', 'rerun'},
+}
+
+
+def closure(package: str) -> set[str]:
+    """Return what a package may bring into a process: what it imports, and what that imports."""
+    reached = {package}
+    pending = [package]
+    while pending:
+        for other in OURS[pending.pop()] - reached:
+            reached.add(other)
+            pending.append(other)
+    return reached
+
+
+def loaded_by(modules: list[str]) -> set[str]:
+    """Import modules in a process of its own and return all modules that are loaded then."""
+    code = (
+        'import importlib, json, sys\n'
+        'for name in json.loads(sys.argv[1]): importlib.import_module(name)\n'
+        'print(json.dumps(sorted(sys.modules)))'
+    )
+    child = subprocess.run(
+        [sys.executable, '-c', code, json.dumps(modules)],
+        cwd=ROOT,
+        env=os.environ | {'PYTHONDONTWRITEBYTECODE': '1'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    return set(json.loads(child.stdout.splitlines()[-1]))
+
+
+def ours_among(modules: set[str]) -> set[str]:
+    return {name.split('.')[1] for name in modules if name.startswith(f'{PACKAGE}.')}
+
+
+def test_the_table_names_every_package() -> None:
+    assert set(OURS) == EVERYTHING
+    assert set(THIRD_PARTY) == EVERYTHING
+
+
+@pytest.mark.parametrize('package', sorted(OURS))
+def test_source_imports_only_what_the_table_allows(package: str) -> None:
+    offences = []
+    for path in source_files(f'{PACKAGE}/{package}'):
+        allowed = THIRD_PARTY[package] | THIRD_PARTY_OF_FILES.get(module_name(path), set())
+        for name in imported_modules(path):
+            top, _, rest = name.partition('.')
+            if top == PACKAGE:
+                fine = not rest or rest.split('.')[0] in OURS[package] | {package}
+            else:
+                fine = top in allowed
+            if not fine:
+                offences.append(f'{path.relative_to(ROOT)} imports {name}')
+    assert not offences, '\n'.join(offences)
+
+
+@pytest.mark.parametrize('package', sorted(EVERYTHING - {'training'}))
+def test_importing_a_package_loads_only_what_the_table_allows(package: str) -> None:
+    if ROS & THIRD_PARTY[package] and importlib.util.find_spec('rclpy') is None:
+        pytest.skip('ROS 2 is not here; ./run test brings it')
+    loaded = loaded_by([module_name(path) for path in source_files(f'{PACKAGE}/{package}')])
+    assert ours_among(loaded) <= closure(package)
+    heavy = {name.split('.')[0] for name in loaded} & HEAVY
+    assert heavy <= HEAVY_ALLOWED.get(package, set())
+
+
+def test_the_command_line_loads_nodes_training_evaluation_and_demo_only_when_asked() -> None:
+    loaded = loaded_by([f'{PACKAGE}.cli'])
+    assert not ours_among(loaded) & {'nodes', 'training', 'evaluation', 'demo'}
+    assert not {name.split('.')[0] for name in loaded} & HEAVY

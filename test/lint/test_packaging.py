@@ -1,0 +1,165 @@
+"""The packages' own files agree with each other and with the sources."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+from source_tree import imported_modules, PACKAGE, ROOT, source_files
+
+# rosdep keys of what is not a ROS package. None: no key exists, setup.py alone names it.
+ROSDEP_KEYS = {
+    'cv2': 'python3-opencv',
+    'faiss': 'python3-faiss',
+    'matplotlib': 'python3-matplotlib',
+    'numpy': 'python3-numpy',
+    'onnxruntime': 'python3-onnxruntime-pip',
+    'poselib': None,
+    'rerun': None,
+    'rich': 'python3-rich',
+    'skimage': 'python3-skimage',
+    'yaml': 'python3-yaml',
+}
+# Names under which PyPI has them.
+DISTRIBUTIONS = {
+    'cv2': 'opencv-python-headless',
+    'faiss': 'faiss-cpu',
+    'rerun': 'rerun-sdk',
+    'skimage': 'scikit-image',
+    'yaml': 'PyYAML',
+}
+
+
+def runtime_imports() -> set[str]:
+    """Return the top-level packages that everything but training imports."""
+    files = [path for path in source_files() if 'training' not in path.parts]
+    files += source_files('launch')
+    return {name.split('.')[0] for path in files for name in imported_modules(path)} - {PACKAGE}
+
+
+def dependencies(manifest: Path) -> set[str]:
+    tags = ('depend', 'exec_depend')
+    return {node.text or '' for node in ElementTree.parse(manifest).getroot() if node.tag in tags}
+
+
+def setup_arguments() -> dict[str, object]:
+    """Return the constant arguments of setup()."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse((ROOT / 'setup.py').read_text(encoding='utf-8')))
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'setup'
+    ]
+    arguments = {}
+    for keyword in calls[0].keywords:
+        try:
+            arguments[keyword.arg] = ast.literal_eval(keyword.value)
+        except ValueError:
+            continue
+    return arguments
+
+
+def pinned(file: str) -> dict[str, list[str]]:
+    """Return the requirement lines of a file by the name of the distribution."""
+    lines: dict[str, list[str]] = {}
+    for line in (ROOT / file).read_text(encoding='utf-8').splitlines():
+        requirement = line.partition('#')[0].strip()
+        if requirement:
+            lines.setdefault(re.split(r'[=;<>~ ]', requirement)[0], []).append(requirement)
+    return lines
+
+
+def test_package_xml_names_exactly_what_runtime_code_imports() -> None:
+    keys = {ROSDEP_KEYS.get(name, name) for name in runtime_imports()}
+    assert dependencies(ROOT / 'package.xml') == keys - {None}
+
+
+def test_setup_py_names_exactly_the_python_packages_that_runtime_code_imports() -> None:
+    arguments = setup_arguments()
+    named = {*arguments['install_requires'], *arguments['extras_require']['demo']} - {'setuptools'}
+    imported = runtime_imports() & ROSDEP_KEYS.keys()
+    assert named == {DISTRIBUTIONS.get(name, name) for name in imported}
+
+
+def test_requirements_pin_what_setup_py_names() -> None:
+    arguments = setup_arguments()
+    run_time = pinned('requirements.txt')
+    assert set(arguments['install_requires']) - {'setuptools'} == set(run_time)
+    assert set(arguments['extras_require']['demo']) <= set(pinned('requirements-dev.txt'))
+
+
+@pytest.mark.parametrize('file', sorted(path.name for path in ROOT.glob('requirements*.txt')))
+def test_every_requirement_has_one_exact_version(file: str) -> None:
+    for lines in pinned(file).values():
+        assert all(
+            re.fullmatch(r'[\w.-]+==[\w.]+(; python_version (<|>=) .+)?', line) for line in lines
+        )
+
+
+def test_both_packages_carry_the_same_version_licence_and_maintainer() -> None:
+    manifests = [
+        ElementTree.parse(ROOT / path).getroot()
+        for path in ('package.xml', 'coam_msgs/package.xml')
+    ]
+    for tag in ('version', 'license', 'maintainer'):
+        assert len({manifest.findtext(tag) for manifest in manifests}) == 1, tag
+    arguments = setup_arguments()
+    assert arguments['version'] == manifests[0].findtext('version')
+    assert arguments['license'] == manifests[0].findtext('license')
+
+
+def test_console_scripts_point_at_functions_that_exist() -> None:
+    for script in setup_arguments()['entry_points']['console_scripts']:
+        module, function = script.split('=')[1].strip().split(':')
+        path = ROOT / f'{module.replace(".", "/")}.py'
+        functions = [
+            node
+            for node in ast.parse(path.read_text(encoding='utf-8')).body
+            if isinstance(node, ast.FunctionDef)
+        ]
+        assert function in [node.name for node in functions], script
+
+
+def test_every_file_that_a_node_loads_is_installed(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, 'setup.py', '--quiet', 'egg_info', '--egg-base', str(tmp_path),
+         'install_data', '--install-dir', str(tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    share = tmp_path / 'share' / PACKAGE
+    for folder, pattern in (('launch', '*.launch.py'), ('config', '*.yaml'), ('models', '*')):
+        wanted = [
+            path.relative_to(ROOT) for path in (ROOT / folder).rglob(pattern) if path.is_file()
+        ]
+        assert wanted, f'{folder} is empty'
+        assert not [path for path in wanted if not (share / path).is_file()]
+
+
+@pytest.mark.parametrize(
+    'path', sorted((ROOT / 'coam_msgs').glob('*/*.[ms][sr][gv]')), ids=lambda path: path.name
+)
+def test_every_field_of_a_message_is_commented(path: Path) -> None:
+    """A field has a comment at its end or above it; a group of fields shares the one above."""
+    commented = False
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
+        if not line.strip() or line == '---':
+            commented = False
+        elif line.startswith('#'):
+            commented = True
+        else:
+            assert commented or '#' in line, f'{path.name}:{number}: {line}'
+
+
+def test_messages_are_all_generated() -> None:
+    listed = set(
+        re.findall(r'"((?:msg|srv)/\w+\.\w+)"', (ROOT / 'coam_msgs/CMakeLists.txt').read_text())
+    )
+    assert listed == {
+        f'{path.parent.name}/{path.name}' for path in (ROOT / 'coam_msgs').glob('*/*.*')
+    }
