@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+from coam_ros.geometry.transforms import invert, make_transform, rotation_from_vector
+from coam_ros.localization import KeyframeMatches
+from coam_ros.mapping.errors import MapFormatError
+from coam_ros.nodes import conversions, tf
+from map_samples import make_keyframe
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo
+from std_msgs.msg import Header
+
+T_MAP_CAMERA = make_transform(rotation_from_vector([0.3, -1.2, 2.0]), [1.5, -2.25, 0.125])
+DISTORTED = PinholeCamera(64, 48, 60.0, 62.0, 31.0, 24.5, (0.1, -0.2, 0.001, 0.002, 0.0))
+
+
+def over_the_wire(message):
+    return deserialize_message(serialize_message(message), type(message))
+
+
+def test_poses_go_there_and_back():
+    message = over_the_wire(conversions.pose_from_transform(T_MAP_CAMERA))
+    np.testing.assert_allclose(conversions.transform_from_pose(message), T_MAP_CAMERA, atol=1e-12)
+
+
+@pytest.mark.parametrize('seconds', [0.0, 12.5, 1_700_000_000.123456])
+def test_stamps_go_there_and_back(seconds):
+    stamp = conversions.stamp_from_seconds(seconds)
+    assert conversions.seconds_from_stamp(stamp) == pytest.approx(seconds, abs=1e-6)
+
+
+def test_pose_that_is_not_finite_is_refused():
+    message = conversions.pose_from_transform(T_MAP_CAMERA)
+    message.position.x = float('nan')
+    with pytest.raises(ValueError, match='not finite'):
+        conversions.transform_from_pose(message)
+
+
+def test_covariance_keeps_its_order():
+    covariance = np.arange(36.0).reshape(6, 6)
+    message = conversions.pose_with_covariance(T_MAP_CAMERA, covariance, Header(frame_id='map'))
+    np.testing.assert_array_equal(over_the_wire(message).pose.covariance, np.arange(36.0))
+
+
+@pytest.mark.parametrize('camera', [DISTORTED, replace(DISTORTED, distortion=(0.0,) * 5)])
+def test_camera_info_goes_there_and_back(camera):
+    info = over_the_wire(conversions.info_from_camera(camera, Header()))
+    assert conversions.camera_from_info(info) == camera
+
+
+def test_rectified_images_use_the_projection_matrix():
+    info = conversions.info_from_camera(DISTORTED, Header())
+    info.p = [50.0, 0.0, 30.0, 0.0, 0.0, 51.0, 20.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    camera = conversions.camera_from_info(info, is_rectified=True)
+    assert camera == PinholeCamera(64, 48, 50.0, 51.0, 30.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'words'),
+    [
+        ({}, r'k\[0\] = 0'),
+        ({'k': [60.0, 0.0, 31.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0]}, '0 x 0 px'),
+        ({'k': [float('nan')] * 9, 'width': 64, 'height': 48}, 'nan'),
+    ],
+)
+def test_calibrations_that_are_none_are_refused(fields, words):
+    with pytest.raises(CalibrationError, match=words):
+        conversions.camera_from_info(CameraInfo(**fields))
+
+
+LANDMARKS = {
+    'landmark_pixels': np.float32([[1.5, 2.5], [30, 40]]),
+    'landmark_points_map': np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]),
+}
+
+
+@pytest.mark.parametrize(
+    'fields',
+    [
+        {},
+        {'depth': None},
+        {'depth': None, **LANDMARKS},
+        {'camera': DISTORTED, 'T_map_camera': T_MAP_CAMERA, 'depth_scale_m': 0.0002},
+        {'global_descriptor': np.float32([0.6, 0.8])},
+    ],
+)
+def test_keyframes_go_there_and_back(fields):
+    keyframe = make_keyframe(**fields)
+    back = conversions.keyframe_from_message(
+        over_the_wire(conversions.keyframe_to_message(keyframe))
+    )
+    assert (back.id, back.stamp_s, back.camera) == (keyframe.id, keyframe.stamp_s, keyframe.camera)
+    assert (back.image, back.depth) == (keyframe.image, keyframe.depth)
+    assert back.depth_scale_m == keyframe.depth_scale_m
+    np.testing.assert_allclose(back.T_map_camera, keyframe.T_map_camera, atol=1e-12)
+    for name in ('landmark_pixels', 'landmark_points_map', 'global_descriptor'):
+        expected = getattr(keyframe, name)
+        if expected is None:
+            assert getattr(back, name) is None
+        else:
+            np.testing.assert_array_equal(getattr(back, name), expected)
+
+
+@pytest.mark.parametrize(
+    ('spoil', 'words'),
+    [
+        (lambda m: setattr(m.pose.position, 'x', float('nan')), 'not finite'),
+        (lambda m: setattr(m.pose.orientation, 'w', 0.0), 'No rotation'),
+        (lambda m: setattr(m, 'width', 65), '64 x 48'),
+        (lambda m: setattr(m, 'image', m.image[:8]), 'image'),
+        (lambda m: setattr(m, 'id', -1), 'at least 0'),
+        (lambda m: setattr(m, 'landmark_pixels', [1.0, 2.0, 3.0]), 'multiple of 2'),
+        (lambda m: setattr(m, 'landmark_pixels', [1.0, 2.0]), 'come together'),
+        (lambda m: setattr(m, 'k', [0.0] * 9), 'calibrated'),
+    ],
+)
+def test_broken_keyframes_are_refused_by_name(spoil, words):
+    message = conversions.keyframe_to_message(make_keyframe())
+    spoil(message)
+    with pytest.raises(MapFormatError, match=f'Keyframe .*{words}'):
+        conversions.keyframe_from_message(message)
+
+
+def test_matches_are_flat_arrays_with_nan_where_no_landmark_is_known():
+    matches = KeyframeMatches(
+        keyframe_id=4,
+        query_pixels=np.float32([[1, 2], [3, 4]]),
+        keyframe_pixels=np.float32([[5, 6], [7, 8]]),
+        scores=np.float32([0.75, 0.5]),
+        points_map=np.array([[1.0, 2.0, 3.0], [np.nan] * 3]),
+        inlier_mask=np.array([True, False]),
+    )
+    message = over_the_wire(
+        conversions.matches_to_message(
+            matches,
+            Header(frame_id='camera'),
+            map_frame_id='map',
+            engine_id='model-1',
+            query_size=(640, 480),
+            keyframe_size=(320, 240),
+        )
+    )
+    assert (message.keyframe_id, message.engine_id, message.map_frame_id) == (4, 'model-1', 'map')
+    assert (message.query_width, message.keyframe_height) == (640, 240)
+    assert list(message.query_pixels) == [1, 2, 3, 4]
+    assert list(message.keyframe_pixels) == [5, 6, 7, 8]
+    assert list(message.scores) == [0.75, 0.5]
+    assert list(message.inlier_mask) == [1, 0]
+    np.testing.assert_array_equal(message.landmarks, [1, 2, 3, np.nan, np.nan, np.nan])
+
+
+def test_transforms_go_there_and_back():
+    message = over_the_wire(tf.transform_from_matrix(T_MAP_CAMERA))
+    np.testing.assert_allclose(tf.matrix_from_transform(message), T_MAP_CAMERA, atol=1e-12)
+
+
+def test_covariance_of_the_base_is_that_of_many_drawn_poses():
+    rng = np.random.default_rng(0)
+    scatter = rng.normal(size=(6, 6)) * np.repeat([[0.01], [0.005]], 3, axis=0)
+    covariance = scatter @ scatter.T
+    T_camera_base = make_transform(rotation_from_vector([0.1, 0.2, 1.0]), [0.5, -1.0, 2.0])
+    errors = rng.multivariate_normal(np.zeros(6), covariance, 20_000)
+    base = T_MAP_CAMERA @ T_camera_base
+    drawn = []
+    for error in errors:
+        noisy = T_MAP_CAMERA.copy()
+        noisy[:3, 3] += error[:3]
+        noisy[:3, :3] = rotation_from_vector(error[3:]) @ noisy[:3, :3]
+        drawn.append((noisy @ T_camera_base)[:3, 3] - base[:3, 3])
+    moved = tf.move_covariance(covariance, T_MAP_CAMERA, T_camera_base)
+    # 20,000 samples give a covariance to about 1 %, and the rotations are small but not tiny.
+    np.testing.assert_allclose(
+        moved[:3, :3], np.cov(np.transpose(drawn)), atol=0.05 * moved[:3, :3].max()
+    )
+    np.testing.assert_allclose(moved[3:, 3:], covariance[3:, 3:])
+
+
+def test_map_to_odom_puts_the_base_where_it_was_localized():
+    T_odom_base = make_transform(rotation_from_vector([0.0, 0.0, 0.7]), [3.0, 1.0, 0.0])
+    T_map_odom = tf.correct_odometry(T_MAP_CAMERA, T_odom_base)
+    np.testing.assert_allclose(T_map_odom @ T_odom_base, T_MAP_CAMERA, atol=1e-12)
+    np.testing.assert_allclose(invert(T_MAP_CAMERA) @ T_map_odom, invert(T_odom_base), atol=1e-12)

@@ -1,0 +1,166 @@
+"""Every encoding that is promised, and every way in which an image message can be broken."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from array import array
+
+from coam_ros.nodes.images import decode_image, encode_image, ENCODINGS, ImageError
+import cv2
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+# Colours that differ in every channel; blocks of 8 x 8 px survive chroma subsampling and Bayer.
+COLORS = np.array([[[200, 40, 90], [30, 180, 220]], [[90, 120, 10], [250, 250, 60]]], np.uint8)
+RGB = COLORS.repeat(8, axis=0).repeat(8, axis=1)
+GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def make_message(pixels, encoding, padding=0, is_bigendian=False):
+    """An image message of any layout, its rows padded."""
+    rows = pixels.reshape(len(pixels), -1)
+    rows = (
+        rows.view(np.uint8)
+        if rows.dtype == np.uint8
+        else rows.view(np.uint8).reshape(len(pixels), -1)
+    )
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    return Image(
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=is_bigendian,
+        step=rows.shape[1],
+        data=array('B', rows.tobytes()),
+    )
+
+
+def mosaic(pattern):
+    """What a sensor with this Bayer pattern sees of RGB."""
+    raw = np.empty(RGB.shape[:2], np.uint8)
+    for place, letter in enumerate(pattern):
+        row, column = divmod(place, 2)
+        raw[row::2, column::2] = RGB[row::2, column::2, 'rgb'.index(letter)]
+    return raw
+
+
+def yuv422(order):
+    """RGB as 4:2:2 by the formulas of BT.601, in limited range."""
+    r, g, b = np.moveaxis(RGB.astype(float), 2, 0)
+    luma = 16 + 0.257 * r + 0.504 * g + 0.098 * b
+    chroma = np.where(
+        np.arange(RGB.shape[1]) % 2 == 0,
+        128 - 0.148 * r - 0.291 * g + 0.439 * b,
+        128 + 0.439 * r - 0.368 * g - 0.071 * b,
+    )
+    planes = (luma, chroma) if order == 'yuyv' else (chroma, luma)
+    return np.round(np.stack(planes, axis=2)).astype(np.uint8)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize(
+    ('encoding', 'pixels'),
+    [
+        ('rgb8', RGB),
+        ('bgr8', RGB[..., ::-1].copy()),
+        ('8UC3', RGB[..., ::-1].copy()),
+        ('rgba8', np.dstack([RGB, np.full(RGB.shape[:2], 9, np.uint8)])),
+        ('bgra8', np.dstack([RGB[..., ::-1], np.full(RGB.shape[:2], 9, np.uint8)])),
+    ],
+)
+def test_color_encodings_become_rgb(encoding, pixels, padding):
+    np.testing.assert_array_equal(decode_image(make_message(pixels, encoding, padding)), RGB)
+
+
+@pytest.mark.parametrize('encoding', ['mono8', '8UC1'])
+def test_grey_stays_grey(encoding):
+    np.testing.assert_array_equal(decode_image(make_message(GREY, encoding, 3)), GREY)
+
+
+@pytest.mark.parametrize('is_bigendian', [False, True])
+@pytest.mark.parametrize('encoding', ['mono16', '16UC1'])
+def test_16_bits_are_stretched_over_8(encoding, is_bigendian):
+    counts = (1000 + 4 * GREY.astype(np.uint16)).astype('>u2' if is_bigendian else '<u2')
+    pixels = decode_image(make_message(counts, encoding, is_bigendian=is_bigendian))
+    np.testing.assert_allclose(pixels, GREY, atol=1)
+
+
+@pytest.mark.parametrize('encoding', ['yuv422', 'uyvy', 'yuv422_yuy2', 'yuyv'])
+def test_yuv_becomes_rgb(encoding):
+    order = 'yuyv' if encoding in ('yuyv', 'yuv422_yuy2') else 'uyvy'
+    pixels = decode_image(make_message(yuv422(order), encoding, 4))
+    np.testing.assert_allclose(pixels.astype(int), RGB, atol=4)
+
+
+@pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
+def test_bayer_becomes_rgb(pattern):
+    pixels = decode_image(make_message(mosaic(pattern), f'bayer_{pattern}8'))
+    # In the middle of a block all neighbours have its colour.
+    np.testing.assert_array_equal(pixels[3:5, 3:5], RGB[3:5, 3:5])
+    np.testing.assert_array_equal(pixels[11:13, 11:13], RGB[11:13, 11:13])
+
+
+def test_rgb8_is_not_copied():
+    message = make_message(RGB, 'rgb8', 5)
+    pixels = decode_image(message)
+    message.data[0] = 7
+    assert pixels[0, 0, 0] == 7
+
+
+@pytest.mark.parametrize('pixels', [RGB, GREY, RGB[:, ::2], RGB[1:, 1:]])
+def test_images_go_there_and_back(pixels):
+    np.testing.assert_array_equal(decode_image(encode_image(pixels, Header())), pixels)
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+def test_compressed_becomes_rgb(extension):
+    data = cv2.imencode(extension, RGB[..., ::-1])[1].tobytes()
+    pixels = decode_image(CompressedImage(format=extension, data=array('B', data)))
+    # In the middle of the blocks: JPEG smears colours over their edges.
+    np.testing.assert_allclose(pixels[3::8, 3::8].astype(int), COLORS, atol=10)
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+@pytest.mark.parametrize('num_bytes', [0, 10, -20])
+def test_truncated_compressed_data_is_refused(extension, num_bytes):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    data = cv2.imencode(extension, noise)[1].tobytes()[:num_bytes]
+    with pytest.raises(ImageError, match='does not decode'):
+        decode_image(CompressedImage(format='jpeg', data=array('B', data)))
+
+
+def broken(**fields):
+    message = make_message(RGB, 'rgb8')
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.parametrize(
+    ('message', 'words'),
+    [
+        (broken(width=0), '0 x 16 px'),
+        (broken(height=0), '16 x 0 px'),
+        (broken(encoding='rgb9'), "encoding 'rgb9'"),
+        (broken(encoding=''), "encoding ''"),
+        (broken(step=0), 'step is 0'),
+        (broken(step=47), 'at least 48'),
+        (broken(step=49), 'step x height'),
+        (broken(width=17), 'at least 51'),
+        (broken(data=make_message(RGB, 'rgb8').data[:-1]), '767 bytes'),
+        (broken(data=array('B')), '0 bytes'),
+    ],
+)
+def test_broken_messages_are_refused_with_the_numbers(message, words):
+    with pytest.raises(ImageError, match=words):
+        decode_image(message)
+
+
+def test_every_encoding_of_the_table_is_decoded():
+    for encoding, layout in ENCODINGS.items():
+        pixels = np.zeros((4, 6, layout.channels), layout.dtype)
+        assert decode_image(make_message(pixels, encoding)).shape[:2] == (4, 6)

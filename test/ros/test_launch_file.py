@@ -1,0 +1,114 @@
+"""The launch file, for real where launch is installed, else as far as Python can tell."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+import runpy
+
+import pytest
+import yaml
+
+LAUNCH_FILE = Path(__file__).parents[2] / 'launch' / 'matcher.launch.py'
+EXPECTED_ARGUMENTS = {
+    'namespace',
+    'params_file',
+    'use_sim_time',
+    'autostart',
+    'log_level',
+    'map',
+    'engine',
+    'image',
+    'image_transport',
+    'publish_tf',
+}
+
+
+def declared_constants():
+    """Values of the module's constants that are literals, without importing launch."""
+    tree = ast.parse(LAUNCH_FILE.read_text())
+    return {
+        node.targets[0].id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+
+def test_compiles_and_declares_the_arguments_that_users_expect():
+    compile(LAUNCH_FILE.read_text(), LAUNCH_FILE, 'exec')
+    rows = declared_constants()['_ARGUMENTS'].elts
+    names = {row.elts[0].value for row in rows}
+    assert names >= EXPECTED_ARGUMENTS
+    assert all(row.elts[2].value.endswith('.') for row in rows)
+
+
+def test_sets_only_parameters_that_the_matcher_has():
+    pytest.importorskip('rclpy')
+    from coam_ros.nodes.parameters import MatcherParameters, parameter_fields
+
+    known = {entry.name for entry in parameter_fields(MatcherParameters)}
+    used = set(ast.literal_eval(declared_constants()['_STRING_PARAMETERS']).values())
+    assert used | {'publish_tf', 'autostart', 'map_path'} <= known
+
+
+def commands(**arguments):
+    """Command lines of the processes that launch would start."""
+    pytest.importorskip('launch.actions', reason='launch is not on PyPI')
+    import launch
+    from launch_ros.actions import Node
+
+    context = launch.LaunchContext()
+    context.launch_configurations.update(arguments)
+    description = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']()
+    nodes = []
+    for entity in description.entities:
+        for made in entity.visit(context) or []:
+            assert isinstance(made, Node)
+            made._perform_substitutions(context)
+            nodes.append(made)
+    return nodes, [
+        [''.join(part.perform(context) for part in word) for word in node.cmd] for node in nodes
+    ]
+
+
+def parameters_in(command):
+    """Parameters that the launch file sets beside those of the parameter file."""
+    files = [command[i + 1] for i, word in enumerate(command) if word == '--params-file']
+    (values,) = yaml.safe_load(Path(files[-1]).read_text()).values()
+    return values['ros__parameters']
+
+
+def test_without_a_map_only_the_matcher_starts():
+    nodes, (command,) = commands()
+    assert nodes[0].node_name == '/coam/matcher'
+    assert 'image:=/camera/image_raw' in command
+    assert 'image/compressed:=/camera/image_raw/compressed' in command
+    assert 'camera_info:=/camera/camera_info' in command
+    assert parameters_in(command) == {'use_sim_time': False, 'autostart': True}
+
+
+def test_arguments_become_parameters():
+    _, (matcher, server) = commands(
+        namespace='robot1/coam',
+        map='2026',
+        engine='/models/mine',
+        image='rgb',
+        publish_tf='True',
+        image_transport='compressed',
+        use_sim_time='true',
+        autostart='false',
+    )
+    assert 'camera_info:=camera_info' in matcher
+    assert parameters_in(matcher) == {
+        'use_sim_time': True,
+        'autostart': False,
+        'engine_path': '/models/mine',
+        'image_transport': 'compressed',
+        'publish_tf': True,
+    }
+    assert parameters_in(server)['map_path'] == '2026'
+
+
+def test_wrong_word_for_a_bool_is_named():
+    with pytest.raises(ValueError, match="publish_tf is 'maybe'"):
+        commands(publish_tf='maybe')

@@ -1,0 +1,367 @@
+"""The matcher as a robot uses it: real topics, real model, rendered photographs."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from coam_msgs.msg import RelocalizationStatus
+from coam_msgs.srv import LoadMap, Relocalize
+from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.transforms import invert, pose_error, transform_points
+from coam_ros.nodes import interfaces, qos
+from coam_ros.nodes.conversions import (
+    info_from_camera,
+    pose_from_transform,
+    transform_from_pose,
+)
+from coam_ros.nodes.images import decode_image
+from coam_ros.rendering import camera_pose
+import cv2
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from ros_harness import CAMERA, wait_until
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+NONE = RelocalizationStatus.NONE
+
+
+def check_pose(robot, header, T_map_camera):
+    pose = robot.poses.wait_for(lambda pose: pose.header.stamp == header.stamp)
+    assert pose.header.frame_id == 'map'
+    distance_m, angle_deg = pose_error(transform_from_pose(pose.pose.pose), T_map_camera)
+    assert distance_m < 0.05
+    assert angle_deg < 1.5
+    return pose
+
+
+def test_image_gives_pose_matches_and_status_with_its_stamp(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    pixels, T_map_camera = scene.view(0.3)
+    image = robot.image(pixels)
+    status = robot.send(image)
+
+    assert (status.reason, status.message) == (NONE, '')
+    assert status.state == RelocalizationStatus.LOCALIZED
+    assert 30 <= status.num_inliers <= status.num_matches
+    assert status.inlier_ratio == pytest.approx(status.num_inliers / status.num_matches)
+    assert 0.1 < status.coverage <= 1.0
+    assert 0.0 < status.reprojection_error_px < 4.0
+    assert len(status.keyframe_ids) == 3
+    assert status.stage_names == ['decode', 'encode', 'retrieve', 'match', 'pose']
+    assert all(0.0 < duration < 30.0 for duration in status.stage_durations_s)
+    assert status.num_keyframes == len(scene.keyframes)
+    assert status.engine_id
+    assert status.map_id
+
+    pose = check_pose(robot, image.header, T_map_camera)
+    covariance = np.reshape(pose.pose.covariance, (6, 6))
+    assert np.linalg.eigvalsh(covariance)[0] > 0.0
+    assert 0.001 < np.sqrt(covariance[:3, :3].diagonal()).max() < 0.1
+
+    matches = robot.matches.wait_for(lambda m: m.keyframe_id == status.keyframe_ids[0])
+    assert matches.header == image.header
+    assert matches.engine_id == status.engine_id
+    assert (matches.query_width, matches.keyframe_height) == (320, 240)
+    count = len(matches.scores)
+    lengths = [
+        len(values)
+        for values in (matches.query_pixels, matches.keyframe_pixels, matches.landmarks)
+    ]
+    assert lengths == [2 * count, 2 * count, 3 * count]
+    assert list(matches.scores) == sorted(matches.scores, reverse=True)
+    # What is said to agree with the pose does: landmarks project onto their query pixels.
+    is_inlier = np.array(matches.inlier_mask, bool)
+    landmarks = np.reshape(matches.landmarks, (-1, 3))[is_inlier]
+    pixels_of = np.reshape(matches.query_pixels, (-1, 2))[is_inlier]
+    T_camera_map = invert(transform_from_pose(pose.pose.pose))
+    errors = CAMERA.project(transform_points(T_camera_map, landmarks)) - pixels_of
+    assert np.linalg.norm(errors, axis=1).max() < 8.0
+
+
+def test_place_that_is_not_mapped_gives_status_and_matches_but_no_pose(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    image = robot.image(scene.other_image)
+    status = robot.send(image)
+    assert status.reason not in (NONE, RelocalizationStatus.ENGINE_ERROR)
+    assert status.state == RelocalizationStatus.SEARCHING
+    assert status.message
+    assert not robot.poses.messages
+    good, T_map_camera = scene.view(2.0)
+    image = robot.image(good)
+    assert robot.send(image).reason == NONE
+    check_pose(robot, image.header, T_map_camera)
+    assert len(robot.poses.messages) == 1
+
+
+def test_robot_that_sees_nothing_known_for_long_is_lost(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), lost_after_s=1.0)
+    assert robot.send(robot.image(scene.view(0.3)[0])).state == RelocalizationStatus.LOCALIZED
+    states = [robot.send(robot.image(scene.other_image)).state for _ in range(3)]
+    assert states[0] == RelocalizationStatus.LOCALIZED
+    assert states[-1] == RelocalizationStatus.LOST
+
+
+@pytest.mark.parametrize('encoding', ['mono8', 'bgr8'])
+def test_other_encodings_localize_too(robot, scene, encoding):
+    robot.start_matcher(map_path=str(scene.map_path))
+    pixels, T_map_camera = scene.view(0.3)
+    if encoding == 'mono8':
+        image = robot.image(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY))
+    else:
+        image = robot.image(np.ascontiguousarray(pixels[..., ::-1]))
+    image.encoding = encoding
+    assert robot.send(image).reason == NONE
+    check_pose(robot, image.header, T_map_camera)
+
+
+def test_compressed_transport(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), image_transport='compressed')
+    pixels, T_map_camera = scene.view(0.3)
+    data = cv2.imencode('.jpg', pixels[..., ::-1])[1].tobytes()
+    image = CompressedImage(header=robot.header(), format='jpeg', data=array('B', data))
+    assert robot.send(image).reason == NONE
+    check_pose(robot, image.header, T_map_camera)
+
+
+def test_distorted_camera_localizes_by_its_camera_info(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    camera = PinholeCamera(320, 240, 260.0, 260.0, 159.5, 119.5, (-0.25, 0.06, 0.0, 0.0, 0.0))
+    T_map_camera = camera_pose((2.1, 1.9, 1.2), 0.3, 0.05)
+    image = robot.image(scene.room.render(T_map_camera, camera)[0])
+    assert robot.send(image, info_from_camera(camera, image.header)).reason == NONE
+    check_pose(robot, image.header, T_map_camera)
+
+
+def test_debug_image_is_drawn_for_subscribers(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    pictures = robot.listen(Image, 'debug_image', qos.sensor_data())
+    image = robot.image(scene.view(0.3)[0])
+    for _ in range(5):
+        robot.send(image)
+        if pictures.messages:
+            break
+    picture = pictures.wait_for()
+    assert picture.header == image.header
+    assert decode_image(picture).shape[0] == 240
+    assert picture.width > 640
+
+
+def test_newest_image_wins_and_the_others_are_counted(robot, scene):
+    node = robot.start_matcher(map_path=str(scene.map_path), max_rate_hz=0.2)
+    robot.send(robot.image(scene.view(0.3)[0]))
+    mailbox = node._worker.mailbox
+    num_before = mailbox.num_received
+    images = [robot.image(scene.view(0.3)[0]) for _ in range(5)]
+    for number, image in enumerate(images, start=1):
+        robot.images.publish(image)
+        # One by one: of two that wait in the middleware the node would see only the newer.
+        wait_until(lambda number=number: mailbox.num_received == num_before + number)
+    newest = images[-1].header.stamp
+    status = robot.statuses.wait_for(lambda status: status.header.stamp == newest)
+    assert status.dropped_frames == 4
+    assert len(robot.statuses.messages) == 2
+
+
+def test_diagnostics_tell_state_rate_latency_and_engine(robot, scene):
+    diagnostics = robot.listen(DiagnosticArray, '/diagnostics', qos.events())
+    robot.start_matcher(map_path=str(scene.map_path))
+
+    def wait_for(task, accept):
+        def fits(array):
+            return any(s.name == f'coam/matcher: {task}' and accept(s) for s in array.status)
+
+        array = diagnostics.wait_for(fits)
+        (found,) = [s for s in array.status if s.name == f'coam/matcher: {task}' and accept(s)]
+        return {value.key: value.value for value in found.values}
+
+    wait_for('localization', lambda s: s.level == DiagnosticStatus.WARN)
+    wait_for('input', lambda s: s.level == DiagnosticStatus.WARN and 'no image' in s.message)
+    robot.send(robot.image(scene.view(0.3)[0]))
+    localization = wait_for('localization', lambda s: s.level == DiagnosticStatus.OK)
+    assert localization['lifecycle state'] == 'active'
+    assert localization['localized'] == '1'
+    latency = wait_for('latency', lambda s: s.values)
+    assert {'encode [ms]', 'match [ms]', 'pose [ms]'} <= set(latency)
+    engine = wait_for('engine and map', lambda s: s.values)
+    assert engine['keyframes'] == '8'
+    assert 'onnxruntime' in engine['backend']
+    robot.send(robot.image(scene.other_image, 2000.0))
+    wait_for('localization', lambda s: s.message == 'lost')
+
+
+def test_keyframes_are_not_encoded_again_for_the_next_image(robot, scene):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    image = robot.image(scene.view(0.3)[0])
+    for _ in range(2):
+        robot.send(image)
+    cache = node._localizer.relocalizer.feature_cache
+    assert (cache.misses, cache.hits) == (3, 3)
+
+
+def test_names_types_and_qos_are_those_of_the_list(robot, scene):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    published = dict(node.get_publisher_names_and_types_by_node('matcher', '/coam'))
+    subscribed = dict(node.get_subscriber_names_and_types_by_node('matcher', '/coam'))
+    services = dict(node.get_service_names_and_types_by_node('matcher', '/coam'))
+
+    def ros_type(endpoint, kind):
+        return [f'{endpoint.type.__module__.split(".")[0]}/{kind}/{endpoint.type.__name__}']
+
+    for topic in interfaces.MATCHER_PUBLISHERS:
+        assert published[node.resolve_topic_name(topic.name)] == ros_type(topic, 'msg')
+    for topic in interfaces.MATCHER_SUBSCRIPTIONS:
+        if topic is not interfaces.COMPRESSED_IMAGE:
+            assert subscribed[node.resolve_topic_name(topic.name)] == ros_type(topic, 'msg')
+    for service in interfaces.MATCHER_SERVICES:
+        assert services[node.resolve_service_name(service.name)] == ros_type(service, 'srv')
+    ours = [name for name in published if name.startswith('/coam/') and 'transition' not in name]
+    assert set(ours) == {'/coam/pose', '/coam/status', '/coam/matches', '/coam/debug_image'}
+    (info,) = node.get_publishers_info_by_topic('/coam/pose')
+    assert info.qos_profile.durability.name == 'TRANSIENT_LOCAL'
+
+
+# ---- services
+
+
+def relocalize_while_images_come(robot, images, **request):
+    """Call the service and feed images until it answers."""
+    future = robot.call_async(Relocalize, 'relocalize', **request)
+    for image in images:
+        robot.send(image)
+        if future.done():
+            return future.result()
+    raise AssertionError('relocalize did not answer')
+
+
+def test_relocalize_answers_with_the_outcome_of_the_next_image(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    pixels, T_map_camera = scene.view(0.3)
+    robot.send(robot.image(pixels))
+    images = [robot.image(pixels) for _ in range(5)]
+    answer = relocalize_while_images_come(robot, images, timeout_s=30.0)
+    assert answer.success
+    assert answer.status.header.stamp in [image.header.stamp for image in images]
+    assert answer.pose.header.stamp == answer.status.header.stamp
+    distance_m, _ = pose_error(transform_from_pose(answer.pose.pose.pose), T_map_camera)
+    assert distance_m < 0.05
+
+
+def test_relocalize_says_why_it_failed(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    robot.send(robot.image(scene.view(0.3)[0]))
+    images = [robot.image(scene.other_image) for _ in range(5)]
+    answer = relocalize_while_images_come(robot, images, timeout_s=30.0)
+    assert not answer.success
+    assert answer.status.reason != NONE
+    assert answer.status.message
+    assert answer.pose == PoseWithCovarianceStamped()
+
+
+def test_relocalize_times_out_without_images_and_others_are_served_meanwhile(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    patient = robot.call_async(Relocalize, 'relocalize', timeout_s=30.0)
+    answer = robot.call(Relocalize, 'relocalize', timeout_s=0.2)
+    assert not answer.success
+    assert answer.status.reason == RelocalizationStatus.NO_IMAGE
+    assert '0.2 s' in answer.status.message
+    assert not patient.done()
+    loaded = robot.call(LoadMap, 'load_map', path=str(scene.map_path))
+    assert loaded.success
+    robot.send(robot.image(scene.view(0.3)[0]))
+    wait_until(patient.done)
+    assert patient.result().success
+
+
+def test_prior_restricts_the_search(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), prior_radius_m=1.0)
+    pixels, T_map_camera = scene.view(0.3)
+    robot.send(robot.image(pixels))
+
+    def with_prior(x_m, frame_id='map'):
+        prior = PoseWithCovarianceStamped()
+        prior.header.frame_id = frame_id
+        moved = T_map_camera.copy()
+        moved[0, 3] += x_m
+        prior.pose.pose = pose_from_transform(moved)
+        images = [robot.image(pixels) for _ in range(5)]
+        return relocalize_while_images_come(
+            robot, images, timeout_s=30.0, use_prior=True, prior=prior
+        )
+
+    assert with_prior(0.2).success
+    far = with_prior(50.0)
+    assert not far.success
+    assert far.status.reason == RelocalizationStatus.NO_KEYFRAMES
+    wrong_frame = robot.call(
+        Relocalize, 'relocalize', use_prior=True, prior=PoseWithCovarianceStamped()
+    )
+    assert "frame ''" in wrong_frame.status.message
+
+
+def test_initial_pose_narrows_the_search_until_the_robot_is_localized(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), prior_radius_m=1.0, prior_lifetime_s=3600.0)
+    initial_pose = robot.talk(PoseWithCovarianceStamped, 'initialpose', qos.events())
+    pixels, T_map_camera = scene.view(0.3)
+    prior = PoseWithCovarianceStamped()
+    prior.header.frame_id = 'map'
+    T_map_camera[0, 3] += 50.0
+    prior.pose.pose = pose_from_transform(T_map_camera)
+    initial_pose.publish(prior)
+    # Topics keep no order between them, so images come until the prior has arrived.
+    reasons = [robot.send(robot.image(pixels)).reason for _ in range(3)]
+    assert reasons[-1] == RelocalizationStatus.NO_KEYFRAMES
+    T_map_camera[0, 3] -= 50.0
+    prior.pose.pose = pose_from_transform(T_map_camera)
+    initial_pose.publish(prior)
+    reasons = [robot.send(robot.image(pixels)).reason for _ in range(3)]
+    assert reasons[-1] == NONE
+
+
+def test_load_map_replaces_the_map_and_keeps_it_when_loading_fails(robot, scene, tmp_path):
+    robot.start_matcher()
+    image = robot.image(scene.view(0.3)[0])
+    assert robot.send(image).reason == RelocalizationStatus.NO_MAP
+    loaded = robot.call(LoadMap, 'load_map', path=str(scene.map_path))
+    assert (loaded.success, loaded.num_keyframes) == (True, 8)
+    assert robot.send(robot.image(scene.view(0.3)[0])).reason == NONE
+    failed = robot.call(LoadMap, 'load_map', path=str(tmp_path / 'nothing'))
+    assert (failed.success, failed.num_keyframes) == (False, 8)
+    assert 'nothing' in failed.message
+    assert 'former map' in failed.message
+    assert robot.send(robot.image(scene.view(0.3)[0])).reason == NONE
+
+
+# ---- time
+
+
+def test_time_that_jumps_backwards_starts_anew(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    pixels, T_map_camera = scene.view(0.3)
+    assert robot.send(robot.image(pixels, 5000.0)).state == RelocalizationStatus.LOCALIZED
+    # A bag is played again.
+    status = robot.send(robot.image(scene.other_image, 10.0))
+    assert status.state == RelocalizationStatus.SEARCHING
+    image = robot.image(pixels, 10.5)
+    assert robot.send(image).reason == NONE
+    check_pose(robot, image.header, T_map_camera)
+
+
+def test_simulated_time_is_used_for_latency(robot, scene):
+    node = robot.start_matcher(map_path=str(scene.map_path), use_sim_time=True)
+    clock = robot.talk(Clock, '/clock', qos.events())
+    now = Clock()
+    now.clock.sec = 5003
+
+    def is_set():
+        clock.publish(now)
+        return node.get_clock().now().nanoseconds == 5003 * 10**9
+
+    wait_until(is_set)
+    status = robot.send(robot.image(scene.view(0.3)[0], 5000.0))
+    assert status.latency_s == pytest.approx(3.0)
