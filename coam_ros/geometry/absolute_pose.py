@@ -55,6 +55,7 @@ def estimate_absolute_pose(
     camera: PinholeCamera,
     *,
     scores: ArrayLike | None = None,
+    groups: ArrayLike | None = None,
     max_reprojection_error_px: float = 8.0,
     max_iterations: int = _MAX_ITERATIONS,
     seed: int = 0,
@@ -69,6 +70,8 @@ def estimate_absolute_pose(
         camera: of the image.
         scores: (N,), the higher the likelier a match is right. With them RANSAC tries good
             matches first, which finds the pose more often when few matches are right.
+        groups: (N,) integers, equal for matches whose landmarks may share an error, such as
+            those of one keyframe, whose pose in the map is not exact. Counts for the covariance.
         max_reprojection_error_px: largest error of an inlier.
         max_iterations: of RANSAC; bounds the time spent on matches that have no pose.
         seed: of RANSAC.
@@ -87,12 +90,8 @@ def estimate_absolute_pose(
             f'Pixels of shape {pixels.shape} with points of shape {points_map.shape}; wanted '
             '(N, 2) and (N, 3). Pass one landmark for each pixel, NaN where there is none.'
         )
-    scores = None if scores is None else np.asarray(scores, dtype=np.float64)
-    if scores is not None and scores.shape != (len(pixels),):
-        raise ValueError(
-            f'Scores of shape {scores.shape} for {len(pixels)} matches; wanted one a match. '
-            'Pass all of them, or none.'
-        )
+    scores = _checked_column('scores', scores, len(pixels))
+    groups = _checked_column('groups', groups, len(pixels))
     ideal_pixels = camera.undistort(pixels)
     usable = np.isfinite(ideal_pixels).all(axis=1) & np.isfinite(points_map).all(axis=1)
     if usable.sum() < _MIN_POINTS:
@@ -119,11 +118,26 @@ def estimate_absolute_pose(
         ideal_pixels[inlier_mask],
         points_map[inlier_mask],
         residuals[inlier_mask],
+        None if groups is None else groups[inlier_mask],
         camera,
     )
     if covariance is None:
         return None
     return AbsolutePose(invert(T_camera_map), inlier_mask, errors, covariance)
+
+
+def _checked_column(
+    name: str, values: ArrayLike | None, num_matches: int
+) -> NDArray[np.float64] | None:
+    if values is None:
+        return None
+    column = np.asarray(values, dtype=np.float64)
+    if column.shape != (num_matches,):
+        raise ValueError(
+            f'{name} of shape {column.shape} for {num_matches} matches; wanted one number a '
+            'match. Pass all of them, or None.'
+        )
+    return column
 
 
 def _solve(
@@ -175,16 +189,18 @@ def _covariance(
     ideal_pixels: NDArray[np.float64],
     points_map: NDArray[np.float64],
     residuals: NDArray[np.float64],
+    groups: NDArray[np.float64] | None,
     camera: PinholeCamera,
 ) -> NDArray[np.float64] | None:
     """Estimate the pose's covariance from the inliers; None when they leave the pose open.
 
     The shape is that of the inverse Hessian of the reprojection errors. Its scale is what the
-    errors really do: neighbouring matches share errors (of the depth image, of the keyframe's
-    pose, of the matcher on one texture), so a thousand of them do not count as a thousand
-    observations. The gradients of all matches in one cell of an image grid are therefore
-    summed before they are squared, as in the cluster-robust covariance of Liang and Zeger
-    (Biometrika 1986); matches with independent errors lose nothing by it.
+    errors really do: matches share errors with their neighbours (of the matcher on one texture,
+    of the depth image) and with their group (of the keyframe's pose), so a thousand of them do
+    not count as a thousand observations. The gradients of all matches in one cell of an image
+    grid, and of all in one group, are therefore summed before they are squared: the two-way
+    cluster-robust covariance of Cameron, Gelbach and Miller (J. Business & Economic Statistics
+    2011, eq. 2.8). Matches with independent errors lose nothing by it.
     """
     jacobians = _jacobians(T_camera_map, points_map, camera)
     loss_scale = _CAUCHY_SCALE * _sigma_px(residuals)
@@ -204,16 +220,30 @@ def _covariance(
     gradients = np.einsum('nki,n,nk->ni', jacobians, weights, residuals)
     efficiency = (weights**2).sum() / weights.sum()
     cells = _cell_indices(ideal_pixels, camera)
-    occupied, cell_of_match = np.unique(cells, return_inverse=True)
-    cell_gradients = np.zeros((len(occupied), 6))
-    np.add.at(cell_gradients, cell_of_match, gradients)
-    # The fit uses up six degrees of freedom of the cells' gradients.
-    correction = len(occupied) / max(len(occupied) - 6, 1)
-    variance = max(
-        correction * np.einsum('gi,ij,gj->', cell_gradients, inverse_hessian, cell_gradients),
-        np.einsum('ni,ij,nj->', gradients, inverse_hessian, gradients),
-    ) / (6 * efficiency**2)
+    # The fit uses up six degrees of freedom of the cells, and the mean of the groups.
+    by_cell = _clustered(gradients, cells, inverse_hessian, num_fitted=6)
+    variances = [by_cell, _clustered(gradients, np.arange(len(cells)), inverse_hessian)]
+    if groups is not None:
+        _, group = np.unique(groups, return_inverse=True)
+        by_group = _clustered(gradients, group, inverse_hessian, num_fitted=1)
+        both = _clustered(gradients, cells * (group.max() + 1) + group, inverse_hessian)
+        variances.append(by_cell + by_group - both)
+    variance = max(variances) / efficiency**2
     return max(variance, _MIN_SIGMA_PX**2) * inverse_hessian
+
+
+def _clustered(
+    gradients: NDArray[np.float64],
+    clusters: NDArray[np.int64],
+    inverse_hessian: NDArray[np.float64],
+    num_fitted: int = 0,
+) -> float:
+    """Give the variance per degree of freedom of (N, 6) gradients that clusters (N,) share."""
+    occupied, cluster = np.unique(clusters, return_inverse=True)
+    sums = np.zeros((len(occupied), 6))
+    np.add.at(sums, cluster, gradients)
+    correction = len(occupied) / max(len(occupied) - num_fitted, 1)
+    return correction * float(np.einsum('gi,ij,gj->', sums, inverse_hessian, sums)) / 6
 
 
 def _jacobians(

@@ -51,14 +51,14 @@ class LocalizationConfig:
         180.0,
     )
     map_position_std_m: float = _setting(
-        0.005,
-        'Standard deviation of the keyframe positions in the map, added to every pose: errors '
-        'that all matches share do not show in their residuals [m].',
+        0.0,
+        'Standard deviation of errors of position that all keyframes of a place share (drift of '
+        'the map), added to every pose. What tells the keyframes apart is measured instead [m].',
         0.0,
         10.0,
     )
     map_rotation_std_deg: float = _setting(
-        0.1, 'As map_position_std_m, for the keyframe orientations [deg].', 0.0, 90.0
+        0.0, 'As map_position_std_m, for the orientation [deg].', 0.0, 90.0
     )
     lost_after_s: float = _setting(
         3.0, 'Time without an accepted pose after which the state is LOST [s].', 0.1, 3600.0

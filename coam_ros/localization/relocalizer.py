@@ -183,6 +183,7 @@ class Relocalizer:
             points_map,
             camera,
             scores=np.concatenate([part.scores for part in matches]),
+            groups=np.repeat(np.arange(len(matches)), [len(part.scores) for part in matches]),
             max_reprojection_error_px=config.max_reprojection_error_px * image_scale,
         )
         if pose is None:
