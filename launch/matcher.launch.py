@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -55,6 +57,9 @@ def generate_launch_description() -> LaunchDescription:
 
 def _make_nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in _ARGUMENTS}
+    if not Path(given['params_file']).is_file():
+        # launch only warns, and the nodes would start with their defaults.
+        raise FileNotFoundError(f'No parameter file {given["params_file"]}; correct params_file.')
     common = {name: _as_bool(name, given[name]) for name in ('use_sim_time', 'autostart')}
     matcher: dict[str, bool | ParameterValue] = dict(common)
     for argument, parameter in _STRING_PARAMETERS.items():

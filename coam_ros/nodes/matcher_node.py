@@ -175,12 +175,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         receiver = self._map_receiver
         if receiver.receive(message):
             self._use_map(receiver)
-        if message.part + 1 == message.num_parts:
-            num_keyframes = len(receiver.keyframe_map)
-            self.get_logger().info(
-                f'map={receiver.keyframe_map.map_id} keyframes={num_keyframes} '
-                f'parts={message.num_parts} refused_keyframes={receiver.num_refused}'
-            )
+        elif message.part + 1 == message.num_parts:
+            self._log_map()
 
     def _read_prior(self, message: PoseWithCovarianceStamped) -> Prior:
         parameters = self.parameters
@@ -248,12 +244,19 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._localizer.use_map(keyframe_map)
         if not len(keyframe_map):
             return
-        self.get_logger().info(f'map={keyframe_map.map_id} keyframes={len(keyframe_map)}')
+        self._log_map()
         if keyframe_map.frame_id != self.parameters.map_frame:
             self.get_logger().warning(
                 f'The map is in frame {keyframe_map.frame_id!r}, poses are published in '
                 f'{self.parameters.map_frame!r} as map_frame says. Set map_frame to the former.'
             )
+
+    def _log_map(self) -> None:
+        receiver = self._map_receiver
+        self.get_logger().info(
+            f'map={receiver.keyframe_map.map_id} keyframes={len(receiver.keyframe_map)} '
+            f'refused_keyframes={receiver.num_refused}'
+        )
 
     # ---- out; in the worker's thread
 

@@ -9,7 +9,9 @@ import runpy
 import pytest
 import yaml
 
-LAUNCH_FILE = Path(__file__).parents[2] / 'launch' / 'matcher.launch.py'
+ROOT = Path(__file__).parents[2]
+LAUNCH_FILE = ROOT / 'launch' / 'matcher.launch.py'
+CONFIG = ROOT / 'config' / 'coam.yaml'
 EXPECTED_ARGUMENTS = {
     'namespace',
     'params_file',
@@ -52,23 +54,24 @@ def test_sets_only_parameters_that_the_matcher_has():
 
 
 def commands(**arguments):
-    """Command lines of the processes that launch would start."""
+    """Nodes that launch would start, and their command lines."""
     pytest.importorskip('launch.actions', reason='launch is not on PyPI')
-    import launch
-    from launch_ros.actions import Node
+    from launch import LaunchContext
+    from launch.substitutions import LocalSubstitution
 
-    context = launch.LaunchContext()
-    context.launch_configurations.update(arguments)
+    context = LaunchContext()
+    context.launch_configurations.update({'params_file': str(CONFIG), **arguments})
     description = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']()
     nodes = []
     for entity in description.entities:
-        for made in entity.visit(context) or []:
-            assert isinstance(made, Node)
-            made._perform_substitutions(context)
-            nodes.append(made)
-    return nodes, [
-        [''.join(part.perform(context) for part in word) for word in node.cmd] for node in nodes
-    ]
+        nodes += entity.visit(context) or []
+    lines = []
+    for node in nodes:
+        node._perform_substitutions(context)
+        # What is local is known only while the process starts.
+        words = [word for word in node.cmd if not isinstance(word[0], LocalSubstitution)]
+        lines.append([''.join(part.perform(context) for part in word) for word in words])
+    return nodes, lines
 
 
 def parameters_in(command):
@@ -112,3 +115,8 @@ def test_arguments_become_parameters():
 def test_wrong_word_for_a_bool_is_named():
     with pytest.raises(ValueError, match="publish_tf is 'maybe'"):
         commands(publish_tf='maybe')
+
+
+def test_missing_parameter_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'nothing\.yaml'):
+        commands(params_file=str(tmp_path / 'nothing.yaml'))
