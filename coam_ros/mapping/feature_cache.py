@@ -87,11 +87,11 @@ class KeyframeFeatureCache:
             MapFormatError: the image or the depth does not decode.
         """
         with self._lock:
-            made_from, cached = self._entries.get(keyframe.id, (None, None))
-            if cached is not None and _has_same_pixels(made_from, keyframe):
+            entry = self._entries.get(keyframe.id)
+            if entry is not None and _has_same_pixels(entry[0], keyframe):
                 self._entries.move_to_end(keyframe.id)
                 self.hits += 1
-                return cached
+                return entry[1]
             self.misses += 1
         cached = CachedKeyframe(
             self._matcher.encode(keyframe.decode_image()), keyframe.decode_depth_m()

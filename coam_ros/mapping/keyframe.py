@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import is_rigid, transform_points
@@ -90,7 +91,8 @@ class Keyframe:
             MapFormatError: the data is damaged.
         """
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        return cv2.cvtColor(self._decode(self.image, 'image', flags), cv2.COLOR_BGR2RGB)
+        image = self._decode(self.image, 'image', flags)
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
     def decode_depth_m(self) -> NDArray[np.float32] | None:
         """Decode the depth image.
@@ -127,26 +129,15 @@ class Keyframe:
             known = np.isfinite(depth)
             points_camera = self.camera.unproject(pixels[known], depth[known])
             points_map[known] = transform_points(self.T_map_camera, points_camera)
-        if self.landmark_pixels is not None and len(self.landmark_pixels):
+        landmark_pixels, landmark_points_map = self.landmark_pixels, self.landmark_points_map
+        if landmark_pixels is not None and landmark_points_map is not None:
             unknown = np.flatnonzero(np.isnan(points_map[:, 0]) & np.isfinite(pixels).all(axis=1))
-            landmark, is_near = self._nearest_landmarks(pixels[unknown])
-            points_map[unknown[is_near]] = self.landmark_points_map[landmark[is_near]]
+            nearest, is_near = _find_nearest(landmark_pixels, pixels[unknown])
+            points_map[unknown[is_near]] = landmark_points_map[nearest[is_near]]
         return points_map
 
-    def _nearest_landmarks(
-        self, pixels: NDArray[np.float64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        if not len(pixels):
-            return np.empty(0, np.int64), np.empty(0, bool)
-        _, index = faiss.knn(
-            np.ascontiguousarray(pixels, dtype=np.float32), self.landmark_pixels, 1
-        )
-        landmark = index[:, 0]
-        # faiss loses digits of the distance in float32 (it expands the square): measure again.
-        offset = np.linalg.norm(self.landmark_pixels[landmark] - pixels, axis=1)
-        return landmark, offset <= LANDMARK_RADIUS_PX
-
-    def _decode(self, data: bytes, name: str, flags: int) -> NDArray:
+    def _decode(self, data: bytes, name: str, flags: int) -> NDArray[Any]:
+        pixels: NDArray[Any] | None
         try:
             pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:  # for example more pixels than OpenCV takes
@@ -164,7 +155,7 @@ class Keyframe:
         if value is None:
             return
         try:
-            array = np.array(value, dtype=dtype, order='C')
+            array: NDArray[Any] = np.array(value, dtype=dtype, order='C')
         except (TypeError, ValueError) as error:
             raise MapFormatError(
                 f'{name} is not an array of numbers ({error}); give one of {dtype.__name__}'
@@ -230,7 +221,7 @@ class Keyframe:
                 'landmark_pixels and landmark_points_map come together, only one was given; '
                 'give both or none'
             )
-        if pixels is not None:
+        if pixels is not None and points is not None:
             shapes = (pixels.shape, points.shape)
             if shapes != ((len(pixels), 2), (len(pixels), 3)) or not (
                 np.isfinite(pixels).all() and np.isfinite(points).all()
@@ -248,3 +239,16 @@ class Keyframe:
                 f'global_descriptor has shape {descriptor.shape} and length '
                 f'{np.linalg.norm(descriptor):.3g}, wanted (D,) of length 1; compute it again'
             )
+
+
+def _find_nearest(
+    landmark_pixels: NDArray[np.float32], pixels: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Find the landmark nearest to each pixel, and whether it is within LANDMARK_RADIUS_PX."""
+    if not len(pixels) or not len(landmark_pixels):
+        return np.zeros(len(pixels), np.int64), np.zeros(len(pixels), bool)
+    queries = np.ascontiguousarray(pixels, dtype=np.float32)
+    nearest = faiss.knn(queries, landmark_pixels, 1)[1][:, 0]
+    # faiss loses digits of the distance in float32 (it expands the square): measure again.
+    offset_px = np.linalg.norm(landmark_pixels[nearest] - pixels, axis=1)
+    return nearest, offset_px <= LANDMARK_RADIUS_PX

@@ -67,7 +67,10 @@ class KeyframeRetriever:
         if prior_position is not None:
             offset = self._positions_map - np.asarray(prior_position, dtype=np.float64)
             rows = np.flatnonzero(np.linalg.norm(offset, axis=1) <= radius)
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(rows))
+            # As an argument, so that faiss keeps the selector alive; its stubs do not know it.
+            parameters = faiss.SearchParameters(  # type: ignore[call-arg]
+                sel=faiss.IDSelectorBatch(rows)
+            )
         similarity, row = self._index.search(query, min(k, len(self._ids)), params=parameters)
         # Rows that the selector left out come as -1, at the end.
         return [
@@ -80,18 +83,20 @@ class KeyframeRetriever:
         if self._map.revision == self._revision:
             return
         self._revision, keyframes = self._map.snapshot()
-        described = [k for k in keyframes if k.global_descriptor is not None]
-        self._ids = np.array([keyframe.id for keyframe in described], dtype=np.int64)
+        described = [
+            (k, k.global_descriptor) for k in keyframes if k.global_descriptor is not None
+        ]
+        self._ids = np.array([k.id for k, _ in described], dtype=np.int64)
         self._index = None
         if not described:
             return
-        lengths = {len(keyframe.global_descriptor) for keyframe in described}
+        lengths = {len(descriptor) for _, descriptor in described}
         if len(lengths) > 1:
             self._revision = -1
             raise MapFormatError(
                 f'Map {self._map.map_id} mixes descriptors of lengths {sorted(lengths)}, wanted '
                 'one length; compute its descriptors again with one model'
             )
-        self._positions_map = np.stack([k.T_map_camera[:3, 3] for k in described])
+        self._positions_map = np.stack([k.T_map_camera[:3, 3] for k, _ in described])
         self._index = faiss.IndexFlatIP(lengths.pop())
-        self._index.add(np.stack([keyframe.global_descriptor for keyframe in described]))
+        self._index.add(np.stack([descriptor for _, descriptor in described]))

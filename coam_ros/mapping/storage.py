@@ -13,12 +13,13 @@ at load without decoding a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 import io
 import json
 import os
 from pathlib import Path
 import shutil
+from typing import Any
 import uuid
 import zlib
 
@@ -31,6 +32,8 @@ import numpy as np
 FORMAT_NAME = 'coam_ros keyframe map'
 FORMAT_VERSION = 1
 
+# A value of map.json, or a row of what it refers to, that nothing is known of yet.
+_Json = Any
 _EXTENSIONS = {'jpeg': 'jpg', 'png': 'png'}
 
 
@@ -271,11 +274,10 @@ def _array_bytes(array: np.ndarray) -> bytes:
 
 
 def _landmark_bytes(keyframe: Keyframe) -> bytes | None:
-    if keyframe.landmark_pixels is None:
+    pixels, points_map = keyframe.landmark_pixels, keyframe.landmark_points_map
+    if pixels is None or points_map is None:
         return None
-    return _array_bytes(
-        np.hstack([keyframe.landmark_pixels, keyframe.landmark_points_map]).astype(np.float64)
-    )
+    return _array_bytes(np.hstack([pixels.astype(np.float64), points_map]))
 
 
 def _camera_entry(camera: PinholeCamera) -> dict:
@@ -349,7 +351,7 @@ def _read_header(directory: Path) -> dict:
     return header
 
 
-def _require(directory: Path, entry: object, where: str, *keys: str) -> None:
+def _require(directory: Path, entry: _Json, where: str, *keys: str) -> None:
     if not isinstance(entry, dict):
         raise _broken(directory, f'{where} is {entry!r}, wanted an object')
     missing = [key for key in keys if key not in entry]
@@ -384,7 +386,7 @@ def _read_array(directory: Path, name: str, data: bytes) -> np.ndarray:
     return array
 
 
-def _read_file(directory: Path, where: str, entry: object) -> bytes | None:
+def _read_file(directory: Path, where: str, entry: _Json) -> bytes | None:
     """Read a listed file, and compare its size and CRC with what map.json says."""
     if entry is None:
         return None
@@ -417,7 +419,7 @@ def _read_file(directory: Path, where: str, entry: object) -> bytes | None:
 def _read_keyframe(
     directory: Path,
     position: int,
-    entry: object,
+    entry: _Json,
     cameras: list[PinholeCamera],
     descriptors: np.ndarray | None,
 ) -> Keyframe:
@@ -436,7 +438,7 @@ def _read_keyframe(
             raise _broken(directory, f'{where}: landmarks have shape {array.shape}, wanted (M, 5)')
         pixels, points = array[:, :2], array[:, 2:]
     row = entry['descriptor_row']
-    fields = {
+    fields: dict[str, Any] = {
         'id': entry['id'],
         'stamp_s': entry['stamp_s'],
         'T_map_camera': entry['T_map_camera'],
@@ -448,15 +450,16 @@ def _read_keyframe(
         'landmark_points_map': points,
     }
     if row is not None:
-        rows = [] if descriptors is None else descriptors
-        fields['global_descriptor'] = _pick(directory, f'{where}: descriptor_row', row, rows)
+        fields['global_descriptor'] = _pick(
+            directory, f'{where}: descriptor_row', row, [] if descriptors is None else descriptors
+        )
     try:
         return Keyframe(**fields)
     except MapFormatError as error:
         raise _broken(directory, str(error)) from error
 
 
-def _pick(directory: Path, where: str, index: object, values: Sequence) -> object:
+def _pick(directory: Path, where: str, index: _Json, values: _Json) -> _Json:
     if not isinstance(index, int) or not 0 <= index < len(values):
         raise _broken(directory, f'{where} is {index!r}, the map has {len(values)} of them')
     return values[index]

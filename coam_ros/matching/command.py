@@ -89,7 +89,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
     if image is None:
         raise ValueError(f'{path} is no image that OpenCV reads; wanted JPEG, PNG or the like.')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

@@ -37,26 +37,27 @@ def draw_matches(
     """
     left, right = _as_rgb(image0), _as_rgb(image1)
     scale = left.shape[0] / right.shape[0]
-    right = cv2.resize(right, (max(1, round(right.shape[1] * scale)), left.shape[0]))
+    size = (max(1, round(right.shape[1] * scale)), left.shape[0])
+    right = np.asarray(cv2.resize(right, size), np.uint8)
     gap = np.full((left.shape[0], _GAP_PX, 3), 255, np.uint8)
     canvas = np.hstack([left, gap, right])
 
-    points0 = np.asarray(points0, dtype=np.float64).reshape(-1, 2)
+    starts = np.asarray(points0, dtype=np.float64).reshape(-1, 2)
     # Pixel centres: see geometry.camera on resizing.
-    points1 = (np.asarray(points1, dtype=np.float64).reshape(-1, 2) + 0.5) * scale - 0.5
-    points1[:, 0] += left.shape[1] + _GAP_PX
-    chosen = np.flatnonzero(np.isfinite(points0).all(axis=1) & np.isfinite(points1).all(axis=1))
+    ends = (np.asarray(points1, dtype=np.float64).reshape(-1, 2) + 0.5) * scale - 0.5
+    ends[:, 0] += left.shape[1] + _GAP_PX
+    chosen = np.flatnonzero(np.isfinite(starts).all(axis=1) & np.isfinite(ends).all(axis=1))
     if len(chosen) > max_matches:
         chosen = chosen[np.linspace(0, len(chosen) - 1, max_matches).astype(int)]
     if inlier_mask is None:
-        colours = _colours_by_place(points0, left.shape[1])
+        colours = _colours_by_place(starts, left.shape[1])
     else:
         is_inlier = np.asarray(inlier_mask, dtype=bool)
         colours = np.where(is_inlier[:, None], _GREEN, _RED)
         # Inliers last, hence on top.
         chosen = chosen[np.argsort(is_inlier[chosen], kind='stable')]
     for i in chosen:
-        _draw_match(canvas, points0[i], points1[i], tuple(int(c) for c in colours[i]))
+        _draw_match(canvas, starts[i], ends[i], colours[i].tolist())
     return canvas
 
 
@@ -64,11 +65,11 @@ def _draw_match(
     canvas: NDArray[np.uint8],
     start: NDArray[np.float64],
     end: NDArray[np.float64],
-    colour: tuple[int, int, int],
+    colour: list[int],
 ) -> None:
-    start, end = (tuple(int(v) for v in np.rint(p * 2**_SHIFT)) for p in (start, end))
-    cv2.line(canvas, start, end, colour, 1, cv2.LINE_AA, _SHIFT)
-    for point in (start, end):
+    fixed_start, fixed_end = (np.rint(p * 2**_SHIFT).astype(int).tolist() for p in (start, end))
+    cv2.line(canvas, fixed_start, fixed_end, colour, 1, cv2.LINE_AA, _SHIFT)
+    for point in (fixed_start, fixed_end):
         cv2.circle(canvas, point, 2 << _SHIFT, colour, -1, cv2.LINE_AA, _SHIFT)
 
 
@@ -78,9 +79,9 @@ def _colours_by_place(points: NDArray[np.float64], width: int) -> NDArray[np.uin
         return np.empty((0, 3), np.uint8)
     column = np.nan_to_num(points[:, 0]) / max(width - 1, 1)
     level = np.clip(column * 255, 0, 255).astype(np.uint8).reshape(-1, 1)
-    colours = cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_RAINBOW), cv2.COLOR_BGR2RGB)
-    return colours.reshape(-1, 3)
+    blue_green_red = np.asarray(cv2.applyColorMap(level, cv2.COLORMAP_RAINBOW), np.uint8)
+    return blue_green_red.reshape(-1, 3)[:, ::-1]
 
 
 def _as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image

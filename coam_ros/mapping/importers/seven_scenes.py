@@ -135,7 +135,7 @@ class SevenScenesSequence(Sequence[Keyframe]):
                 f'{self.directory} has no {name}.color.jpg or {name}.color.png any more'
             )
         depth_path = self.directory / f'{name}.depth.png'
-        number = int(_FRAME_NAME.match(name)[1])
+        number = _number(name)
         image, header = _read_image(image_path)
         try:
             return Keyframe(
@@ -155,6 +155,10 @@ def read_frames(directory: str | Path, list_file: str | Path | None = None) -> S
     return SevenScenesSequence(directory, list_file)
 
 
+def _number(name: str) -> int:
+    return int(name.removeprefix('frame-'))
+
+
 def _image_paths(directory: Path, name: str) -> list[Path]:
     paths = (directory / f'{name}.color.{extension}' for extension in ('jpg', 'png'))
     return [path for path in paths if path.is_file()]
@@ -172,7 +176,7 @@ def _find_names(directory: Path) -> list[str]:
             'frame-000000.color.png; give the directory that holds them (in the original data '
             'set, seq-01 and so on)'
         )
-    return sorted(names, key=lambda name: (int(_FRAME_NAME.match(name)[1]), name))
+    return sorted(names, key=lambda name: (_number(name), name))
 
 
 def _read_image(path: Path) -> tuple[bytes, ImageHeader]:
