@@ -259,7 +259,7 @@ def start_child(code: str, *arguments: str) -> subprocess.Popen:
 
 def test_map_is_whole_after_a_kill_at_any_moment(saved):
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(3):
         child = start_child(SAVE_FOR_EVER, str(saved))
         assert child.stdout.readline() == 'ready\n'
         # Not a wait for anything: the kill shall come at some moment of some save.
