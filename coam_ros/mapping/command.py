@@ -14,7 +14,7 @@ from pathlib import Path
 from coam_ros.mapping.builder import build_map, compute_descriptors
 from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import is_map, load_map, save_map
+from coam_ros.mapping.storage import check_target, load_map, save_map
 from coam_ros.matching import CoamMatcher
 from coam_ros.matching.command import add_model_arguments, load_matcher
 import numpy as np
@@ -105,18 +105,16 @@ def _add_seven_scenes(parser: argparse.ArgumentParser) -> None:
         '--min-angle', type=float, default=10.0, metavar='DEG', help='see there (%(default)s)'
     )
     parser.add_argument('--frame-id', default='map', help='name of the map frame (%(default)s)')
-    parser.add_argument('--overwrite', action='store_true', help='replace a map that is there')
+    parser.add_argument(
+        '--overwrite', action='store_true', help='allow overwriting a map that is there'
+    )
     add_model_arguments(parser)
     parser.set_defaults(action=_build_seven_scenes)
 
 
 def _build_seven_scenes(args: argparse.Namespace) -> None:
     # Before the work, not after it.
-    if is_map(args.out) and not args.overwrite:
-        raise FileExistsError(
-            f'{args.out} holds a map already; it was left alone. Say --overwrite, or choose '
-            'another directory.'
-        )
+    check_target(args.out, overwrite=args.overwrite)
     frames = read_frames(args.directory, args.frames)
     matcher = load_matcher(args)
     with Progress() as progress:

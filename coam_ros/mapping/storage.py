@@ -66,7 +66,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     _clear_leftovers(target)
-    _check_target(target, overwrite)
+    check_target(target, overwrite=overwrite)
     # The id of this process tells leftovers of a kill from the work of another one.
     staging = target.with_name(f'{_staging_prefix(target)}{os.getpid()}-{uuid.uuid4().hex}')
     try:
@@ -130,6 +130,31 @@ def load_map(
     return keyframe_map
 
 
+def check_target(directory: str | Path, *, overwrite: bool) -> None:
+    """Check that a map may be saved to a directory, before the work of making one.
+
+    Args:
+        directory: does not exist, is empty, or holds a map.
+        overwrite: whether a map that is there already may be replaced.
+
+    Raises:
+        FileExistsError: something else is there, or a map that may not be replaced.
+    """
+    target = _resolve(directory)
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not is_map(target):
+        raise FileExistsError(
+            f'{target} exists and is not a map (no map.json in it); it was left alone. Choose '
+            'another directory.'
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f'{target} holds a map already; it was left alone. Allow overwriting, or choose '
+            'another directory.'
+        )
+
+
 def is_map(directory: str | Path) -> bool:
     """Tell whether a directory looks like a map (it has a map.json)."""
     return (Path(directory) / 'map.json').is_file()
@@ -148,21 +173,6 @@ def _staging_prefix(target: Path) -> str:
 
 def _former(target: Path) -> Path:
     return target.with_name(f'.{target.name}.former')
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not is_map(target):
-        raise FileExistsError(
-            f'{target} exists and is not a map (no map.json in it); it was left alone. Choose '
-            'another directory.'
-        )
-    if not overwrite:
-        raise FileExistsError(
-            f'{target} holds a map already; it was left alone. Allow overwriting, or choose '
-            'another directory.'
-        )
 
 
 def _clear_leftovers(target: Path) -> None:
