@@ -22,7 +22,7 @@ _COMMANDS = {
     'map': _Command('coam_ros.mapping.command', 'build a map from posed images, look into a map'),
     'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
     'match': _Command('coam_ros.matching.command', 'match two images and draw the matches'),
-    'demo': _Command('coam_ros.demo', 'play a recording through the ROS 2 nodes and report'),
+    'demo': _Command('coam_ros.demo.command', 'map and drive a room over real nodes'),
     'train': _Command('coam_ros.training.train', 'train the network'),
     'export': _Command('coam_ros.training.export', 'turn a trained network into a model folder'),
 }

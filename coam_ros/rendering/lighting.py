@@ -58,7 +58,7 @@ class Lighting:
             )
             for _ in range(2)
         )
-        return cls(_tinted(rng, 0.85 - 0.3 * strength, 0.08 * strength), lamps)
+        return cls(_tinted(rng, 0.95 - 0.3 * strength, 0.08 * strength), lamps)
 
     def shade(
         self, points_room: NDArray[np.float32], normals_room: NDArray[np.float32]

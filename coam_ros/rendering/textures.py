@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coam_ros.rendering.photometric import adjust_exposure
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -61,9 +62,8 @@ class PhotographDeck:
     def _vary(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Change contrast and colour as another print of the same photograph would."""
         gamma = np.exp(self._rng.uniform(-0.35, 0.35))
-        gains = self._rng.uniform(0.75, 1.0) * self._rng.uniform(0.75, 1.0, 3)
-        levels = np.linspace(0.0, 1.0, 256)[:, None] ** gamma * gains * 255.0
-        return cv2.LUT(crop, levels.astype(np.uint8).reshape(1, 256, 3))
+        gains = self._rng.uniform(0.85, 1.25) * self._rng.uniform(0.8, 1.1, 3)
+        return adjust_exposure(crop, gains, gamma)
 
 
 def paper_surface(

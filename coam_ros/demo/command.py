@@ -1,0 +1,284 @@
+"""Map a place, play a live camera through the real ROS 2 nodes, and report how well it went.
+
+Without arguments: a room is rendered from photographs, with exact depth and poses. One path
+through it makes the map. Then map_server and matcher start as real nodes, and the images of
+ANOTHER path, in other light and with blur and noise, are published in real time. On the way the
+camera is kidnapped twice and visits a room that is not in the map. About two minutes.
+
+Examples:
+  coam demo                              the rendered room
+  coam demo --seed 7                     another room, other light
+  coam demo --rate 10 --duration 120     a faster camera, a longer drive
+  coam demo --scene recording            real images: the 7-Scenes directory "recording", mapped
+                                         from its map.txt, played from its query.txt
+
+The report folder gets report.html (open it in a browser), report.json (all figures), demo.rrd
+(open it with `rerun demo.rrd`), the map, and the logs of the nodes. The exit status is 0 when the
+run came to its end, whether the bars were met or not, and 1 when the nodes failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+import shlex
+import time
+from typing import Any
+
+from coam_ros.demo.child_node import NodeDiedError
+from coam_ros.demo.player import play, PlayError
+from coam_ros.demo.room_scenario import make_room_scenario
+from coam_ros.demo.scene_scenario import read_scene_scenario
+from coam_ros.demo.scoring import Score, score
+from coam_ros.evaluation.localization_report import write_json
+from coam_ros.mapping.builder import build_map
+from coam_ros.mapping.storage import save_map
+from coam_ros.matching import CoamMatcher
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_NODES_FAILED = 1
+_HTML, _RERUN = 'report.html', 'demo.rrd'
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        '--scene',
+        type=Path,
+        metavar='DIR',
+        help='play this recording in the 7-Scenes layout instead of the rendered room',
+    )
+    parser.add_argument(
+        '--map-frames',
+        default='map.txt',
+        metavar='LIST',
+        help='with --scene: frames that make the map, a name a line (%(default)s)',
+    )
+    parser.add_argument(
+        '--live-frames',
+        default='query.txt',
+        metavar='LIST',
+        help='with --scene: frames that are played (%(default)s)',
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of the rendered room, its light and its noise (0)'
+    )
+    parser.add_argument(
+        '--rate',
+        type=_number(0.2, 30.0),
+        default=None,
+        metavar='HZ',
+        help='images a second, 0.2 to 30 (5; 2 with --scene, whose frames lie farther apart)',
+    )
+    parser.add_argument(
+        '--duration',
+        type=_number(10.0, 3600.0),
+        default=60.0,
+        metavar='S',
+        help='of the drive through the rendered room, 10 to 3600 seconds (%(default)g)',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('demo_report'),
+        metavar='FOLDER',
+        help='report folder; files of an earlier report in it are replaced (%(default)s)',
+    )
+    parser.add_argument('--model', type=Path, help='model folder (default: the included one)')
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo.
+
+    Returns:
+        0, or 1 when the nodes failed.
+    """
+    console = Console()
+    started_s = time.monotonic()
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        with Progress(
+            TextColumn('{task.description:<18}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn('{task.fields[note]}'),
+            console=console,
+        ) as progress:
+            result = _map_play_and_report(args, progress)
+    except (NodeDiedError, PlayError) as error:
+        message = f'coam demo: {error}'
+        Console(stderr=True).print(message, style='red', markup=False, soft_wrap=True)
+        return _NODES_FAILED
+    for table in _tables(result):
+        console.print(table)
+    console.print(
+        f'Report: {args.out / _HTML}   Rerun recording: {args.out / _RERUN}   '
+        f'({time.monotonic() - started_s:.0f} s in all)',
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _map_play_and_report(args: argparse.Namespace, progress: Progress) -> Score:
+    if args.scene is None:
+        with _bar(progress, 'Render the room') as advance:
+            scenario = make_room_scenario(args.seed, args.rate or 5.0, args.duration, advance)
+    else:
+        scenario = read_scene_scenario(
+            args.scene, args.map_frames, args.live_frames, args.rate or 2.0
+        )
+    map_directory = args.out / 'map'
+    with _bar(progress, 'Build the map', len(scenario.map_frames)) as advance:
+        with closing(CoamMatcher.load(args.model)) as matcher:
+            keyframe_map = build_map(scenario.map_frames, matcher, progress=advance)
+        save_map(keyframe_map, map_directory)
+    with _bar(progress, 'Live drive', len(scenario.live_frames)) as advance:
+        recording = play(
+            scenario,
+            map_directory.resolve(),
+            args.out,
+            lambda sent, state: advance(sent, note=state),
+            engine_path=args.model and args.model.resolve(),
+        )
+    with _bar(progress, 'Report', 3) as advance:
+        # matplotlib and rerun take a second to import.
+        from coam_ros.demo.html_report import make_html
+        from coam_ros.demo.rerun_recording import write_rerun
+
+        result = score(scenario, recording)
+        queries = [outcome for outcome in result.outcomes if outcome is not None]
+        write_json(args.out / 'report.json', result.summary, queries)
+        advance(1)
+        page = make_html(
+            scenario, recording, result, keyframe_map, _rows(result.summary), _command_line(args)
+        )
+        (args.out / _HTML).write_text(page, encoding='utf-8')
+        advance(2)
+        write_rerun(args.out / _RERUN, scenario, recording, result)
+        advance(3)
+    return result
+
+
+@contextmanager
+def _bar(
+    progress: Progress, title: str, total: int | None = None
+) -> Iterator[Callable[..., None]]:
+    """Show a bar; gives a function of the steps done, of all steps where not known before."""
+    task = progress.add_task(title, total=total, note='')
+
+    def advance(done: int, total: int | None = total, note: str = '') -> None:
+        progress.update(task, completed=done, total=total, note=note)
+
+    yield advance
+    progress.update(task, note='')
+
+
+def _command_line(args: argparse.Namespace) -> str:
+    """Give the command that makes this report again."""
+    words = ['./run', 'demo']
+    if args.scene is not None:
+        words += ['--scene', args.scene.name]
+        words += ['--map-frames', args.map_frames, '--live-frames', args.live_frames]
+    else:
+        words += ['--seed', f'{args.seed}', '--duration', f'{args.duration:g}']
+    if args.rate:
+        words += ['--rate', f'{args.rate:g}']
+    return shlex.join(words)
+
+
+def _tables(result: Score) -> Iterator[Table]:
+    figures = Table('figure', 'value', title='Demo', title_justify='left')
+    for name, value in _rows(result.summary):
+        figures.add_row(name, value)
+    yield figures
+    if result.bars:
+        bars = Table('bar', 'measured', 'wanted', '')
+        for bar in result.bars:
+            verdict = '[green]met[/green]' if bar.is_met else '[bold red]NOT met[/bold red]'
+            bars.add_row(bar.name, bar.value, bar.wanted, verdict)
+        yield bars
+
+
+def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say the figures in words, for the table and for the page."""
+    latency_ms = summary['latency_ms']
+    stages = [
+        f'{stage} {times["median"]:.0f} ({times["p95"]:.0f})'
+        for stage, times in latency_ms.items()
+        if times
+    ]
+    rows = [
+        (
+            'images sent, answered, dropped',
+            f'{summary["sent_frames"]}, {summary["sent_frames"] - summary["dropped_frames"]}, '
+            f'{summary["dropped_frames"]} (camera {summary["camera_hz"]:g} Hz, answers '
+            f'{summary["answers_hz"]:.1f} Hz)',
+        ),
+        (
+            'queries (answered, mapped place), localized',
+            f'{summary["queries"]}, {summary["localized"]}',
+        ),
+        *(
+            (f'within {distance} and {angle}', f'{summary[f"recall_{distance}_{angle}"]:.1%}')
+            for distance, angle in (('5cm', '2deg'), ('10cm', '5deg'), ('25cm', '5deg'))
+        ),
+        (
+            'error, median (largest)',
+            f'{_number_or_dash(summary["median_error_cm"], "{:.2f} cm")} '
+            f'({_number_or_dash(summary["max_error_cm"], "{:.1f} cm")}), '
+            f'{_number_or_dash(summary["median_error_deg"], "{:.3f} deg")} '
+            f'({_number_or_dash(summary["max_error_deg"], "{:.2f} deg")})',
+        ),
+        ('false poses', f'{summary["false_poses"]}'),
+        (
+            'images of unmapped places, with a pose',
+            f'{summary["unmapped_frames"]}, {summary["false_poses_unmapped"]}',
+        ),
+        (
+            'recovery after each kidnapping',
+            ', '.join(_number_or_dash(r, '{:.1f} s') for r in summary['recovery_s']) or '-',
+        ),
+        (
+            'error squared over covariance (NEES per degree of freedom)',
+            _number_or_dash(summary['nees_per_dof'], '{:.2f}'),
+        ),
+        ('reasons for no pose', _counts(summary['failures'])),
+        ('reasons in unmapped places', _counts(summary['unmapped_reasons'])),
+        (
+            'start of the nodes to the first pose',
+            _number_or_dash(summary['startup_s'], '{:.1f} s'),
+        ),
+        ('latency, median (95 %) [ms]', ', '.join(stages)),
+        (
+            'peak memory of the matcher',
+            _number_or_dash(summary['matcher_memory_mb'], '{:.0f} MiB'),
+        ),
+        ('keyframes, engine', f'{summary["keyframes"]}, {summary["engine"]}'),
+    ]
+    return [(name, value) for name, value in rows if value != '-']
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ', '.join(f'{reason} {count}' for reason, count in counts.items()) or '-'
+
+
+def _number_or_dash(value: float | None, form: str) -> str:
+    return '-' if value is None else form.format(value)
+
+
+def _number(low: float, high: float) -> Callable[[str], float]:
+    """Make a type for argparse: a number in a range."""
+
+    def parse(text: str) -> float:
+        value = float(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f'{text} is not in {low:g} .. {high:g}')
+        return value
+
+    parse.__name__ = 'number'
+    return parse

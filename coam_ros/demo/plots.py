@@ -1,0 +1,216 @@
+"""Plots of a run, as PNG files in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import io
+import itertools
+
+from coam_ros.demo.recording import Recording
+from coam_ros.demo.scenario import Scenario
+from coam_ros.demo.scoring import is_right, RIGHT_DEG, RIGHT_M, Score
+from coam_ros.evaluation.localization_plots import widest_plane
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse, Polygon
+import numpy as np
+from numpy.typing import NDArray
+
+_BLUE, _ORANGE, _GREEN, _GREY, _RED = '#1f6fb4', '#e07b1a', '#2f9e44', '#9a9a9a', '#c8321e'
+# Ellipses of a centimetre cannot be seen in a room of metres.
+_ELLIPSE_SCALE = 20.0
+_ARROW_M = 0.18
+# Errors are drawn from here on [cm] and [deg].
+_SMALLEST = (0.05, 0.01)
+
+
+def plot_top_view(scenario: Scenario, recording: Recording, score: Score) -> bytes:
+    """Draw both paths, the poses and their covariance ellipses from above."""
+    keyframes = np.array([frame.T_map_camera for frame in scenario.map_frames])
+    true = np.array(
+        [
+            np.eye(4) * np.nan if f.T_map_camera is None else f.T_map_camera
+            for f in scenario.live_frames
+        ]
+    )
+    up_is_z = bool(scenario.outlines_map)
+    plane = np.eye(3)[:2] if up_is_z else widest_plane(keyframes[:, :3, 3])
+    figure = Figure(figsize=(8.5, 7), layout='constrained')
+    axes = figure.add_subplot()
+    for outline in scenario.outlines_map:
+        axes.add_patch(Polygon(outline, fill=False, ec='#444444', lw=1.2))
+    at, towards = keyframes[:, :3, 3] @ plane.T, keyframes[:, :3, 2] @ plane.T
+    axes.quiver(
+        *at.T,
+        *(_ARROW_M * towards).T,
+        color=_GREY,
+        angles='xy',
+        scale_units='xy',
+        scale=1,
+        width=0.003,
+        label='keyframes of the map',
+    )
+    # A new line after every jump, not one through the room.
+    breaks = [0, *scenario.kidnappings, len(true)]
+    for number, (start, end) in enumerate(itertools.pairwise(breaks)):
+        path = true[start:end, :3, 3] @ plane.T
+        axes.plot(*path.T, '-', color=_ORANGE, lw=1, label=None if number else 'true live path')
+    for number, index in enumerate(scenario.kidnappings, start=1):
+        axes.annotate(
+            f'kidnapping {number}',
+            true[index, :3, 3] @ plane.T,
+            true[index - 1, :3, 3] @ plane.T,
+            fontsize=8,
+            color=_RED,
+            arrowprops={'arrowstyle': '->', 'color': _RED, 'ls': '--'},
+        )
+    pairs = zip(score.outcomes, recording.answers, strict=True)
+    known = [(o, a.result) for o, a in pairs if o is not None and o.is_localized]
+    localized = [outcome for outcome, _ in known]
+    positions = np.array([o.T_map_camera[:3, 3] for o in localized]).reshape(-1, 3) @ plane.T
+    covariances = [plane @ result.covariance[:3, :3] @ plane.T for _, result in known]
+    _add_ellipses(axes, positions, covariances)
+    right = np.array([is_right(o) for o in localized], bool)
+    axes.plot(*positions[right].T, '.', color=_GREEN, ms=5, label='poses within 5 cm, 2 deg')
+    axes.plot(*positions[~right].T, 'x', color=_RED, ms=6, label='poses beyond')
+    missed = [o for o in score.outcomes if o is not None and not o.is_localized]
+    if missed:
+        at = np.array([o.T_map_camera_true[:3, 3] for o in missed]) @ plane.T
+        axes.plot(*at.T, 'o', mfc='none', color=_BLUE, ms=5, label='answered without a pose')
+    axes.set_aspect('equal', adjustable='box')
+    axes.autoscale_view()
+    axes.set(
+        xlabel='x [m]' if up_is_z else '[m]',
+        ylabel='y [m]' if up_is_z else '[m]',
+        title=f'Ellipses: two standard deviations, {_ELLIPSE_SCALE:g} times enlarged',
+    )
+    axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), fontsize=8)
+    axes.grid(alpha=0.2)
+    return _png(figure)
+
+
+def _add_ellipses(
+    axes: Axes, positions: NDArray[np.float64], covariances: Iterable[NDArray[np.float64]]
+) -> None:
+    """Draw the two-sigma ellipses of positions, enlarged."""
+    for position, covariance in zip(positions, covariances, strict=True):
+        values, vectors = np.linalg.eigh(covariance)
+        width, height = 2 * 2 * _ELLIPSE_SCALE * np.sqrt(np.maximum(values[::-1], 0))
+        angle_deg = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
+        axes.add_patch(
+            Ellipse(position, width, height, angle=angle_deg, fill=False, ec=_BLUE, lw=0.4)
+        )
+
+
+def plot_errors(scenario: Scenario, recording: Recording, score: Score) -> bytes:
+    """Draw the errors over time, with kidnappings and the unmapped stretch."""
+    figure = Figure(figsize=(11, 6), layout='constrained')
+    rows = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 1.2))
+    sent_s = np.asarray(recording.sent_s)
+    known = [(sent_s[i], o) for i, o in enumerate(score.outcomes) if o and o.is_localized]
+    times_s = np.array([time_s for time_s, _ in known])
+    for axes, name, limit, scale, smallest in (
+        (rows[0], 'position error [cm]', RIGHT_M * 100, 100, _SMALLEST[0]),
+        (rows[1], 'rotation error [deg]', RIGHT_DEG, 1, _SMALLEST[1]),
+    ):
+        errors = np.array(
+            [
+                scale * (o.translation_error_m if scale == 100 else o.rotation_error_deg)
+                for _, o in known
+            ]
+        )
+        axes.semilogy(times_s, np.maximum(errors, smallest), '.', color=_GREEN)
+        axes.axhline(limit, color=_ORANGE, lw=1, ls='--')
+        axes.set(ylabel=name, ylim=(smallest, max(4 * limit, 1.5 * errors.max(initial=0))))
+        axes.grid(alpha=0.3)
+    _plot_answers(rows[2], sent_s, recording, scenario)
+    for axes in rows:
+        _mark_events(axes, sent_s, scenario)
+    for index in scenario.kidnappings:
+        rows[0].annotate(
+            'kidnapped',
+            (sent_s[index], 1),
+            xycoords=('data', 'axes fraction'),
+            fontsize=8,
+            color=_RED,
+            xytext=(3, -10),
+            textcoords='offset points',
+        )
+    rows[2].set_xlabel('time [s]')
+    return _png(figure)
+
+
+def _plot_answers(
+    axes: Axes, sent_s: NDArray[np.float64], recording: Recording, scenario: Scenario
+) -> None:
+    """One tick an image: dropped, answered without a pose, answered with one."""
+    for index, answer in enumerate(recording.answers):
+        if answer is None:
+            colour, height = _GREY, 0.3
+        elif answer.result.is_localized:
+            colour, height = (_GREEN if scenario.live_frames[index].is_mapped else _RED), 1.0
+        else:
+            colour, height = _BLUE, 0.6
+        axes.plot([sent_s[index]] * 2, [0, height], color=colour, lw=1)
+    axes.set(yticks=(0.3, 0.6, 1.0), yticklabels=('dropped', 'no pose', 'pose'), ylim=(0, 1.1))
+
+
+def _mark_events(axes: Axes, sent_s: NDArray[np.float64], scenario: Scenario) -> None:
+    for index in scenario.kidnappings:
+        axes.axvline(sent_s[index], color=_RED, lw=1)
+    unmapped = np.array([not frame.is_mapped for frame in scenario.live_frames])
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], unmapped, [False]]).astype(int)))
+    for start, end in edges.reshape(-1, 2):
+        axes.axvspan(sent_s[start], sent_s[min(end, len(sent_s) - 1)], color=_BLUE, alpha=0.12)
+
+
+def plot_recall(score: Score) -> bytes:
+    """Draw the share of queries below each error."""
+    figure = Figure(figsize=(5.5, 3.6), layout='constrained')
+    axes = figure.add_subplot()
+    queries = [o for o in score.outcomes if o is not None]
+    # One axis for both: an error of 5 cm counts as much as one of 2 deg.
+    ratios = np.array(
+        [max(o.translation_error_m / RIGHT_M, o.rotation_error_deg / RIGHT_DEG) for o in queries]
+    )
+    known = np.sort(ratios[np.isfinite(ratios)])
+    share = np.arange(1, len(known) + 1) / max(len(queries), 1)
+    axes.step(np.append(0, known), np.append(0, share), where='post', color=_GREEN)
+    axes.axvline(1.0, color=_ORANGE, ls='--', lw=1)
+    axes.set(
+        xlim=(0, 3),
+        ylim=(0, 1.02),
+        ylabel='share of queries',
+        xlabel='error in units of 5 cm or 2 deg, whichever is worse',
+    )
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def plot_latency(recording: Recording) -> bytes:
+    """Draw the time of each stage as boxes from the 5th to the 95th percentile."""
+    times_ms: dict[str, list[float]] = {}
+    for answer in recording.answers:
+        if answer is not None:
+            for stage, duration_s in answer.result.stage_durations_s.items():
+                times_ms.setdefault(stage, []).append(1000 * duration_s)
+            times_ms.setdefault('end to end', []).append(1000 * answer.latency_s)
+    figure = Figure(figsize=(5.5, 3.6), layout='constrained')
+    axes = figure.add_subplot()
+    if times_ms:
+        places = np.arange(len(times_ms))[::-1]
+        axes.boxplot(
+            list(times_ms.values()), positions=places, vert=False, whis=(5, 95), showfliers=False
+        )
+        axes.set_yticks(places, list(times_ms))
+    axes.set_xlabel('time [ms]')
+    axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    # Its own canvas: no pyplot, hence no global state and no display.
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_figure(buffer, dpi=110)
+    return buffer.getvalue()

@@ -1,0 +1,192 @@
+"""Counts what the nodes answered, against the truth and against the bars of the demo."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from coam_ros.demo.recording import Answer, Recording
+from coam_ros.demo.scenario import Scenario
+from coam_ros.evaluation.localization_report import (
+    evaluate_query,
+    QueryOutcome,
+    summarise,
+    summarise_latency,
+)
+import numpy as np
+
+RIGHT_M, RIGHT_DEG = 0.05, 2.0
+FALSE_M, FALSE_DEG = 0.25, 5.0
+_MIN_RECALL = 0.95
+_MAX_RECOVERY_S = 3.0
+_NEES_RANGE = (0.3, 3.0)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Something that a run shall reach.
+
+    Attributes:
+        name: what is measured, with its unit.
+        value: what came out, for people.
+        wanted: for people.
+        is_met: whether it did.
+    """
+
+    name: str
+    value: str
+    wanted: str
+    is_met: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """A run against the truth.
+
+    Attributes:
+        summary: content of report.json, ready for JSON.
+        bars: that the run reached or not; none where the truth itself is off by centimetres.
+        outcomes: for each live frame; None for a dropped one and for one that sees nothing mapped.
+    """
+
+    summary: dict[str, object]
+    bars: tuple[Bar, ...]
+    outcomes: tuple[QueryOutcome | None, ...]
+
+
+def score(scenario: Scenario, recording: Recording) -> Score:
+    """Compare every answer with the exact pose of the image with its stamp.
+
+    A query is an image of a mapped place that the matcher answered. Images that were sent and
+    never answered are dropped, whatever they show. Images of places that are not mapped are
+    counted by themselves; any pose for one of them is false.
+
+    Args:
+        scenario: that was played.
+        recording: of it.
+    """
+    outcomes = tuple(
+        _outcome(index, frame.T_map_camera, answer)
+        for index, (frame, answer) in enumerate(
+            zip(scenario.live_frames, recording.answers, strict=True)
+        )
+    )
+    queries = [outcome for outcome in outcomes if outcome is not None]
+    answered = [answer for answer in recording.answers if answer is not None]
+    unmapped = [
+        answer
+        for frame, answer in zip(scenario.live_frames, recording.answers, strict=True)
+        if answer is not None and not frame.is_mapped
+    ]
+    num_false_unmapped = sum(answer.result.is_localized for answer in unmapped)
+    num_false_mapped = sum(map(is_false, queries))
+    end_to_end = summarise_latency({'end_to_end': a.latency_s} for a in answered)
+    mapped_overlaps = [f.overlap for f in scenario.live_frames if f.is_mapped]
+    summary = {
+        **summarise(queries),
+        'false_poses': num_false_mapped + num_false_unmapped,
+        'false_poses_mapped': num_false_mapped,
+        'false_poses_unmapped': num_false_unmapped,
+        'unmapped_frames': len(unmapped),
+        'unmapped_reasons': dict(Counter(answer.reason for answer in unmapped)),
+        'sent_frames': len(recording.answers),
+        'dropped_frames': len(recording.answers) - len(answered),
+        'recovery_s': [_recovery_s(recording, outcomes, i) for i in scenario.kidnappings],
+        'startup_s': recording.startup_s,
+        'answers_hz': _answers_hz(recording),
+        'camera_hz': scenario.rate_hz,
+        'keyframes': recording.num_keyframes,
+        'engine': recording.engine_id,
+        'matcher_memory_mb': _mebibytes(recording.matcher_memory_bytes),
+        'overlap_min': min(mapped_overlaps, default=None),
+        'scenario': scenario.title,
+    }
+    summary['latency_ms'] = {
+        **summarise_latency(a.result.stage_durations_s for a in answered),
+        'end_to_end': end_to_end.get('end_to_end'),
+    }
+    bars = _bars(summary) if scenario.is_exact else ()
+    summary['bars_met'] = {bar.name: bar.is_met for bar in bars}
+    return Score(summary, bars, outcomes)
+
+
+def is_right(outcome: QueryOutcome | None) -> bool:
+    """Whether there is a pose, within 5 cm and 2 deg."""
+    return (
+        outcome is not None
+        and outcome.translation_error_m <= RIGHT_M
+        and outcome.rotation_error_deg <= RIGHT_DEG
+    )
+
+
+def is_false(outcome: QueryOutcome) -> bool:
+    """Whether there is a pose, and off by more than 25 cm or 5 deg."""
+    return outcome.translation_error_m > FALSE_M or outcome.rotation_error_deg > FALSE_DEG
+
+
+def _outcome(
+    index: int, T_map_camera: np.ndarray | None, answer: Answer | None
+) -> QueryOutcome | None:
+    if answer is None or T_map_camera is None:
+        return None
+    outcome = evaluate_query(f'frame-{index:06d}', answer.result, T_map_camera)
+    # The node knows more reasons than the core.
+    return replace(outcome, failure=None if outcome.is_localized else answer.reason)
+
+
+def _recovery_s(
+    recording: Recording, outcomes: Sequence[QueryOutcome | None], kidnapping: int
+) -> float | None:
+    """Time from the first image at a new place to the publication of the first right pose."""
+    for sent_s, answer, outcome in list(
+        zip(recording.sent_s, recording.answers, outcomes, strict=True)
+    )[kidnapping:]:
+        if is_right(outcome):
+            return sent_s + answer.latency_s - recording.sent_s[kidnapping]
+    return None
+
+
+def _answers_hz(recording: Recording) -> float:
+    duration_s = recording.sent_s[-1] - recording.sent_s[0]
+    num_answers = sum(answer is not None for answer in recording.answers)
+    return num_answers / duration_s if duration_s > 0 else float('nan')
+
+
+def _mebibytes(num_bytes: int | None) -> float | None:
+    return None if num_bytes is None else num_bytes / 2**20
+
+
+def _bars(summary: dict[str, object]) -> tuple[Bar, ...]:
+    recall, nees = summary['recall_5cm_2deg'], summary['nees_per_dof']
+    recoveries = summary['recovery_s']
+    bars = [
+        Bar(
+            'within 5 cm and 2 deg',
+            f'{recall:.1%} of {summary["queries"]}',
+            f'at least {_MIN_RECALL:.0%}',
+            recall >= _MIN_RECALL,
+        ),
+        Bar(
+            'false poses (beyond 25 cm or 5 deg, or of an unmapped place)',
+            f'{summary["false_poses"]}',
+            'none',
+            summary['false_poses'] == 0,
+        ),
+        Bar(
+            'error squared over covariance, per degree of freedom',
+            '-' if nees is None else f'{nees:.2f}',
+            f'{_NEES_RANGE[0]} to {_NEES_RANGE[1]:g}',
+            nees is not None and _NEES_RANGE[0] <= nees <= _NEES_RANGE[1],
+        ),
+    ]
+    if recoveries:
+        bars.append(
+            Bar(
+                'recovery from a kidnapping',
+                ', '.join('never' if r is None else f'{r:.1f} s' for r in recoveries),
+                f'below {_MAX_RECOVERY_S:g} s',
+                all(r is not None and r < _MAX_RECOVERY_S for r in recoveries),
+            )
+        )
+    return tuple(bars)
