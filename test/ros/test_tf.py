@@ -1,0 +1,139 @@
+"""The base's pose and map -> odom, with the real TF; it comes with a ROS installation only."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+tf2_ros = pytest.importorskip('tf2_ros', reason='tf2_ros is not on PyPI')
+
+from coam_msgs.msg import RelocalizationStatus  # noqa: E402
+from coam_msgs.srv import Relocalize  # noqa: E402
+from coam_ros.geometry.transforms import (  # noqa: E402
+    invert,
+    make_transform,
+    pose_error,
+    rotation_from_vector,
+)
+from coam_ros.nodes.conversions import (  # noqa: E402
+    pose_from_transform,
+    seconds_from_stamp,
+    stamp_from_seconds,
+    transform_from_pose,
+)
+from coam_ros.nodes.tf import matrix_from_transform, transform_from_matrix  # noqa: E402
+from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped  # noqa: E402
+from ros_harness import wait_until  # noqa: E402
+from tf2_msgs.msg import TFMessage  # noqa: E402
+
+T_BASE_CAMERA = make_transform(rotation_from_vector([-1.2, 1.2, -1.2]), [0.3, -0.1, 0.5])
+T_ODOM_BASE = make_transform(rotation_from_vector([0.0, 0.0, 0.8]), [4.0, -2.0, 0.0])
+
+
+class Body:
+    """A robot that tells TF where its camera is and where odometry believes itself."""
+
+    def __init__(self, robot):
+        self._node = robot.node
+        self._static = tf2_ros.StaticTransformBroadcaster(robot.node)
+        self._moving = tf2_ros.TransformBroadcaster(robot.node)
+        self._static.sendTransform(
+            self._message('base_link', 'camera_optical', T_BASE_CAMERA, 0.0)
+        )
+
+    def send_odometry(self, stamp_s):
+        # TF interpolates between neighbours.
+        for offset_s in (-0.1, 0.1):
+            self._moving.sendTransform(
+                self._message('odom', 'base_link', T_ODOM_BASE, stamp_s + offset_s)
+            )
+
+    def _message(self, parent, child, matrix, stamp_s):
+        message = TransformStamped(child_frame_id=child, transform=transform_from_matrix(matrix))
+        message.header.frame_id = parent
+        message.header.stamp = stamp_from_seconds(stamp_s)
+        return message
+
+
+@pytest.fixture
+def start(robot, scene):
+    def start(**parameters):
+        node = robot.start_matcher(
+            map_path=str(scene.map_path), base_frame='base_link', tf_timeout_s=1.0, **parameters
+        )
+        body = Body(robot)
+        wait_until(
+            lambda: node._transforms._buffer.can_transform(
+                'base_link', 'camera_optical', stamp_from_seconds(0.0)
+            )
+        )
+        return body
+
+    return start
+
+
+def test_pose_of_the_base_is_published_with_its_own_covariance(robot, scene, start):
+    start()
+    pixels, T_map_camera = scene.view(0.3)
+    image = robot.image(pixels)
+    status = robot.send(image)
+    assert status.reason == RelocalizationStatus.NONE, status.message
+    pose = robot.poses.wait_for()
+    T_map_base = transform_from_pose(pose.pose.pose)
+    distance_m, angle_deg = pose_error(T_map_base, T_map_camera @ invert(T_BASE_CAMERA))
+    assert distance_m < 0.05
+    assert angle_deg < 1.5
+    assert pose.header.stamp == image.header.stamp
+
+
+def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene, start):
+    body = start(publish_tf=True, transform_tolerance_s=0.5)
+    sent = robot.listen(TFMessage, '/tf', 10)
+
+    def map_to_odom(message):
+        return message.transforms[0].header.frame_id == 'map'
+
+    body.send_odometry(1000.5)
+    robot.send(robot.image(scene.other_image))
+    assert not [message for message in sent.messages if map_to_odom(message)]
+    body.send_odometry(1001.0)
+    pixels, T_map_camera = scene.view(0.3)
+    status = robot.send(robot.image(pixels))
+    assert status.reason == RelocalizationStatus.NONE, status.message
+    wait_until(lambda: len([m for m in sent.messages if map_to_odom(m)]) >= 5)
+    messages = [m.transforms[0] for m in sent.messages if map_to_odom(m)]
+    assert {m.child_frame_id for m in messages} == {'odom'}
+    stamps_s = [seconds_from_stamp(m.header.stamp) for m in messages]
+    assert np.all(np.diff(stamps_s) > 0)
+    T_map_base = matrix_from_transform(messages[-1].transform) @ T_ODOM_BASE
+    distance_m, _ = pose_error(T_map_base, T_map_camera @ invert(T_BASE_CAMERA))
+    assert distance_m < 0.05
+
+
+def test_missing_transform_is_a_reason_and_no_pose(robot, scene, start):
+    body = start(publish_tf=True)
+    status = robot.send(robot.image(scene.view(0.3)[0]))
+    assert status.reason == RelocalizationStatus.NO_TRANSFORM
+    assert "'odom'" in status.message
+    assert not robot.poses.messages
+    body.send_odometry(1001.0)
+    assert robot.send(robot.image(scene.view(0.3)[0])).reason == RelocalizationStatus.NONE
+
+
+def test_prior_of_the_base_is_taken_to_the_camera(robot, scene, start):
+    start(prior_radius_m=0.5)
+    pixels, T_map_camera = scene.view(0.3)
+    robot.send(robot.image(pixels))
+    prior = PoseWithCovarianceStamped()
+    prior.header.frame_id = 'map'
+    prior.pose.pose = pose_from_transform(T_map_camera @ invert(T_BASE_CAMERA))
+    future = robot.call_async(
+        Relocalize, 'relocalize', use_prior=True, prior=prior, timeout_s=60.0
+    )
+    for _ in range(5):
+        robot.send(robot.image(pixels))
+        if future.done():
+            break
+    wait_until(future.done)
+    assert future.result().success, future.result().status.message
