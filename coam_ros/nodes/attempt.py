@@ -345,7 +345,10 @@ def prior_from_message(
             'Give it in the map frame (Fixed Frame in RViz).'
         )
     covariance = np.reshape(message.pose.covariance, (6, 6))[:3, :3]
+    if not np.isfinite(covariance).all():
+        raise ValueError(
+            'Prior pose with a covariance that is not finite; wanted m^2, or zeros for unknown. '
+            'Correct the publisher.'
+        )
     variance = max(float(np.linalg.eigvalsh(covariance)[-1]), 0.0)
-    if not np.isfinite(variance):
-        raise ValueError('Prior pose with a covariance that is not finite; wanted m^2, or zeros.')
     return Prior(transform_from_pose(message.pose.pose), radius_m + 3.0 * variance**0.5)

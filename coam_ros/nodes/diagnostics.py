@@ -29,7 +29,7 @@ class NodeFacts:
         image_topic: resolved name.
         num_received: images since activation.
         num_dropped: of them, replaced by newer ones.
-        engine: backend, model and the like, for people.
+        engine: backend, model and the like, for people; empty while none is loaded.
     """
 
     lifecycle: str
@@ -82,7 +82,7 @@ class DiagnosticsCollector:
                     self._localization(facts),
                     self._input(facts),
                     self._latency(),
-                    self._status('engine and map', DiagnosticStatus.OK, 'loaded', facts.engine),
+                    self._engine(facts),
                 ]
             )
         array.header.stamp = stamp
@@ -127,6 +127,12 @@ class DiagnosticsCollector:
             message = f'no image on {facts.image_topic} for {silence_s:.0f} s'
             return self._status('input', DiagnosticStatus.WARN, message, values)
         return self._status('input', DiagnosticStatus.OK, 'ok', values)
+
+    def _engine(self, facts: NodeFacts) -> DiagnosticStatus:
+        level, message = DiagnosticStatus.OK, 'loaded'
+        if not facts.engine:
+            level, message = DiagnosticStatus.WARN, 'not loaded'
+        return self._status('engine and map', level, message, facts.engine)
 
     def _latency(self) -> DiagnosticStatus:
         values = {}

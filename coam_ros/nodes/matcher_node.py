@@ -152,6 +152,11 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._transforms.close()
             self._transforms = None
 
+    def destroy_node(self) -> None:
+        """Stop, free everything and destroy the node."""
+        self._loader.shutdown(wait=False)
+        super().destroy_node()
+
     def use_parameters(self) -> None:
         """Take over parameters that changed."""
         if self._localizer is not None:
@@ -160,7 +165,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     # ---- in
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
+        if self._worker is not None:
+            self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
@@ -222,14 +228,16 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         job.add_done_callback(lambda _: self._finish(loaded))
         await loaded
         try:
-            keyframe_map = job.result()
+            receiver = MapReceiver(job.result())
         except (OSError, ValueError) as error:
             response.message = f'{error} The former map stays in use.'
             self.get_logger().error(response.message)
         else:
-            self._use_map(MapReceiver(keyframe_map))
-            response.success = True
-            response.message = f'Loaded {request.path}.'
+            # It may have been cleaned up meanwhile.
+            if self._localizer is not None:
+                self._use_map(receiver)
+                response.success = True
+                response.message = f'Loaded {request.path}.'
         response.num_keyframes = len(self._map_receiver.keyframe_map)
         return response
 

@@ -114,17 +114,17 @@ class Listener:
 
     def wait_for(self, accept=lambda message: True, timeout_s=DEADLINE_S):
         """Return the first message that is accepted, of those kept and those to come."""
-        found = []
+        found = self.find(accept, timeout_s)
+        assert found is not None, (
+            f'nothing fitting on {self.topic} within {timeout_s} s, got {self.messages[-3:]}'
+        )
+        return found
 
-        def is_there() -> bool:
-            found[:] = [message for message in self.messages if accept(message)]
-            return bool(found)
-
+    def find(self, accept, timeout_s):
+        """As wait_for, but return None when time runs out."""
         with self._condition:
-            assert self._condition.wait_for(is_there, timeout_s), (
-                f'nothing fitting on {self.topic} within {timeout_s} s, got {self.messages[-3:]}'
-            )
-        return found[0]
+            self._condition.wait_for(lambda: any(map(accept, self.messages)), timeout_s)
+            return next(filter(accept, self.messages), None)
 
     def clear(self) -> None:
         with self._condition:
@@ -187,6 +187,8 @@ class Robot:
         node = self.start(MatcherNode, **parameters)
         wait_until(lambda: node.lifecycle_label == 'active' or node.last_error)
         assert node.lifecycle_label == 'active', node.last_error
+        for publisher in (node._status, node._pose, node._matches):
+            wait_until(lambda publisher=publisher: publisher.get_subscription_count() > 0)
         return node
 
     def start_map_server(self, **parameters) -> MapServerNode:

@@ -7,11 +7,14 @@ import pytest
 
 pytest.importorskip('rclpy')
 
+from coam_msgs.msg import RelocalizationStatus
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 from coam_ros.geometry.transforms import invert, make_transform, rotation_from_vector
-from coam_ros.localization import KeyframeMatches
+from coam_ros.localization import FailureReason, KeyframeMatches
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.nodes import conversions, tf
+from coam_ros.nodes.attempt import prior_from_message
+from geometry_msgs.msg import Point, Pose, PoseWithCovarianceStamped
 from map_samples import make_keyframe
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo
@@ -154,6 +157,41 @@ def test_matches_are_flat_arrays_with_nan_where_no_landmark_is_known():
     assert list(message.scores) == [0.75, 0.5]
     assert list(message.inlier_mask) == [1, 0]
     np.testing.assert_array_equal(message.landmarks, [1, 2, 3, np.nan, np.nan, np.nan])
+
+
+def test_every_reason_of_the_core_has_a_constant_in_the_message():
+    reasons = {reason.name: getattr(RelocalizationStatus, reason.name) for reason in FailureReason}
+    assert len(set(reasons.values())) == len(reasons)
+    assert all(0 < value < RelocalizationStatus.NO_CAMERA_INFO for value in reasons.values())
+
+
+def prior_message(**fields):
+    message = PoseWithCovarianceStamped(header=Header(frame_id='map'))
+    message.pose.pose = conversions.pose_from_transform(T_MAP_CAMERA)
+    for name, value in fields.items():
+        setattr(message.pose, name, value)
+    return message
+
+
+def test_radius_of_a_prior_grows_with_its_covariance():
+    assert prior_from_message(prior_message(), 'map', 5.0).radius_m == 5.0
+    covariance = np.diag([0.25, 4.0, 0.01, 0.0, 0.0, 0.0]).ravel()
+    prior = prior_from_message(prior_message(covariance=covariance), 'map', 5.0)
+    assert prior.radius_m == pytest.approx(5.0 + 3 * 2.0)
+    np.testing.assert_allclose(prior.T_map_frame, T_MAP_CAMERA)
+
+
+@pytest.mark.parametrize(
+    ('message', 'words'),
+    [
+        (PoseWithCovarianceStamped(), "frame ''"),
+        (prior_message(covariance=np.full(36, np.nan)), 'covariance'),
+        (prior_message(pose=Pose(position=Point(x=float('inf')))), 'not finite'),
+    ],
+)
+def test_priors_that_are_none_are_refused(message, words):
+    with pytest.raises(ValueError, match=words):
+        prior_from_message(message, 'map', 5.0)
 
 
 def test_transforms_go_there_and_back():
