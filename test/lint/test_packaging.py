@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from source_tree import imported_modules, PACKAGE, ROOT, source_files
 
-# rosdep keys of what is not a ROS package. None: no key exists, setup.py alone names it.
+# rosdep keys that differ from the import. None: no key exists, setup.py alone names it.
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
     'faiss': 'python3-faiss',
@@ -23,6 +23,7 @@ ROSDEP_KEYS = {
     'rerun': None,
     'rich': 'python3-rich',
     'skimage': 'python3-skimage',
+    'tf2_ros': 'tf2_ros_py',
     'yaml': 'python3-yaml',
 }
 # Names under which PyPI has them.
