@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from source_tree import imported_modules, PACKAGE, ROOT, source_files
 
-# rosdep keys that differ from the import. None: no key exists, setup.py alone names it.
+# rosdep keys of what is not a ROS package. None: no key exists, setup.py alone names it.
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
     'faiss': 'python3-faiss',
@@ -23,9 +23,10 @@ ROSDEP_KEYS = {
     'rerun': None,
     'rich': 'python3-rich',
     'skimage': 'python3-skimage',
-    'tf2_ros': 'tf2_ros_py',
     'yaml': 'python3-yaml',
 }
+# ROS packages whose Python module has another name.
+ROS_PACKAGES = {'tf2_ros': 'tf2_ros_py'}
 # Names under which PyPI has them.
 DISTRIBUTIONS = {
     'cv2': 'opencv-python-headless',
@@ -75,7 +76,8 @@ def pinned(file: str) -> dict[str, list[str]]:
 
 
 def test_package_xml_names_exactly_what_runtime_code_imports() -> None:
-    keys = {ROSDEP_KEYS.get(name, name) for name in runtime_imports()}
+    known = ROSDEP_KEYS | ROS_PACKAGES
+    keys = {known.get(name, name) for name in runtime_imports()}
     assert dependencies(ROOT / 'package.xml') == keys - {None}
 
 
