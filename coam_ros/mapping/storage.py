@@ -411,11 +411,13 @@ def _read_file(directory: Path, where: str, entry: _Json) -> bytes | None:
         raise _broken(
             directory, f'{where}: {name} cannot be read ({error.strerror or error})'
         ) from error
-    if len(data) != entry['num_bytes']:
+    size = entry['num_bytes']
+    if len(data) != size:
+        is_short = isinstance(size, int) and len(data) < size
         raise _broken(
             directory,
-            f'{where}: {name} has {len(data)} bytes, wanted {entry["num_bytes"]} '
-            f'({"cut short" if len(data) < entry["num_bytes"] else "changed"} since it was saved)',
+            f'{where}: {name} has {len(data)} bytes, wanted {size!r} '
+            f'({"cut short" if is_short else "changed"} since it was saved)',
         )
     if zlib.crc32(data) != entry['crc32']:
         raise _broken(
