@@ -170,7 +170,8 @@ class Keyframe:
             )
         for name in ('stamp_s', 'depth_scale_m'):
             value = getattr(self, name)
-            if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+            # Not np.isfinite: it does not take integers of any size.
+            if not isinstance(value, int | float | np.number) or not abs(value) < 1e300:
                 raise MapFormatError(f'{name} is {value!r}, wanted a finite number; correct it')
         if self.depth is not None and self.depth_scale_m <= 0:
             raise MapFormatError(
