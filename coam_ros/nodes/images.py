@@ -114,6 +114,11 @@ def _view(message: Image, encoding: _Encoding) -> NDArray[Any]:
     dtype = np.dtype(encoding.dtype).newbyteorder('>' if message.is_bigendian else '<')
     row_bytes = width * encoding.channels * dtype.itemsize
     num_bytes = len(message.data)
+    if encoding.channels == 2 and width % 2:
+        raise ImageError(
+            f'Image of {width} px a row in {message.encoding}; wanted an even number, because two '
+            'pixels share their colour. Correct width or encoding in the driver.'
+        )
     if message.step < row_bytes:
         raise ImageError(
             f'Image step is {message.step} bytes; wanted at least {row_bytes} for {width} px of '

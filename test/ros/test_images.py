@@ -147,6 +147,7 @@ def broken(**fields):
         (broken(height=0), '16 x 0 px'),
         (broken(encoding='rgb9'), "encoding 'rgb9'"),
         (broken(encoding=''), "encoding ''"),
+        (broken(encoding='yuyv', width=15), 'even number'),
         (broken(step=0), 'step is 0'),
         (broken(step=47), 'at least 48'),
         (broken(step=49), 'step x height'),
