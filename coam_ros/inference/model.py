@@ -9,11 +9,10 @@ from pathlib import Path
 import sys
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from coam_ros.inference.backend import Arrays, InferenceBackend
 from coam_ros.inference.manifest import EngineIncompatibleError, Manifest
+import numpy as np
+from numpy.typing import NDArray
 
 FEATURE_NAMES = ('features_4', 'features_8', 'features_16', 'features_32')
 BACKENDS = ('auto', 'onnxruntime')

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-import onnxruntime
-
 from coam_ros.inference.backend import Arrays
 from coam_ros.inference.manifest import EngineIncompatibleError
+from numpy.typing import NDArray
+import onnxruntime
 
 
 class OnnxRuntimeBackend:
@@ -36,7 +35,7 @@ class OnnxRuntimeBackend:
             self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
                 str(path), options, providers=['CPUExecutionProvider']
             )
-        except Exception as error:  # noqa: BLE001  (its exceptions have no common base)
+        except Exception as error:
             raise EngineIncompatibleError(
                 f'ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}. Wanted a '
                 'CoAM network as `coam export` writes it; export it again.'

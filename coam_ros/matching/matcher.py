@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from coam_ros.inference import CoamModel
 from coam_ros.matching.correspondences import Correspondences
 from coam_ros.matching.encoded_image import EncodedImage
-from coam_ros.matching.preprocessing import Resizing, as_rgb
+from coam_ros.matching.preprocessing import as_rgb, Resizing
+import numpy as np
+from numpy.typing import NDArray
 
 
 class CoamMatcher:
@@ -110,7 +109,8 @@ class CoamMatcher:
         """Match two images.
 
         Args:
-            image0, image1: (H, W, 3) RGB or (H, W) grey, uint8, any size.
+            image0: (H, W, 3) RGB or (H, W) grey, uint8, any size.
+            image1: the same, of a size of its own.
 
         Raises:
             TypeError, ValueError: see `as_rgb`.

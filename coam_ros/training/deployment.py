@@ -5,20 +5,19 @@ Shape legend: K keyframes, N selected points, C channels, P positions of a map.
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
 from coam_ros.training.global_descriptor import GlobalDescriptor
 from coam_ros.training.losses import LossConfig, soft_argmax
 from coam_ros.training.network import (
     ATTENTION_STRIDES,
+    CANDIDATE_STEP,
+    CoamNetwork,
     DESCRIPTOR_DIM,
     DESCRIPTOR_STRIDE,
-    CoamNetwork,
 )
+import torch
+from torch import nn
 
 FEATURE_STRIDES = (4, 8, 16, 32)
-_BLOCK = 2  # cells; of each block of 2 x 2 cells at most one point is selected
 
 
 class DeployedEncoder(nn.Module):
@@ -70,9 +69,15 @@ class DeployedPairMatcher(nn.Module):
         """Match.
 
         Args:
-            query_4 ... query_32: features (1, C, h, w) float16 by stride.
+            query_4: features of the query at stride 4, (1, C, h, w) float16.
+            query_8: at stride 8.
+            query_16: at stride 16.
+            query_32: at stride 32.
             query_size: (1, 2) float32 width and height without padding [px].
-            keyframe_4 ... keyframe_32: features (K, C, h', w') float16 by stride.
+            keyframe_4: features of the keyframes at stride 4, (K, C, h', w') float16.
+            keyframe_8: at stride 8.
+            keyframe_16: at stride 16.
+            keyframe_32: at stride 32.
             keyframe_size: (K, 2) float32 width and height without padding [px].
 
         Returns:
@@ -98,37 +103,33 @@ class DeployedPairMatcher(nn.Module):
         score = torch.where(is_mutual, score.clamp(min=0.0), torch.zeros_like(score))
 
         matched_cells = cells1.gather(1, partner0[..., None].expand(-1, -1, 2))
-        refined = soft_argmax(
-            descriptors0, map1, matched_cells, self.window, self.temperature
-        )
+        refined = soft_argmax(descriptors0, map1, matched_cells, self.window, self.temperature)
         return _to_pixels(cells0.float()), _to_pixels(refined), score
 
     def _select(
         self, descriptor_map: torch.Tensor, logits: torch.Tensor, size: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Keep the N most distinctive cells, one a block, none in the padding.
+        """Keep the N most distinctive candidate cells, none in the padding.
 
         Returns:
             Descriptors (K, N, C), cells (K, N, 2) int64 column and row, distinctiveness (K, N).
         """
-        batch, _, height, width = descriptor_map.shape
-        inside = _inside(height, width, DESCRIPTOR_STRIDE, size)
-        distinctiveness = torch.sigmoid(logits[:, 0]) * inside
-        blocks = distinctiveness.reshape(batch, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK)
-        blocks = blocks.permute(0, 1, 3, 2, 4).reshape(batch, -1, _BLOCK * _BLOCK)
-        best, place = blocks.max(dim=2)
-        kept, block = torch.topk(best, self.num_matches, dim=1)
-        place = place.gather(1, block)
-        blocks_wide = width // _BLOCK
+        step = CANDIDATE_STEP
+        height, width = descriptor_map.shape[-2:]
+        distinctiveness = torch.sigmoid(logits[:, 0]) * _inside(
+            height, width, DESCRIPTOR_STRIDE, size
+        )
+        kept, index = torch.topk(
+            distinctiveness[:, ::step, ::step].flatten(1), self.num_matches, dim=1
+        )
+        candidates = descriptor_map[:, :, ::step, ::step].flatten(2).transpose(1, 2)
+        descriptors = candidates.gather(1, index[..., None].expand(-1, -1, DESCRIPTOR_DIM))
         # Integer division and its remainder by hand: a float division would lose the low digits
         # of flat indices in fp16.
-        block_row = torch.div(block, blocks_wide, rounding_mode='floor')
-        place_row = torch.div(place, _BLOCK, rounding_mode='floor')
-        row = block_row * _BLOCK + place_row
-        column = (block - block_row * blocks_wide) * _BLOCK + place - place_row * _BLOCK
-        flat = descriptor_map.flatten(2).transpose(1, 2)
-        index = (row * width + column)[..., None].expand(-1, -1, DESCRIPTOR_DIM)
-        return flat.gather(1, index), torch.stack([column, row], dim=-1), kept
+        width = width // step
+        row = torch.div(index, width, rounding_mode='floor')
+        column = index - row * width
+        return descriptors, torch.stack([column, row], dim=-1) * step, kept
 
 
 def _by_stride(*features: torch.Tensor) -> dict[int, torch.Tensor]:

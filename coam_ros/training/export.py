@@ -8,23 +8,22 @@ import shutil
 import tempfile
 from typing import Any
 
-import numpy as np
-import onnx
-import torch
-from torch import nn
-
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, NetworkFile, sha256_of
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
 from coam_ros.training.deployment import (
-    FEATURE_STRIDES,
     DeployedEncoder,
     DeployedPairMatcher,
+    FEATURE_STRIDES,
 )
 from coam_ros.training.global_descriptor import DIM, GlobalDescriptor
 from coam_ros.training.losses import LossConfig
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.pairs import read_rgb
 from coam_ros.training.xfeat import XFeatBackbone
+import numpy as np
+import onnx
+import torch
+from torch import nn
 
 SIZE_MULTIPLE = 32
 _OPSET = 18
@@ -62,14 +61,21 @@ def run(args: argparse.Namespace) -> int:
         encoder_inputs, matcher_inputs = _example(encoder, args.matches)
         files = {
             'encoder': _export(
-                aside / 'encoder.onnx', encoder, encoder_inputs, ['image'],
+                aside / 'encoder.onnx',
+                encoder,
+                encoder_inputs,
+                ['image'],
                 [*_FEATURES, 'global_descriptor'],
             ),
             'pair_matcher': _export(
-                aside / 'pair_matcher.onnx', matcher, matcher_inputs,
+                aside / 'pair_matcher.onnx',
+                matcher,
+                matcher_inputs,
                 [
-                    *(f'query_{name}' for name in _FEATURES), 'query_size',
-                    *(f'keyframe_{name}' for name in _FEATURES), 'keyframe_size',
+                    *(f'query_{name}' for name in _FEATURES),
+                    'query_size',
+                    *(f'keyframe_{name}' for name in _FEATURES),
+                    'keyframe_size',
                 ],
                 ['query_points', 'keyframe_points', 'scores'],
             ),
@@ -137,8 +143,15 @@ def _export(
         for name in input_names
     )
     torch.onnx.export(
-        module, inputs, str(path), input_names=input_names, output_names=output_names,
-        dynamic_shapes=shapes, opset_version=_OPSET, dynamo=True, external_data=False,
+        module,
+        inputs,
+        str(path),
+        input_names=input_names,
+        output_names=output_names,
+        dynamic_shapes=shapes,
+        opset_version=_OPSET,
+        dynamo=True,
+        external_data=False,
         verbose=False,
     )
     backend = OnnxRuntimeBackend(path)
@@ -149,9 +162,7 @@ def _export(
         wanted = module(*inputs)
     for name, value in zip(output_names, wanted, strict=True):
         _compare(path.name, name, found[name], value.numpy())
-    return NetworkFile(
-        path.name, sha256_of(path), *_signature(path)
-    )
+    return NetworkFile(path.name, sha256_of(path), *_signature(path))
 
 
 def _free_axes(name: str) -> list[int]:

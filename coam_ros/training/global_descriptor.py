@@ -33,9 +33,7 @@ class GlobalDescriptor(nn.Module):
 
     def _vlad(self, local: torch.Tensor) -> torch.Tensor:
         x_BCP = functional.normalize(local, dim=1).flatten(2)
-        assignment_BKP = functional.softmax(
-            _SHARPNESS * (self.centres @ x_BCP), dim=1
-        )
+        assignment_BKP = functional.softmax(_SHARPNESS * (self.centres @ x_BCP), dim=1)
         total_BKC = assignment_BKP @ x_BCP.transpose(1, 2)
         residual = total_BKC - assignment_BKP.sum(2, keepdim=True) * self.centres
         residual = functional.normalize(residual, dim=2)

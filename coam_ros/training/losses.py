@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coam_ros.training.network import CANDIDATE_STEP, DESCRIPTOR_STRIDE
+from coam_ros.training.pairs import MATCHED, UNMATCHED
 import torch
 from torch.nn import functional
-
-from coam_ros.training.network import DESCRIPTOR_STRIDE
-from coam_ros.training.pairs import MATCHED, UNMATCHED
 
 
 @dataclass(frozen=True)
@@ -17,9 +16,8 @@ class LossConfig:
 
     Attributes:
         temperature: cosine similarities are divided by this before a softmax over the map.
-        exclusion_px: cells nearer than this to the true match are no negatives.
-        correct_px: the best cell counts as right within this distance; the negatives lie on
-            every second cell, so 1.5 of their spacing.
+        exclusion_px: candidates nearer than this to the true match are no negatives.
+        correct_px: the best candidate counts as right within this distance: 1.5 of their spacing.
         refine_window: side of the window of the sub-pixel soft-argmax [cells], as deployed.
         refine_weight: weight of the sub-pixel loss (L1, in cells).
         distinctiveness_weight: weight of the distinctiveness' cross-entropy.
@@ -41,9 +39,7 @@ def sample_map(feature_map: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     cells = (points + 0.5) / DESCRIPTOR_STRIDE
     extent = torch.tensor([width, height], dtype=points.dtype, device=points.device)
     grid = (cells / extent * 2 - 1)[:, None]
-    sampled = functional.grid_sample(
-        feature_map, grid, align_corners=False, padding_mode='border'
-    )
+    sampled = functional.grid_sample(feature_map, grid, align_corners=False, padding_mode='border')
     return sampled[:, :, 0].transpose(1, 2)
 
 
@@ -89,8 +85,9 @@ def pair_loss(
     """Compute the loss of a batch of pairs, both directions.
 
     Args:
-        maps0, maps1: unit descriptors (B, 64, H, W) and distinctiveness logits (B, 1, H, W) of
-            the two images, each conditioned on the other.
+        maps0: unit descriptors (B, 64, H, W) and distinctiveness logits (B, 1, H, W) of the first
+            images, conditioned on the second.
+        maps1: the same of the second images, conditioned on the first.
         batch: tensors of `PairMixture`.
         config: constants.
 
@@ -121,25 +118,25 @@ def _one_direction(
     matched = state == MATCHED
     known = matched | (state == UNMATCHED)
     descriptors0 = functional.normalize(sample_map(maps0[0], points0), dim=-1)
-    positive = functional.normalize(sample_map(maps1[0], points1), dim=-1)
 
-    coarse = maps1[0][:, :, ::2, ::2]
-    centres = _cell_centres(coarse.shape[-2:], 2 * DESCRIPTOR_STRIDE, points1)
-    similarity = torch.einsum('bnc,bcp->bnp', descriptors0, coarse.flatten(2))
-    distance = torch.cdist(points1, centres[None].expand(len(points1), -1, -1))
-    excluded = matched[..., None] & (distance < config.exclusion_px)
-    negatives = similarity.masked_fill(excluded, -1e4)
-    positive_similarity = (descriptors0 * positive).sum(-1, keepdim=True)
-    logits = torch.cat([positive_similarity, negatives], dim=-1) / config.temperature
+    # The candidates of the deployed matcher: every second cell. The nearest one is the target, so
+    # that a point is found although it falls between candidates; refinement does the rest.
+    candidates = maps1[0][:, :, ::CANDIDATE_STEP, ::CANDIDATE_STEP]
+    centres = _candidate_centres(candidates.shape[-2:], points1)
+    similarity = torch.einsum('bnc,bcp->bnp', descriptors0, candidates.flatten(2))
+    distance_px = torch.cdist(points1, centres[None].expand(len(points1), -1, -1))
+    target = distance_px.argmin(dim=-1)
+    ignored = distance_px < config.exclusion_px
+    ignored = ignored.scatter(2, target[..., None], value=False)
+    logits = similarity.masked_fill(ignored, -1e4) / config.temperature
     cross_entropy = functional.cross_entropy(
-        logits.flatten(0, 1), logits.new_zeros(logits.shape[0] * logits.shape[1]).long(),
-        reduction='none',
+        logits.flatten(0, 1), target.flatten(), reduction='none'
     ).reshape(matched.shape)
     descriptor_loss = _mean(cross_entropy, matched)
 
     with torch.no_grad():
         best = similarity.argmax(dim=-1)
-        error_px = distance.gather(2, best[..., None])[..., 0]
+        error_px = distance_px.gather(2, best[..., None])[..., 0]
         is_right = matched & (error_px < config.correct_px)
     logit = sample_map(maps0[1], points0)[..., 0]
     distinctiveness_loss = _mean(
@@ -170,15 +167,16 @@ def _one_direction(
     }
 
 
-def _cell_centres(shape: torch.Size, stride: int, like: torch.Tensor) -> torch.Tensor:
-    """Pixel centres (P, 2) of every second stride-4 cell, starting with cell 0."""
+def _candidate_centres(shape: torch.Size, like: torch.Tensor) -> torch.Tensor:
+    """Pixel centres (P, 2) of the candidate cells, row by row."""
     rows, columns = torch.meshgrid(
         torch.arange(shape[0], device=like.device),
         torch.arange(shape[1], device=like.device),
         indexing='ij',
     )
     offset = (DESCRIPTOR_STRIDE - 1) / 2
-    return torch.stack([columns, rows], dim=-1).reshape(-1, 2).to(like.dtype) * stride + offset
+    cells = torch.stack([columns, rows], dim=-1).reshape(-1, 2).to(like.dtype)
+    return cells * CANDIDATE_STEP * DESCRIPTOR_STRIDE + offset
 
 
 def _mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coam_ros.training.xfeat import XFeatBackbone
 import torch
 from torch import nn
 from torch.nn import functional
 
-from coam_ros.training.xfeat import XFeatBackbone
-
 DESCRIPTOR_DIM = 64
 DESCRIPTOR_STRIDE = 4
+# Every second cell, in both directions, is a candidate for a match.
+CANDIDATE_STEP = 2
 # Strides at which the two images attend to each other: the two deepest levels, as in Wiles et
 # al., CVPR 2021, section 3.
 ATTENTION_STRIDES = (32, 16)
@@ -66,7 +67,8 @@ class CoAttention(nn.Module):
             (B, C, H, W) attended features of the other image.
         """
         query, key, value = (
-            x.flatten(2).transpose(1, 2)[:, None] for x in (self.query(own), self.key(other), other)
+            x.flatten(2).transpose(1, 2)[:, None]
+            for x in (self.query(own), self.key(other), other)
         )
         mask = None if other_mask is None else other_mask[:, None, None, :]
         attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)

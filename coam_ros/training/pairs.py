@@ -12,13 +12,12 @@ import logging
 from pathlib import Path
 from typing import Protocol
 
+from coam_ros.training.photometric import vary_photometry
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 import torch
 from torch.utils.data import Dataset
-
-from coam_ros.training.photometric import vary_photometry
 
 _LOGGER = logging.getLogger(__name__)
 NUM_POINTS = 320
@@ -249,9 +248,7 @@ class TrackSource:
         image0 = _warp(self._images[name0], crop0, self._size)
         image1 = _warp(self._images[name1], crop1, self._size)
         state = np.full(int(keep.sum()), MATCHED)
-        return _finish(
-            image0, image1, points0[keep], points1[keep], state, rng, is_precise=True
-        )
+        return _finish(image0, image1, points0[keep], points1[keep], state, rng, is_precise=True)
 
 
 class PairMixture(Dataset):
@@ -344,9 +341,7 @@ def _random_crop(
     return crop
 
 
-def _random_homography(
-    size: tuple[int, int], rng: np.random.Generator
-) -> NDArray[np.float64]:
+def _random_homography(size: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float64]:
     """Viewpoint change of a plane that fills the view: perspective, rotation, scale, shift."""
     width, height = size
     corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float64)
@@ -355,9 +350,7 @@ def _random_homography(
     angle = rng.uniform(-180, 180) if rng.random() < 0.125 else rng.normal(0, 18)
     scale = np.exp(rng.uniform(np.log(0.55), np.log(1.8)))
     angle = np.deg2rad(angle)
-    rotation = scale * np.array(
-        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    )
+    rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     centre = np.array([width, height]) / 2
     shift = rng.uniform(-0.25, 0.25, 2) * [width, height]
     target = (corners + tilt - centre) @ rotation.T + centre + shift

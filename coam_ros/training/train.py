@@ -14,10 +14,6 @@ import math
 from pathlib import Path
 import time
 
-import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
-
 from coam_ros.training.losses import LossConfig, pair_loss
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.pairs import (
@@ -28,6 +24,9 @@ from coam_ros.training.pairs import (
     TrackSource,
 )
 from coam_ros.training.xfeat import XFeatBackbone
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 _LOGGER = logging.getLogger(__name__)
 _WARMUP_STEPS = 200
@@ -80,20 +79,20 @@ def run(args: argparse.Namespace) -> int:
     average = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.rate, weight_decay=1e-4)
-    step = 0
+    done = 0
     if path.exists():
         state = torch.load(path, map_location=args.device, weights_only=True)
         network.load_state_dict(state['network'])
         average.load_state_dict(state['average'])
         optimizer.load_state_dict(state['optimizer'])
         torch.set_rng_state(state['rng'].cpu())
-        step = state['step']
-    batches = _batches(args, step)
-    progress = tqdm(initial=step, total=args.steps, unit='step', dynamic_ncols=True)
+        done = state['step']
+    batches = _batches(args, done)
+    progress = tqdm(initial=done, total=args.steps, unit='step', dynamic_ncols=True)
     saved_at = time.monotonic()
     smooth: dict[str, float] = {}
     network.train()
-    for step, batch in enumerate(batches, start=step + 1):
+    for step, batch in enumerate(batches, start=done + 1):
         for group in optimizer.param_groups:
             group['lr'] = args.rate * _schedule(step, args.steps)
         loss, figures = _loss(network, batch, args.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ class XFeatBackbone(nn.Module):
     fusion), 64 at 16, 64 at 32. `fused` (64 channels, stride 8) are XFeat's local descriptors.
     """
 
-    channels = {4: 24, 8: 128, 16: 64, 32: 64}
+    channels: ClassVar = {4: 24, 8: 128, 16: 64, 32: 64}
 
     def __init__(self) -> None:
         """Build the layers with random weights; see `from_package`."""

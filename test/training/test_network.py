@@ -49,7 +49,8 @@ def test_descriptors_depend_on_the_other_image(network):
         # The other image may have another size.
         second, _ = network.encode(images(1, 64, 160, seed=2))
         on_first, on_second = (network.describe(own, other)[0] for other in (first, second))
-    assert (on_first - on_second).abs().max() > 1e-3
+    # Untrained weights make little of it, but rounding alone would stay below 1e-6.
+    assert (on_first - on_second).abs().max() > 1e-4
 
 
 def test_masked_positions_of_the_other_image_do_not_count(network):
@@ -64,9 +65,7 @@ def test_masked_positions_of_the_other_image_do_not_count(network):
             mask = torch.ones(1, *other[stride].shape[-2:], dtype=torch.bool)
             mask[..., -1] = False
             masks[stride] = mask.flatten(1)
-        plain, disturbed = (
-            network.describe(own, maps, masks)[0] for maps in (other, changed)
-        )
+        plain, disturbed = (network.describe(own, maps, masks)[0] for maps in (other, changed))
     torch.testing.assert_close(plain, disturbed)
 
 
@@ -124,7 +123,7 @@ def _shifted_batch(image, shift_px):
     }
 
 
-def test_selection_takes_one_point_a_block_and_none_in_the_padding(network):
+def test_selection_takes_every_candidate_once_and_none_in_the_padding(network):
     encoder = DeployedEncoder(network, GlobalDescriptor()).eval()
     matcher = DeployedPairMatcher(network, 60, LossConfig()).eval()
     rng = np.random.default_rng(0)
@@ -136,7 +135,7 @@ def test_selection_takes_one_point_a_block_and_none_in_the_padding(network):
     kept = query[scores > 0]
     assert len(kept) > 10
     assert (kept < size[0]).all()
-    blocks = {tuple(block) for block in (kept // 8).int().tolist()}
-    assert len(blocks) == len(kept)
+    assert len({tuple(point) for point in kept.tolist()}) == len(kept)
+    assert ((kept - 1.5) % 8 == 0).all()  # every second stride-4 cell, at its centre
     # An image is its own best match: the same points in both, up to the sub-pixel step.
     assert (kept - keyframe[scores > 0]).norm(dim=1).median() < 4

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from coam_ros.training.pairs import (  # noqa: E402
+from coam_ros.training.pairs import (
     MATCHED,
     PairMixture,
     PhotoSource,
@@ -74,8 +74,11 @@ def test_rgbd_pairs_show_the_same_place(tmp_path, no_photometry):
     for index in range(8):
         shift_px = 8 * index
         stem = tmp_path / f'frame-{index:06d}'
-        cv2.imwrite(f'{stem}.color.jpg', wall[:, shift_px : shift_px + 160][..., ::-1],
-                    [cv2.IMWRITE_JPEG_QUALITY, 100])
+        cv2.imwrite(
+            f'{stem}.color.jpg',
+            wall[:, shift_px : shift_px + 160][..., ::-1],
+            [cv2.IMWRITE_JPEG_QUALITY, 100],
+        )
         cv2.imwrite(f'{stem}.depth.png', np.full((128, 160), 1000 * depth_m, np.uint16))
         T_world_camera = np.eye(4)
         T_world_camera[0, 3] = shift_px * depth_m / focal

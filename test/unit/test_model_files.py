@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 
-import pytest
-
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference.manifest import Manifest
+import pytest
 
 
 @pytest.fixture
@@ -41,19 +40,19 @@ def test_a_truncated_network_is_noticed(model):
 
 def test_a_missing_network_is_named(model):
     (model / 'pair_matcher.onnx').unlink()
-    with pytest.raises(FileNotFoundError, match='pair_matcher.onnx'):
+    with pytest.raises(FileNotFoundError, match=r'pair_matcher\.onnx'):
         CoamModel.load(model)
 
 
 def test_a_folder_without_manifest_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='manifest.json'):
+    with pytest.raises(FileNotFoundError, match=r'manifest\.json'):
         CoamModel.load(tmp_path)
 
 
 @pytest.mark.parametrize('content', ['', '{"format_version":', '[]', '{"format_version": 1}'])
 def test_a_broken_manifest_is_named(model, content):
     (model / 'manifest.json').write_text(content)
-    with pytest.raises(EngineIncompatibleError, match='manifest.json'):
+    with pytest.raises(EngineIncompatibleError, match=r'manifest\.json'):
         CoamModel.load(model)
 
 
@@ -79,5 +78,5 @@ def test_networks_in_each_others_place_are_noticed(model):
 
 
 def test_unknown_backend_names_the_known():
-    with pytest.raises(ValueError, match="'cuda'.*auto, onnxruntime"):
+    with pytest.raises(ValueError, match=r"'cuda'.*auto, onnxruntime"):
         CoamModel.load(backend='cuda')

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from coam_ros.matching.preprocessing import as_rgb, Resizing
 import numpy as np
 import pytest
-
-from coam_ros.matching.preprocessing import as_rgb, Resizing
 
 SIZES = [(640, 480), (480, 640), (1920, 1080), (554, 965), (37, 23), (1, 1), (3000, 40)]
 
