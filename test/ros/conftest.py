@@ -22,14 +22,15 @@ from ros_harness import CAMERA, IMAGE_AREA_PX, Robot, Scene  # noqa: E402
 
 @pytest.fixture(scope='session')
 def ros():
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-    os.environ['ROS_LOCALHOST_ONLY'] = '1'
     # Ports of domains up to 101 lie below those that Linux hands out to anyone.
     domain_id = 1 + os.getpid() % 100
-    os.environ['ROS_DOMAIN_ID'] = str(domain_id)
-    rclpy.init(domain_id=domain_id)
-    yield domain_id
-    rclpy.try_shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        # For processes that tests start, too.
+        environment.setenv('ROS_DOMAIN_ID', str(domain_id))
+        environment.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+        rclpy.init()
+        yield
+        rclpy.try_shutdown()
 
 
 @pytest.fixture(scope='session')

@@ -88,10 +88,10 @@ def test_map_server_without_a_map_path_says_so(robot):
     assert 'map_path is empty' in node.last_error
 
 
-def start_process(ros, name, *arguments):
+def start_process(name, *arguments):
     code = f'from coam_ros.nodes.{name}_node import main; main()'
     words = [sys.executable, '-c', code, '--ros-args', '-r', '__ns:=/coam', *arguments]
-    environment = {**os.environ, 'ROS_DOMAIN_ID': str(ros), 'PYTHONUNBUFFERED': '1'}
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     return subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -109,10 +109,10 @@ def play_until_localized(robot, pixels):
     raise AssertionError(f'not localized, last {robot.statuses.messages[-1:]}')
 
 
-def test_processes_take_the_parameter_file_localize_and_end_on_interrupt(robot, scene, ros):
+def test_processes_take_the_parameter_file_localize_and_end_on_interrupt(robot, scene):
     arguments = ('--params-file', str(ROOT / 'config' / 'coam.yaml'))
-    server = start_process(ros, 'map_server', *arguments, '-p', f'map_path:={scene.map_path}')
-    matcher = start_process(ros, 'matcher', *arguments, '-p', 'min_inlier:=50')
+    server = start_process('map_server', *arguments, '-p', f'map_path:={scene.map_path}')
+    matcher = start_process('matcher', *arguments, '-p', 'min_inlier:=50')
     try:
         status = play_until_localized(robot, scene.view(0.3)[0])
         assert status.num_keyframes == 8
@@ -128,7 +128,7 @@ def test_processes_take_the_parameter_file_localize_and_end_on_interrupt(robot, 
 
 
 def test_process_with_a_wrong_parameter_ends_with_one_clear_line(ros):
-    process = start_process(ros, 'matcher', '-p', 'max_rate_hz:=-3.0')
+    process = start_process('matcher', '-p', 'max_rate_hz:=-3.0')
     output, _ = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 1
     assert 'max_rate_hz is -3.0; wanted 0 .. 1000' in output

@@ -204,24 +204,53 @@ def test_keyframes_are_not_encoded_again_for_the_next_image(robot, scene):
     assert (cache.misses, cache.hits) == (3, 3)
 
 
+def graph_of(node, name):
+    """What the ROS graph knows of a node: topics out, topics in and services, with types."""
+    return (
+        dict(node.get_publisher_names_and_types_by_node(name, '/coam')),
+        dict(node.get_subscriber_names_and_types_by_node(name, '/coam')),
+        dict(node.get_service_names_and_types_by_node(name, '/coam')),
+    )
+
+
+def expected_in_graph(node, endpoints, kind):
+    return {
+        node.resolve_topic_name(endpoint.name): [
+            f'{endpoint.type.__module__.split(".")[0]}/{kind}/{endpoint.type.__name__}'
+        ]
+        for endpoint in endpoints
+    }
+
+
 def test_names_types_and_qos_are_those_of_the_list(robot, scene):
     node = robot.start_matcher(map_path=str(scene.map_path))
-    published = dict(node.get_publisher_names_and_types_by_node('matcher', '/coam'))
-    subscribed = dict(node.get_subscriber_names_and_types_by_node('matcher', '/coam'))
-    services = dict(node.get_service_names_and_types_by_node('matcher', '/coam'))
-
-    def ros_type(endpoint, kind):
-        return [f'{endpoint.type.__module__.split(".")[0]}/{kind}/{endpoint.type.__name__}']
-
-    for topic in interfaces.MATCHER_PUBLISHERS:
-        assert published[node.resolve_topic_name(topic.name)] == ros_type(topic, 'msg')
-    for topic in interfaces.MATCHER_SUBSCRIPTIONS:
-        if topic is not interfaces.COMPRESSED_IMAGE:
-            assert subscribed[node.resolve_topic_name(topic.name)] == ros_type(topic, 'msg')
-    for service in interfaces.MATCHER_SERVICES:
-        assert services[node.resolve_service_name(service.name)] == ros_type(service, 'srv')
-    ours = [name for name in published if name.startswith('/coam/') and 'transition' not in name]
-    assert set(ours) == {'/coam/pose', '/coam/status', '/coam/matches', '/coam/debug_image'}
+    robot.start_map_server(map_path=str(scene.map_path))
+    subscriptions = set(interfaces.MATCHER_SUBSCRIPTIONS) - {interfaces.COMPRESSED_IMAGE}
+    expected = (
+        expected_in_graph(node, interfaces.MATCHER_PUBLISHERS, 'msg'),
+        expected_in_graph(node, subscriptions, 'msg'),
+        expected_in_graph(node, interfaces.MATCHER_SERVICES, 'srv'),
+    )
+    # The graph spreads with a delay of its own.
+    wait_until(
+        lambda: all(
+            want.items() <= found.items()
+            for want, found in zip(expected, graph_of(node, 'matcher'), strict=True)
+        )
+    )
+    ours = {name for name in graph_of(node, 'matcher')[0] if name.startswith('/coam/')}
+    assert ours - {'/coam/matcher/transition_event'} == set(expected[0]) - {'/diagnostics'}
+    server = (
+        expected_in_graph(node, interfaces.MAP_SERVER_PUBLISHERS, 'msg'),
+        {
+            name.replace('/matcher/', '/map_server/'): types
+            for name, types in expected_in_graph(
+                node, interfaces.MAP_SERVER_SERVICES, 'srv'
+            ).items()
+        },
+    )
+    wait_until(lambda: server[0].items() <= graph_of(node, 'map_server')[0].items())
+    wait_until(lambda: server[1].items() <= graph_of(node, 'map_server')[2].items())
     (info,) = node.get_publishers_info_by_topic('/coam/pose')
     assert info.qos_profile.durability.name == 'TRANSIENT_LOCAL'
 
