@@ -14,22 +14,57 @@ from types import TracebackType
 _STOP_TIMEOUT_S = 10.0
 _NUM_LOG_LINES = 15
 
+# An image of 0.9 MB does not fit into the 512 KiB of shared memory that Fast DDS takes by default,
+# nor into the default buffer of a socket: on a busy machine its receiver then loses it. Measured
+# with best effort at 5 Hz beside a training on all cores: 17 of 50 images arrive with the
+# defaults, 50 of 50 with this profile.
+_FASTDDS_PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
+<dds xmlns="http://www.eprosima.com"><profiles>
+  <transport_descriptors>
+    <transport_descriptor>
+      <transport_id>shared_memory</transport_id>
+      <type>SHM</type>
+      <segment_size>8388608</segment_size>
+      <maxMessageSize>4194304</maxMessageSize>
+    </transport_descriptor>
+    <transport_descriptor>
+      <transport_id>udp</transport_id>
+      <type>UDPv4</type>
+    </transport_descriptor>
+  </transport_descriptors>
+  <participant profile_name="large_images" is_default_profile="true">
+    <rtps>
+      <useBuiltinTransports>false</useBuiltinTransports>
+      <userTransports>
+        <transport_id>shared_memory</transport_id>
+        <transport_id>udp</transport_id>
+      </userTransports>
+    </rtps>
+  </participant>
+</profiles></dds>
+"""
+
 
 class NodeDiedError(RuntimeError):
     """A node ended before its time; the message holds the end of its log."""
 
 
-def isolate_from_other_robots(domain_id: int) -> None:
-    """Make this process and its children talk to each other only.
+def set_up_transport(domain_id: int, directory: Path) -> None:
+    """Make this process and its children talk to each other only, without losing images.
 
     Args:
         domain_id: ROS domain of their own, 0..101.
+        directory: takes a profile for Fast DDS.
     """
     os.environ['ROS_DOMAIN_ID'] = str(domain_id)
     if os.environ.get('ROS_DISTRO') == 'humble':
         os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
     else:
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    profile = directory / 'fastdds.xml'
+    profile.write_text(_FASTDDS_PROFILE)
+    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
+        os.environ.setdefault(name, str(profile.resolve()))
 
 
 class ChildNode:

@@ -214,10 +214,13 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     rows = [
         (
-            'images sent, answered, dropped',
+            'images sent, answered, dropped (for a newer one)',
             f'{summary["sent_frames"]}, {summary["sent_frames"] - summary["dropped_frames"]}, '
-            f'{summary["dropped_frames"]} (camera {summary["camera_hz"]:g} Hz, answers '
-            f'{summary["answers_hz"]:.1f} Hz)',
+            f'{summary["dropped_frames"]} ({summary["dropped_by_matcher"]})',
+        ),
+        (
+            'camera, answers',
+            f'{summary["camera_hz"]:g} Hz, {summary["answers_hz"]:.1f} Hz',
         ),
         (
             'queries (answered, mapped place), localized',

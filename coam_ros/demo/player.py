@@ -10,7 +10,7 @@ from pathlib import Path
 import time
 
 from coam_msgs.msg import Matches, RelocalizationStatus
-from coam_ros.demo.child_node import ChildNode, isolate_from_other_robots
+from coam_ros.demo.child_node import ChildNode, set_up_transport
 from coam_ros.demo.recording import Answer, Recording
 from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.geometry.camera import PinholeCamera
@@ -33,7 +33,9 @@ _STARTUP_TIMEOUT_S = 90.0
 # Once the matcher answers from the map: how long the first pose may take before the play begins.
 _FIRST_POSE_TIMEOUT_S = 10.0
 _WARM_UP_PERIOD_S = 0.5
-_LAST_ANSWER_TIMEOUT_S = 15.0
+# After the last image, in multiples of the longest latency so far.
+_LAST_ANSWER_LATENCIES = 3.0
+_MIN_LAST_ANSWER_S = 3.0
 _SPIN_S = 0.05
 
 _STATES = {
@@ -79,7 +81,7 @@ def play(
     Args:
         scenario: to play.
         map_directory: that the map server loads.
-        log_directory: takes the logs of the nodes.
+        log_directory: takes the logs of the nodes and the profile of their transport.
         progress: is called with the number of images sent and the latest state of the matcher.
         engine_path: model folder; None for the default of the matcher.
 
@@ -92,7 +94,7 @@ def play(
     """
     # Domains up to 101 leave the ports of ordinary programs alone.
     domain_id = 1 + os.getpid() % 100
-    isolate_from_other_robots(domain_id)
+    set_up_transport(domain_id, log_directory)
     started_s = time.monotonic()
     map_server = ChildNode(
         'map_server',
@@ -112,6 +114,7 @@ def play(
         with matcher:
             player = _Player(scenario, node, executor, (map_server, matcher))
             startup_s = player.warm_up(started_s)
+            num_dropped_before = player.last_status.dropped_frames
             sent_s, stamps = player.play(progress)
             answers = [player.answer_of(stamp) for stamp in stamps]
             last = player.last_status
@@ -121,6 +124,7 @@ def play(
                 startup_s=startup_s,
                 engine_id=last.engine_id,
                 num_keyframes=last.num_keyframes,
+                num_dropped_by_matcher=last.dropped_frames - num_dropped_before,
                 matcher_memory_bytes=matcher.peak_memory_bytes(),
             )
 
@@ -209,8 +213,10 @@ class _Player:
             sent_s.append(time.monotonic() - begun_s)
             stamps.append(self._send(frame))
             progress(len(stamps), _STATES.get(self.last_status.state, ''))
-        deadline_s = time.monotonic() + _LAST_ANSWER_TIMEOUT_S
-        # The newest image wins, so the last one is always answered, and as the last.
+        latency_s = max(status.latency_s for status in self._statuses.values())
+        wait_s = max(_MIN_LAST_ANSWER_S, _LAST_ANSWER_LATENCIES * latency_s)
+        deadline_s = time.monotonic() + wait_s
+        # The newest image wins, so the last one is answered, and as the last, unless DDS lost it.
         self._spin_until(deadline_s, stop=lambda: stamps[-1] in self._statuses)
         # Pose and matches of that image may come a moment after its status.
         self._spin_until(time.monotonic() + 10 * _SPIN_S)

@@ -36,7 +36,7 @@ def plot_top_view(scenario: Scenario, recording: Recording, score: Score) -> byt
     )
     up_is_z = bool(scenario.outlines_map)
     plane = np.eye(3)[:2] if up_is_z else widest_plane(keyframes[:, :3, 3])
-    figure = Figure(figsize=(8.5, 7), layout='constrained')
+    figure = Figure(figsize=(9, 5.8), layout='constrained')
     axes = figure.add_subplot()
     for outline in scenario.outlines_map:
         axes.add_patch(Polygon(outline, fill=False, ec='#444444', lw=1.2))
@@ -57,13 +57,17 @@ def plot_top_view(scenario: Scenario, recording: Recording, score: Score) -> byt
         path = true[start:end, :3, 3] @ plane.T
         axes.plot(*path.T, '-', color=_ORANGE, lw=1, label=None if number else 'true live path')
     for number, index in enumerate(scenario.kidnappings, start=1):
+        # Nothing is drawn where it starts from an unmapped place, which has no pose.
+        jump = true[index - 1 : index + 1, :3, 3] @ plane.T
+        axes.plot(*jump.T, '--', color=_RED, lw=0.8)
+        axes.plot(*jump[1], '*', color=_RED, ms=9)
         axes.annotate(
             f'kidnapping {number}',
-            true[index, :3, 3] @ plane.T,
-            true[index - 1, :3, 3] @ plane.T,
+            jump[1],
             fontsize=8,
             color=_RED,
-            arrowprops={'arrowstyle': '->', 'color': _RED, 'ls': '--'},
+            xytext=(6, 6),
+            textcoords='offset points',
         )
     pairs = zip(score.outcomes, recording.answers, strict=True)
     known = [(o, a.result) for o, a in pairs if o is not None and o.is_localized]
@@ -201,7 +205,11 @@ def plot_latency(recording: Recording) -> bytes:
     if times_ms:
         places = np.arange(len(times_ms))[::-1]
         axes.boxplot(
-            list(times_ms.values()), positions=places, vert=False, whis=(5, 95), showfliers=False
+            list(times_ms.values()),
+            positions=places,
+            orientation='horizontal',
+            whis=(5, 95),
+            showfliers=False,
         )
         axes.set_yticks(places, list(times_ms))
     axes.set_xlabel('time [ms]')

@@ -39,6 +39,8 @@ class Recording:
             play began.
         engine_id: model in use.
         num_keyframes: of the map in the matcher.
+        num_dropped_by_matcher: images that it received and dropped because a newer one came; all
+            others without an answer were lost on the way.
         matcher_memory_bytes: largest resident memory of the matcher's process, or None.
     """
 
@@ -47,4 +49,5 @@ class Recording:
     startup_s: float | None
     engine_id: str
     num_keyframes: int
+    num_dropped_by_matcher: int
     matcher_memory_bytes: int | None

@@ -37,6 +37,8 @@ _NUM_MAP_FRAMES_PER_LOOP = 28
 _EXPOSURE_S = 0.012
 _OVERLAP_SAMPLES_PX = 32
 _DEPTH_AGREEMENT = 0.03
+# Cameras turned further apart see little in common: not worth a measurement.
+_MIN_OVERLAP_COSINE = 0.5
 _NUM_THREADS = 2
 
 
@@ -87,10 +89,9 @@ def make_room_scenario(
         motion blur, defocus, vignetting and noise.
     """
     rng = np.random.default_rng(seed)
-    rooms = [
-        Room.generate(seed * 2 + number, photographs=list(load_photographs(names).values()))
-        for number, names in enumerate((MAPPED_PHOTOGRAPHS, OTHER_PHOTOGRAPHS))
-    ]
+    with ThreadPoolExecutor(_NUM_THREADS) as pool:
+        photographs = (MAPPED_PHOTOGRAPHS, OTHER_PHOTOGRAPHS)
+        rooms = list(pool.map(_generate_room, (2 * seed, 2 * seed + 1), photographs))
     light = Lighting.sample(rng, rooms[0].config.size_m, strength=0.5)
     other_light = Lighting.sample(rng, rooms[0].config.size_m)
     map_poses = list(_mapping_poses(rooms[0]))
@@ -121,6 +122,10 @@ def make_room_scenario(
         kidnappings=tuple(i for i, step in enumerate(steps) if step.is_kidnapped),
         outlines_map=tuple(_outlines(rooms[0])),
     )
+
+
+def _generate_room(seed: int, names: Sequence[str]) -> Room:
+    return Room.generate(seed, photographs=list(load_photographs(names).values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,6 +268,8 @@ def _overlap(
     keyframe_depth_m: NDArray[np.float32],
 ) -> float:
     """Share of an image's pixels that a keyframe sees too, by depth."""
+    if T_room_camera[:3, 2] @ T_room_keyframe[:3, 2] < _MIN_OVERLAP_COSINE:
+        return 0.0
     rows, columns = np.mgrid[
         _OVERLAP_SAMPLES_PX // 2 : CAMERA.height : _OVERLAP_SAMPLES_PX,
         _OVERLAP_SAMPLES_PX // 2 : CAMERA.width : _OVERLAP_SAMPLES_PX,

@@ -92,6 +92,7 @@ def score(scenario: Scenario, recording: Recording) -> Score:
         'unmapped_reasons': dict(Counter(answer.reason for answer in unmapped)),
         'sent_frames': len(recording.answers),
         'dropped_frames': len(recording.answers) - len(answered),
+        'dropped_by_matcher': recording.num_dropped_by_matcher,
         'recovery_s': [_recovery_s(recording, outcomes, i) for i in scenario.kidnappings],
         'startup_s': recording.startup_s,
         'answers_hz': _answers_hz(recording),
