@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 import json
 import os
 from pathlib import Path
@@ -49,22 +50,32 @@ class NodeDiedError(RuntimeError):
     """A node ended before its time; the message holds the end of its log."""
 
 
-def set_up_transport(domain_id: int, directory: Path) -> None:
-    """Make this process and its children talk to each other only, without losing images.
+@contextmanager
+def own_transport(domain_id: int, directory: Path) -> Iterator[None]:
+    """Let this process and its children talk to each other only, without losing images.
+
+    What the user's environment says about the transport stands.
 
     Args:
         domain_id: ROS domain of their own, 0..101.
         directory: takes a profile for Fast DDS.
     """
-    os.environ['ROS_DOMAIN_ID'] = str(domain_id)
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        os.environ.setdefault('ROS_LOCALHOST_ONLY', '1')
-    else:
-        os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     profile = directory / 'fastdds.xml'
     profile.write_text(_FASTDDS_PROFILE)
-    for name in ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'):
-        os.environ.setdefault(name, str(profile.resolve()))
+    settings = dict.fromkeys(
+        ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'), str(profile.resolve())
+    )
+    if os.environ.get('ROS_DISTRO') == 'humble':
+        settings['ROS_LOCALHOST_ONLY'] = '1'
+    else:
+        settings['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    former = dict(os.environ)
+    os.environ.update({**settings, **former, 'ROS_DOMAIN_ID': str(domain_id)})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(former)
 
 
 class ChildNode:

@@ -247,7 +247,8 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             ', '.join(_number_or_dash(r, '{:.1f} s') for r in summary['recovery_s']) or '-',
         ),
         (
-            'error squared over covariance (NEES per degree of freedom)',
+            'error squared over covariance (NEES per degree of freedom)'
+            + ('' if summary['poses_are_exact'] else ', with the errors of the recorded poses'),
             _number_or_dash(summary['nees_per_dof'], '{:.2f}'),
         ),
         ('reasons for no pose', _counts(summary['failures'])),

@@ -10,7 +10,7 @@ from pathlib import Path
 import time
 
 from coam_msgs.msg import Matches, RelocalizationStatus
-from coam_ros.demo.child_node import ChildNode, set_up_transport
+from coam_ros.demo.child_node import ChildNode, own_transport
 from coam_ros.demo.recording import Answer, Recording
 from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.geometry.camera import PinholeCamera
@@ -94,39 +94,37 @@ def play(
     """
     # Domains up to 101 leave the ports of ordinary programs alone.
     domain_id = 1 + os.getpid() % 100
-    set_up_transport(domain_id, log_directory)
-    started_s = time.monotonic()
-    map_server = ChildNode(
-        'map_server',
-        'coam_ros.nodes.map_server_node:main',
-        NAMESPACE,
-        {'map_path': str(map_directory)},
-        log_directory / 'map_server.log',
-    )
-    with map_server, _ros(domain_id) as (node, executor):
-        matcher = ChildNode(
-            'matcher',
-            'coam_ros.nodes.matcher_node:main',
-            NAMESPACE,
-            {} if engine_path is None else {'engine_path': str(engine_path)},
-            log_directory / 'matcher.log',
-        )
-        with matcher:
+    map_parameters = {'map_path': str(map_directory)}
+    matcher_parameters = {} if engine_path is None else {'engine_path': str(engine_path)}
+    with own_transport(domain_id, log_directory):
+        started_s = time.monotonic()
+        with (
+            _child('map_server', map_parameters, log_directory) as map_server,
+            _child('matcher', matcher_parameters, log_directory) as matcher,
+            _ros(domain_id) as (node, executor),
+        ):
             player = _Player(scenario, node, executor, (map_server, matcher))
             startup_s = player.warm_up(started_s)
             num_dropped_before = player.last_status.dropped_frames
             sent_s, stamps = player.play(progress)
-            answers = [player.answer_of(stamp) for stamp in stamps]
             last = player.last_status
+            answers = [player.answer_of(stamp) for stamp in stamps]
+            # The last image of the warm-up may be among those that the matcher counts.
+            num_dropped = min(last.dropped_frames - num_dropped_before, answers.count(None))
             return Recording(
                 sent_s=sent_s,
                 answers=answers,
                 startup_s=startup_s,
                 engine_id=last.engine_id,
                 num_keyframes=last.num_keyframes,
-                num_dropped_by_matcher=last.dropped_frames - num_dropped_before,
+                num_dropped_by_matcher=num_dropped,
                 matcher_memory_bytes=matcher.peak_memory_bytes(),
             )
+
+
+def _child(name: str, parameters: dict[str, str], log_directory: Path) -> ChildNode:
+    entry_point = f'coam_ros.nodes.{name}_node:main'
+    return ChildNode(name, entry_point, NAMESPACE, parameters, log_directory / f'{name}.log')
 
 
 @contextmanager

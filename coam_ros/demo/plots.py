@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 import io
 import itertools
 
@@ -18,8 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BLUE, _ORANGE, _GREEN, _GREY, _RED = '#1f6fb4', '#e07b1a', '#2f9e44', '#9a9a9a', '#c8321e'
-# Ellipses of a centimetre cannot be seen in a room of metres.
-_ELLIPSE_SCALE = 20.0
+# Ellipses of a centimetre cannot be seen in a room of metres: they are enlarged, by the largest
+# of these numbers that leaves the typical one below this share of the picture.
+_ELLIPSE_SCALES = (1, 2, 5, 10, 20, 50)
+_MAX_ELLIPSE = 0.02
 _ARROW_M = 0.18
 # Errors are drawn from here on [cm] and [deg].
 _SMALLEST = (0.05, 0.01)
@@ -28,19 +29,15 @@ _SMALLEST = (0.05, 0.01)
 def plot_top_view(scenario: Scenario, recording: Recording, score: Score) -> bytes:
     """Draw both paths, the poses and their covariance ellipses from above."""
     keyframes = np.array([frame.T_map_camera for frame in scenario.map_frames])
-    true = np.array(
-        [
-            np.eye(4) * np.nan if f.T_map_camera is None else f.T_map_camera
-            for f in scenario.live_frames
-        ]
-    )
     up_is_z = bool(scenario.outlines_map)
     plane = np.eye(3)[:2] if up_is_z else widest_plane(keyframes[:, :3, 3])
+    at, towards = keyframes[:, :3, 3] @ plane.T, keyframes[:, :3, 2] @ plane.T
+    extent_m = np.ptp(np.concatenate([*scenario.outlines_map, at]), axis=0).max()
+
     figure = Figure(figsize=(9, 5.8), layout='constrained')
     axes = figure.add_subplot()
     for outline in scenario.outlines_map:
         axes.add_patch(Polygon(outline, fill=False, ec='#444444', lw=1.2))
-    at, towards = keyframes[:, :3, 3] @ plane.T, keyframes[:, :3, 2] @ plane.T
     axes.quiver(
         *at.T,
         *(_ARROW_M * towards).T,
@@ -51,56 +48,86 @@ def plot_top_view(scenario: Scenario, recording: Recording, score: Score) -> byt
         width=0.003,
         label='keyframes of the map',
     )
-    # A new line after every jump, not one through the room.
-    breaks = [0, *scenario.kidnappings, len(true)]
-    for number, (start, end) in enumerate(itertools.pairwise(breaks)):
-        path = true[start:end, :3, 3] @ plane.T
-        axes.plot(*path.T, '-', color=_ORANGE, lw=1, label=None if number else 'true live path')
-    for number, index in enumerate(scenario.kidnappings, start=1):
-        # Nothing is drawn where it starts from an unmapped place, which has no pose.
-        jump = true[index - 1 : index + 1, :3, 3] @ plane.T
-        axes.plot(*jump.T, '--', color=_RED, lw=0.8)
-        axes.plot(*jump[1], '*', color=_RED, ms=9)
-        axes.annotate(
-            f'kidnapping {number}',
-            jump[1],
-            fontsize=8,
-            color=_RED,
-            xytext=(6, 6),
-            textcoords='offset points',
-        )
-    pairs = zip(score.outcomes, recording.answers, strict=True)
-    known = [(o, a.result) for o, a in pairs if o is not None and o.is_localized]
-    localized = [outcome for outcome, _ in known]
-    positions = np.array([o.T_map_camera[:3, 3] for o in localized]).reshape(-1, 3) @ plane.T
-    covariances = [plane @ result.covariance[:3, :3] @ plane.T for _, result in known]
-    _add_ellipses(axes, positions, covariances)
-    right = np.array([is_right(o) for o in localized], bool)
-    axes.plot(*positions[right].T, '.', color=_GREEN, ms=5, label='poses within 5 cm, 2 deg')
-    axes.plot(*positions[~right].T, 'x', color=_RED, ms=6, label='poses beyond')
-    missed = [o for o in score.outcomes if o is not None and not o.is_localized]
-    if missed:
-        at = np.array([o.T_map_camera_true[:3, 3] for o in missed]) @ plane.T
-        axes.plot(*at.T, 'o', mfc='none', color=_BLUE, ms=5, label='answered without a pose')
+    _draw_live_path(axes, scenario, plane)
+    scale = _draw_poses(axes, recording, score, plane, extent_m)
     axes.set_aspect('equal', adjustable='box')
     axes.autoscale_view()
     axes.set(
         xlabel='x [m]' if up_is_z else '[m]',
         ylabel='y [m]' if up_is_z else '[m]',
-        title=f'Ellipses: two standard deviations, {_ELLIPSE_SCALE:g} times enlarged',
+        title='Ellipses: two standard deviations'
+        + (f', {scale} times enlarged' if scale > 1 else ''),
     )
     axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), fontsize=8)
     axes.grid(alpha=0.2)
     return _png(figure)
 
 
+def _draw_live_path(axes: Axes, scenario: Scenario, plane: NDArray[np.float64]) -> None:
+    """Draw where the camera truly was; unmapped places, which have no pose, leave a gap."""
+    nowhere = np.full((4, 4), np.nan)
+    true = (
+        np.array([f.T_map_camera if f.is_mapped else nowhere for f in scenario.live_frames])[
+            :, :3, 3
+        ]
+        @ plane.T
+    )
+    # A new line after every jump, not one through the room.
+    breaks = [0, *scenario.kidnappings, len(true)]
+    for number, (start, end) in enumerate(itertools.pairwise(breaks)):
+        label = None if number else 'true live path'
+        axes.plot(*true[start:end].T, '-', color=_ORANGE, lw=1, label=label)
+    for number, index in enumerate(scenario.kidnappings, start=1):
+        axes.plot(*true[index - 1 : index + 1].T, '--', color=_RED, lw=0.8)
+        axes.plot(*true[index], '*', color=_RED, ms=9)
+        axes.annotate(
+            f'kidnapping {number}',
+            true[index],
+            fontsize=8,
+            color=_RED,
+            xytext=(6, 6),
+            textcoords='offset points',
+        )
+
+
+def _draw_poses(
+    axes: Axes, recording: Recording, score: Score, plane: NDArray[np.float64], extent_m: float
+) -> int:
+    """Draw the poses that were published; return how much their ellipses are enlarged."""
+    pairs = zip(score.outcomes, recording.answers, strict=True)
+    known = [(o, a.result) for o, a in pairs if o is not None and o.is_localized]
+    positions = np.array([o.T_map_camera[:3, 3] for o, _ in known]).reshape(-1, 3) @ plane.T
+    covariances = [plane @ result.covariance[:3, :3] @ plane.T for _, result in known]
+    scale = _ellipse_scale(covariances, extent_m)
+    _add_ellipses(axes, positions, covariances, scale)
+    right = np.array([is_right(o) for o, _ in known], bool)
+    axes.plot(*positions[right].T, '.', color=_GREEN, ms=5, label='poses within 5 cm, 2 deg')
+    axes.plot(*positions[~right].T, 'x', color=_RED, ms=6, label='poses beyond')
+    missed = [o for o in score.outcomes if o is not None and not o.is_localized]
+    if missed:
+        at = np.array([o.T_map_camera_true[:3, 3] for o in missed]) @ plane.T
+        axes.plot(*at.T, 'o', mfc='none', color=_BLUE, ms=5, label='answered without a pose')
+    return scale
+
+
+def _ellipse_scale(covariances: list[NDArray[np.float64]], extent_m: float) -> int:
+    if not covariances:
+        return 1
+    typical_m = np.median([2 * np.linalg.eigvalsh(c)[-1] ** 0.5 for c in covariances])
+    fitting = [s for s in _ELLIPSE_SCALES if s * typical_m <= _MAX_ELLIPSE * extent_m]
+    return max(fitting, default=1)
+
+
 def _add_ellipses(
-    axes: Axes, positions: NDArray[np.float64], covariances: Iterable[NDArray[np.float64]]
+    axes: Axes,
+    positions: NDArray[np.float64],
+    covariances: list[NDArray[np.float64]],
+    scale: float,
 ) -> None:
     """Draw the two-sigma ellipses of positions, enlarged."""
     for position, covariance in zip(positions, covariances, strict=True):
         values, vectors = np.linalg.eigh(covariance)
-        width, height = 2 * 2 * _ELLIPSE_SCALE * np.sqrt(np.maximum(values[::-1], 0))
+        width, height = 2 * 2 * scale * np.sqrt(np.maximum(values[::-1], 0))
         angle_deg = np.degrees(np.arctan2(vectors[1, 1], vectors[0, 1]))
         axes.add_patch(
             Ellipse(position, width, height, angle=angle_deg, fill=False, ec=_BLUE, lw=0.4)

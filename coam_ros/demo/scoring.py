@@ -102,6 +102,7 @@ def score(scenario: Scenario, recording: Recording) -> Score:
         'matcher_memory_mb': _mebibytes(recording.matcher_memory_bytes),
         'overlap_min': min(mapped_overlaps, default=None),
         'scenario': scenario.title,
+        'poses_are_exact': scenario.is_exact,
     }
     summary['latency_ms'] = {
         **summarise_latency(a.result.stage_durations_s for a in answered),

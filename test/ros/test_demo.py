@@ -43,7 +43,7 @@ def test_short_drive_is_localized_and_reported(tmp_path):
 
 
 def test_play_without_a_map_ends_with_the_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(player, '_STARTUP_TIMEOUT_S', 25.0)
+    monkeypatch.setattr(player, '_STARTUP_TIMEOUT_S', 12.0)
     scenario = make_scenario(2, unmapped=set(), kidnappings=())
     with pytest.raises(PlayError, match=r'(?s)localized nothing.*Log of map_server.*no_map_here'):
         play(scenario, Path(tmp_path / 'no_map_here'), tmp_path, lambda *_: None)
