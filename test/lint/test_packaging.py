@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from pathlib import Path
 import re
 import subprocess
@@ -127,21 +128,57 @@ def test_console_scripts_point_at_functions_that_exist() -> None:
         assert function in [node.name for node in functions], script
 
 
-def test_every_file_that_a_node_loads_is_installed(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, 'setup.py', '--quiet', 'egg_info', '--egg-base', str(tmp_path),
-         'install_data', '--install-dir', str(tmp_path)],
+@pytest.fixture(scope='module')
+def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the Python package as colcon does, away from the checkout."""
+    folder = tmp_path_factory.mktemp('install')
+    steps = {
+        'egg_info': ['--egg-base', folder],
+        'build': ['--build-base', folder / 'build'],
+        'install': ['--prefix', folder / 'prefix', '--record', folder / 'record.log'],
+    }
+    command = [sys.executable, 'setup.py', '--quiet']
+    for step, options in steps.items():
+        command += [step, *map(str, options)]
+    child = subprocess.run(
+        [*command, '--single-version-externally-managed'],
         cwd=ROOT,
-        check=True,
         capture_output=True,
-    )  # fmt: skip
-    share = tmp_path / 'share' / PACKAGE
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    return folder / 'prefix'
+
+
+def test_every_file_that_a_node_loads_is_installed(prefix: Path) -> None:
+    share = prefix / 'share' / PACKAGE
     for folder, pattern in (('launch', '*.launch.py'), ('config', '*.yaml'), ('models', '*')):
-        wanted = [
-            path.relative_to(ROOT) for path in (ROOT / folder).rglob(pattern) if path.is_file()
-        ]
+        files = [path for path in (ROOT / folder).rglob(pattern) if path.is_file()]
+        wanted = [path.relative_to(ROOT) for path in files]
         assert wanted, f'{folder} is empty'
         assert not [path for path in wanted if not (share / path).is_file()]
+
+
+def test_the_installed_package_is_whole_and_finds_its_model(prefix: Path) -> None:
+    libraries = next(prefix.glob('lib/python3*/site-packages'))
+    for path in source_files():
+        assert (libraries / path.relative_to(ROOT)).is_file(), f'{path} is not installed'
+    code = (
+        'import coam_ros, coam_ros.matching\n'
+        'print(coam_ros.__file__)\n'
+        'print(coam_ros.matching.CoamMatcher.load().model_id)'
+    )
+    child = subprocess.run(
+        [sys.executable, '-c', code],
+        cwd=prefix,
+        env=os.environ | {'PYTHONPATH': str(libraries), 'AMENT_PREFIX_PATH': str(prefix)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout.startswith(str(libraries))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Tells a robot where it is in a map made before, from one camera image."""
