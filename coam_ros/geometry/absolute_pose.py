@@ -26,7 +26,8 @@ _MIN_RECIPROCAL_CONDITION = 1e-9
 # (1.2, 1.9, 5.1 for 40, 80, 160 px with 6 cells).
 _CORRELATION_CELLS = 4
 _MIN_ITERATIONS = 100
-_MAX_ITERATIONS = 2000
+# Enough for 5 % right matches when their scores are worth something (redkitchen's hardest frames).
+_MAX_ITERATIONS = 5000
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,7 @@ def estimate_absolute_pose(
     *,
     scores: ArrayLike | None = None,
     groups: ArrayLike | None = None,
-    max_reprojection_error_px: float = 8.0,
+    max_reprojection_error_px: float = 12.0,
     max_iterations: int = _MAX_ITERATIONS,
     seed: int = 0,
 ) -> AbsolutePose | None:

@@ -21,15 +21,15 @@ class LocalizationConfig:
 
     num_keyframes: int = _setting(3, 'Keyframes to retrieve and match for each image.', 1, 20)
     max_reprojection_error_px: float = _setting(
-        8.0,
+        12.0,
         'Largest reprojection error of an inlier, in pixels of a 640 x 480 image; scaled with '
         'the root of the area for other sizes.',
         1.0,
         50.0,
     )
-    min_inliers: int = _setting(40, 'Fewest inliers of a pose that is accepted.', 6, 10000)
+    min_inliers: int = _setting(50, 'Fewest inliers of a pose that is accepted.', 6, 10000)
     min_inlier_ratio: float = _setting(
-        0.06, 'Smallest share of inliers among the matches of an accepted pose.', 0.0, 1.0
+        0.08, 'Smallest share of inliers among the matches of an accepted pose.', 0.0, 1.0
     )
     min_coverage: float = _setting(
         0.20,
