@@ -12,10 +12,11 @@ def _setting(default: float, description: str, minimum: float, maximum: float) -
     )
 
 
-# The gates, measured at 640 x 480 with 3 keyframes (redkitchen, and rendered rooms of which a fifth
-# is mapped, with equal photographs on several walls). Views of other places: at most 40 inliers,
-# 2.5 % of the matches, on 21 % of the image. One photograph taken for an equal one elsewhere: up to
-# 166 inliers, 8 %, but on 17 % of the image. Mapped views: from 100 inliers, 6 %, 27 % on.
+# The gates, measured at 640 x 480 with 3 keyframes (redkitchen, and rendered rooms of which a
+# fifth is mapped, with equal photographs on several walls). Views of other places: at most 40
+# inliers, 2.5 % of the matches, on 21 % of the image. One photograph taken for an equal one
+# elsewhere: up to 166 inliers, 8 %, but on 17 % of the image. Mapped views: from 100 inliers, 6 %,
+# 27 % on.
 @dataclass(frozen=True)
 class LocalizationConfig:
     """How images are localized and when a pose is good enough; the fields describe themselves.
