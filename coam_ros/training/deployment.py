@@ -104,7 +104,9 @@ class DeployedPairMatcher(nn.Module):
 
         matched_cells = cells1.gather(1, partner0[..., None].expand(-1, -1, 2))
         refined = soft_argmax(descriptors0, map1, matched_cells, self.window, self.temperature)
-        return _to_pixels(cells0.float()), _to_pixels(refined), score
+        # At the border the window reaches into the padding; a point stays on its image.
+        refined_px = _to_pixels(refined).clamp(min=0.0).minimum(keyframe_size[:, None] - 1)
+        return _to_pixels(cells0.float()), refined_px, score
 
     def _select(
         self, descriptor_map: torch.Tensor, logits: torch.Tensor, size: torch.Tensor
