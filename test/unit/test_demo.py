@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+from pathlib import Path
 import re
 import signal
+import subprocess
+import sys
 import time
 import warnings
 
@@ -238,11 +242,42 @@ def test_node_that_ignores_the_interrupt_is_killed(tmp_path, monkeypatch):
     )
     log = tmp_path / 'log'
     child = ChildNode('deaf', 'deaf_node:main', '/coam', {'map_path': 'a: b'}, log)
-    deadline_s = time.monotonic() + 30
-    while 'ready' not in log.read_text() and time.monotonic() < deadline_s:
-        time.sleep(0.02)
+    wait_until(lambda: 'ready' in log.read_text())
     child.check()
     assert child.peak_memory_bytes() > 2**20
     child.stop()
     with pytest.raises(NodeDiedError, match=f'status -{signal.SIGKILL.value}'):
         child.check()
+
+
+def test_node_ends_when_the_demo_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}{os.pathsep}{os.pathsep.join(sys.path)}')
+    (tmp_path / 'patient_node.py').write_text(
+        'import time\ndef main():\n    print("ready", flush=True)\n    time.sleep(600)\n'
+    )
+    log = tmp_path / 'log'
+    demo = (
+        'import pathlib, time; from coam_ros.demo.child_node import ChildNode; '
+        f'child = ChildNode("patient", "patient_node:main", "/", {{}}, pathlib.Path("{log}")); '
+        'print(child._process.pid, flush=True); time.sleep(600)'
+    )
+    with subprocess.Popen([sys.executable, '-c', demo], stdout=subprocess.PIPE) as parent:
+        pid = int(parent.stdout.readline())
+        wait_until(lambda: 'ready' in log.read_text())
+        parent.kill()
+    wait_until(lambda: 'KeyboardInterrupt' in log.read_text())
+    wait_until(lambda: not is_running(pid))
+
+
+def wait_until(claim):
+    deadline_s = time.monotonic() + 30
+    while not claim():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def is_running(pid):
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().split(') ')[1][0] != 'Z'
+    except OSError:
+        return False
