@@ -13,8 +13,12 @@ import sys
 from types import TracebackType
 
 _STOP_TIMEOUT_S = 10.0
-# prctl(PR_SET_PDEATHSIG): no node outlives a demo that was killed without a chance to clean up.
-_DIE_WITH_PARENT = f'import ctypes; ctypes.CDLL(None).prctl(1, {signal.SIGINT.value})'
+# prctl(PR_SET_PDEATHSIG): no node outlives a demo that was killed without a chance to clean up. A
+# demo in the background of a script has inherited that interrupts are ignored; its nodes must not.
+_DIE_WITH_PARENT = (
+    'import ctypes, signal; signal.signal(signal.SIGINT, signal.default_int_handler); '
+    'ctypes.CDLL(None).prctl(1, signal.SIGINT)'
+)
 _NUM_LOG_LINES = 15
 
 # An image of 0.9 MB does not fit into the 512 KiB of shared memory that Fast DDS takes by default,
