@@ -58,7 +58,7 @@ class RelocalizationResult:
         num_matches: with a known landmark, over all keyframes.
         num_inliers: of them.
         inlier_ratio: num_inliers / num_matches, 0 without matches.
-        coverage: share of the image's cells that hold inliers, 0..1.
+        coverage: share of the image's cells that hold at least 5 inliers, 0..1.
         reprojection_error_px: median over the inliers; NaN without inliers.
         keyframe_ids: retrieved keyframes, most similar first.
         keyframe_matches: in the order of keyframe_ids.

@@ -18,7 +18,7 @@ def weakness(scene, **settings):
 
 
 def test_good_pose_has_no_weakness():
-    assert weakness(make_scene(0, 300, noise_px=1.0, outlier_ratio=0.5)) is None
+    assert weakness(make_scene(0, 800, noise_px=1.0, outlier_ratio=0.5)) is None
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_good_pose_has_no_weakness():
         ),
         ({'region': (0.3, 0.3, 0.45, 0.45)}, FailureReason.LOW_COVERAGE, '% of the image'),
         (
-            {'noise_px': 2.0, 'depth_m': (60.0, 62.0)},
+            {'num_points': 800, 'noise_px': 4.0, 'depth_m': (60.0, 62.0)},
             FailureReason.HIGH_UNCERTAINTY,
             ' m and ',
         ),
@@ -47,14 +47,19 @@ def test_weak_pose_is_named_with_its_number(spoilt, reason, number):
 
 
 def test_coverage_counts_cells_of_an_eighth_of_the_longer_side():
-    corners = [[-0.5, -0.5], [639.49, -0.5], [-0.5, 479.49], [639.49, 479.49]]
-    assert measure_coverage(np.empty((0, 2)), VGA) == 0.0
-    assert measure_coverage(np.array(corners), VGA) == 4 / 48
-    assert measure_coverage(np.array([[10.0, 10.0], [70.0, 70.0]]), VGA) == 1 / 48
+    corners = np.array([[-0.5, -0.5], [639.49, -0.5], [-0.5, 479.49], [639.49, 479.49]])
     columns, rows = np.meshgrid(np.arange(640), np.arange(480))
-    assert measure_coverage(np.column_stack([columns.ravel(), rows.ravel()]), VGA) == 1.0
+    everywhere = np.column_stack([columns.ravel(), rows.ravel()])
+    assert measure_coverage(np.empty((0, 2)), VGA) == 0.0
+    assert measure_coverage(np.repeat(corners, 5, axis=0), VGA) == 4 / 48
+    assert measure_coverage(everywhere, VGA) == 1.0
     portrait = replace(VGA, width=480, height=640)
-    assert measure_coverage(np.array([[479.0, 639.0]]), portrait) == 1 / 48
+    assert measure_coverage(np.full((5, 2), (479.0, 639.0)), portrait) == 1 / 48
+
+
+def test_cell_with_few_inliers_does_not_count():
+    four, five = np.full((4, 2), 10.0), np.full((5, 2), 100.0)
+    assert measure_coverage(np.concatenate([four, five]), VGA) == 1 / 48
 
 
 def test_map_uncertainty_adds_to_every_axis():
