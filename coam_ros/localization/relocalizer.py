@@ -10,11 +10,13 @@ import time
 
 from coam_ros.geometry.absolute_pose import AbsolutePose, estimate_absolute_pose
 from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.transforms import pose_error
 from coam_ros.localization.config import LocalizationConfig
 from coam_ros.localization.gates import add_map_uncertainty, find_weakness, measure_coverage
 from coam_ros.localization.result import FailureReason, KeyframeMatches, RelocalizationResult
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.feature_cache import KeyframeFeatureCache
+from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.retrieval import KeyframeRetriever
 from coam_ros.matching import CoamMatcher, EncodedImage
@@ -23,6 +25,12 @@ from numpy.typing import NDArray
 
 # max_reprojection_error_px is meant for an image of this area, the matcher's own by default.
 _NOMINAL_AREA_PX = 640 * 480
+# Of this many times num_keyframes candidates, those are matched first that are not near one chosen
+# before: views that are nearly equal add little. Measured on redkitchen with 3 keyframes: inliers
+# of the hardest query 83 -> 233, right within 10 cm and 5 deg 95 -> 97 %.
+_NUM_CANDIDATES = 2
+_NEAR_DISTANCE_M = 0.25
+_NEAR_ANGLE_DEG = 12.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +115,9 @@ class Relocalizer:
         with _timed('encode', durations):
             query = self._matcher.encode(image)
         with _timed('retrieve', durations):
-            keyframe_ids = self._retrieve(query, prior)
+            keyframes = self._retrieve(query, prior)
         with _timed('match', durations):
-            matches = self._match(query, keyframe_ids)
+            matches = self._match(query, keyframes)
         with _timed('pose', durations):
             result = self._locate(matches, camera, prior)
         return replace(result, stage_durations_s=durations)
@@ -123,19 +131,18 @@ class Relocalizer:
                 f'{wanted!r}; compute them again with compute_descriptors of coam_ros.mapping.'
             )
 
-    def _retrieve(self, query: EncodedImage, prior: PosePrior | None) -> list[int]:
+    def _retrieve(self, query: EncodedImage, prior: PosePrior | None) -> list[Keyframe]:
         found = self._retriever.retrieve(
             query.global_descriptor,
-            self.config.num_keyframes,
+            _NUM_CANDIDATES * self.config.num_keyframes,
             prior_position=None if prior is None else prior.position_map,
             radius=None if prior is None else prior.radius_m,
         )
-        return [keyframe_id for keyframe_id, _ in found]
-
-    def _match(self, query: EncodedImage, keyframe_ids: list[int]) -> list[KeyframeMatches]:
         # A keyframe may have left the map since it was retrieved.
-        found = [self._map.get(keyframe_id) for keyframe_id in keyframe_ids]
-        keyframes = [keyframe for keyframe in found if keyframe is not None]
+        candidates = [self._map.get(keyframe_id) for keyframe_id, _ in found]
+        return _spread([k for k in candidates if k is not None], self.config.num_keyframes)
+
+    def _match(self, query: EncodedImage, keyframes: list[Keyframe]) -> list[KeyframeMatches]:
         cached = [self.feature_cache.get(keyframe) for keyframe in keyframes]
         results = self._matcher.match_encoded(query, [entry.encoded for entry in cached])
         return [
@@ -207,6 +214,17 @@ class Relocalizer:
                     f'{prior.radius_m:.2f} m. Give a better prior, or none.',
                 )
         return replace(result, T_map_camera=pose.T_map_camera, covariance=covariance)
+
+
+def _spread(candidates: list[Keyframe], num_keyframes: int) -> list[Keyframe]:
+    """Choose the first candidates that are not near one another, then the first of the rest."""
+    apart: list[Keyframe] = []
+    near: list[Keyframe] = []
+    for candidate in candidates:
+        errors = (pose_error(candidate.T_map_camera, k.T_map_camera) for k in apart)
+        is_near = any(m < _NEAR_DISTANCE_M and deg < _NEAR_ANGLE_DEG for m, deg in errors)
+        (near if is_near else apart).append(candidate)
+    return (apart + near)[:num_keyframes]
 
 
 def _with_support(

@@ -60,7 +60,7 @@ class RelocalizationResult:
         inlier_ratio: num_inliers / num_matches, 0 without matches.
         coverage: share of the image's cells that hold at least 5 inliers, 0..1.
         reprojection_error_px: median over the inliers; NaN without inliers.
-        keyframe_ids: retrieved keyframes, most similar first.
+        keyframe_ids: keyframes that were matched; the first is the most similar one.
         keyframe_matches: in the order of keyframe_ids.
         stage_durations_s: encode, retrieve, match, pose; only stages that were reached.
     """
