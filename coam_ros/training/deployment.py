@@ -89,8 +89,10 @@ class DeployedPairMatcher(nn.Module):
         query_size = query_size.expand(num_keyframes, -1)
         keyframe = _by_stride(keyframe_4, keyframe_8, keyframe_16, keyframe_32)
 
-        map0, logits0 = self.network.describe(query, keyframe, _masks(keyframe, keyframe_size))
-        map1, logits1 = self.network.describe(keyframe, query, _masks(query, query_size))
+        described0 = self.network.describe(query, keyframe, _masks(keyframe, keyframe_size))
+        described1 = self.network.describe(keyframe, query, _masks(query, query_size))
+        map0, logits0 = described0.descriptors, described0.distinctiveness_logits
+        map1, logits1 = described1.descriptors, described1.distinctiveness_logits
         descriptors0, cells0, distinct0 = self._select(map0, logits0, query_size)
         descriptors1, cells1, distinct1 = self._select(map1, logits1, keyframe_size)
 

@@ -17,9 +17,8 @@ from coam_ros.training.deployment import (
 )
 from coam_ros.training.global_descriptor import DIM, GlobalDescriptor
 from coam_ros.training.losses import LossConfig
-from coam_ros.training.network import CoamNetwork
+from coam_ros.training.network import CoamNetwork, NetworkConfig
 from coam_ros.training.pairs import read_rgb
-from coam_ros.training.xfeat import XFeatBackbone
 import numpy as np
 import onnx
 import torch
@@ -48,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; the folder is replaced only when everything agreed."""
     state = torch.load(args.checkpoint, map_location='cpu', weights_only=True)
-    network = CoamNetwork(XFeatBackbone())
+    network = CoamNetwork(NetworkConfig())
     network.load_state_dict(state['average'])
     network.eval()
     descriptor = _fit_descriptor(network, args.photos)

@@ -15,7 +15,7 @@ from pathlib import Path
 import time
 
 from coam_ros.training.losses import LossConfig, pair_loss
-from coam_ros.training.network import CoamNetwork
+from coam_ros.training.network import CoamNetwork, NetworkConfig
 from coam_ros.training.pairs import (
     PairMixture,
     PairSource,
@@ -23,7 +23,6 @@ from coam_ros.training.pairs import (
     RgbdSource,
     TrackSource,
 )
-from coam_ros.training.xfeat import XFeatBackbone
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -74,8 +73,9 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / 'checkpoint.pt'
     torch.manual_seed(args.seed)
-    network = CoamNetwork(XFeatBackbone.from_package()).to(args.device)
-    network = network.to(memory_format=torch.channels_last)
+    network = CoamNetwork(NetworkConfig())
+    network.load_pretrained_encoder()
+    network = network.to(args.device, memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
     trained = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.rate, weight_decay=1e-4)
@@ -142,9 +142,9 @@ def _loss(
     with torch.autocast(torch.device(device).type, torch.bfloat16):
         features, _ = network.encode(images)
         swapped = {s: torch.cat([x[len(x) // 2 :], x[: len(x) // 2]]) for s, x in features.items()}
-        descriptors, distinctiveness = network.describe(features, swapped)
-    descriptors0, descriptors1 = descriptors.float().chunk(2)
-    logits0, logits1 = distinctiveness.float().chunk(2)
+        described = network.describe(features, swapped)
+    descriptors0, descriptors1 = described.descriptors.float().chunk(2)
+    logits0, logits1 = described.distinctiveness_logits.float().chunk(2)
     return pair_loss((descriptors0, logits0), (descriptors1, logits1), batch, LossConfig())
 
 

@@ -19,14 +19,19 @@ from coam_ros.training.losses import (  # noqa: E402
     sample_map,
     soft_argmax,
 )
-from coam_ros.training.network import CoamNetwork  # noqa: E402
-from coam_ros.training.xfeat import XFeatBackbone  # noqa: E402
+from coam_ros.training.network import CoamNetwork, NetworkConfig  # noqa: E402
+
+
+def make_network(**changes):
+    torch.manual_seed(0)
+    network = CoamNetwork(NetworkConfig(**changes))
+    network.load_pretrained_encoder()
+    return network.eval()
 
 
 @pytest.fixture(scope='module')
 def network():
-    torch.manual_seed(0)
-    return CoamNetwork(XFeatBackbone.from_package()).eval()
+    return make_network()
 
 
 def images(count, height=96, width=128, seed=0):
@@ -36,7 +41,8 @@ def images(count, height=96, width=128, seed=0):
 def test_maps_have_stride_four_and_unit_descriptors(network):
     with torch.no_grad():
         features, _ = network.encode(images(2))
-        descriptors, logits = network.describe(features, features)
+        descriptors, logits, visibility, _ = network.describe(features, features)
+    assert visibility is None
     assert descriptors.shape == (2, 64, 24, 32)
     assert logits.shape == (2, 1, 24, 32)
     torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(2, 24, 32))
@@ -48,7 +54,9 @@ def test_descriptors_depend_on_the_other_image(network):
         first, _ = network.encode(images(1, seed=1))
         # The other image may have another size.
         second, _ = network.encode(images(1, 64, 160, seed=2))
-        on_first, on_second = (network.describe(own, other)[0] for other in (first, second))
+        on_first, on_second = (
+            network.describe(own, other).descriptors for other in (first, second)
+        )
     # Untrained weights make little of it, but rounding alone would stay below 1e-6.
     assert (on_first - on_second).abs().max() > 1e-4
 
@@ -65,7 +73,9 @@ def test_masked_positions_of_the_other_image_do_not_count(network):
             mask = torch.ones(1, *other[stride].shape[-2:], dtype=torch.bool)
             mask[..., -1] = False
             masks[stride] = mask.flatten(1)
-        plain, disturbed = (network.describe(own, maps, masks)[0] for maps in (other, changed))
+        plain, disturbed = (
+            network.describe(own, maps, masks).descriptors for maps in (other, changed)
+        )
     torch.testing.assert_close(plain, disturbed)
 
 
@@ -86,8 +96,7 @@ def test_soft_argmax_finds_a_peak_between_two_cells():
 
 
 def test_overfits_one_pair():
-    torch.manual_seed(0)
-    network = CoamNetwork(XFeatBackbone.from_package()).train()
+    network = make_network().train()
     image = images(1, seed=3)
     batch = _shifted_batch(image, shift_px=16)
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], 2e-3)
@@ -95,7 +104,7 @@ def test_overfits_one_pair():
     for _ in range(25):
         features, _ = network.encode(batch['images'])
         swapped = {stride: x.flip(0) for stride, x in features.items()}
-        descriptors, logits = network.describe(features, swapped)
+        descriptors, logits, *_ = network.describe(features, swapped)
         loss, figures = pair_loss(
             (descriptors[:1], logits[:1]), (descriptors[1:], logits[1:]), batch, LossConfig()
         )
@@ -105,7 +114,7 @@ def test_overfits_one_pair():
         losses.append(loss.item())
     assert losses[-1] < 0.6 * losses[0]
     assert figures['right'] > 0.8
-    assert all(p.grad is None for p in network.backbone.parameters())
+    assert all(p.grad is None for p in network.encoder.parameters())
 
 
 def _shifted_batch(image, shift_px):

