@@ -21,9 +21,13 @@ class _Command(NamedTuple):
 _COMMANDS = {
     'map': _Command('coam_ros.mapping.command', 'build a map from posed images, look into a map'),
     'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
+    'bench': _Command('coam_ros.evaluation.bench', 'measure matchers side by side'),
     'match': _Command('coam_ros.matching.command', 'match two images and draw the matches'),
     'demo': _Command('coam_ros.demo.command', 'map and drive a room over real nodes'),
     'train': _Command('coam_ros.training.train', 'train the network'),
+    'import-checkpoint': _Command(
+        'coam_ros.training.import_checkpoint', "turn a checkpoint of the paper's authors into ours"
+    ),
     'export': _Command('coam_ros.training.export', 'turn a trained network into a model folder'),
 }
 _USER_ERROR = 2

@@ -8,11 +8,21 @@ import pickle
 import re
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-# What a file may hold beside tensors and plain containers: command lines, kept with a checkpoint.
-_HARMLESS_CLASSES = [argparse.Namespace]
+# What a file may hold beside tensors and plain containers: command lines and NumPy's numbers,
+# which are often kept with a checkpoint. None of them runs code when it is made.
+_NUMPY_SCALAR = np.float64().__reduce__()[0]
+_HARMLESS = [
+    argparse.Namespace,
+    np.dtype,
+    *(type(np.dtype(name)) for name in ('bool', 'int64', 'float32', 'float64')),
+    # Its module was renamed in NumPy 2.
+    (_NUMPY_SCALAR, 'numpy.core.multiarray.scalar'),
+    (_NUMPY_SCALAR, 'numpy._core.multiarray.scalar'),
+]
 _MAX_NAMES_SHOWN = 4
 
 
@@ -23,21 +33,30 @@ def read_torch_file(path: Path) -> Any:  # noqa: ANN401  (whatever was saved)
         OSError: the file cannot be opened.
         ValueError: it is damaged, no such file, or holds objects of other classes.
     """
-    try:
-        with torch.serialization.safe_globals(_HARMLESS_CLASSES):
-            return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        # The message of torch goes on with ways to load the file all the same: not ours.
-        unsafe = re.search(r'(?:GLOBAL|Unsupported class) (\S+)', str(error))
-        if unsafe is None:
-            raise ValueError(_damaged(path)) from error
-        raise ValueError(
-            f'{path} was refused and nothing in it was run: it holds {unsafe[1]}, wanted tensors, '
-            'plain containers and argparse.Namespace. If you trust its author, let them save the '
-            'state dict alone.'
-        ) from error
-    except (EOFError, KeyError, RuntimeError) as error:
-        raise ValueError(_damaged(path)) from error
+    with path.open('rb') as stream, torch.serialization.safe_globals(_HARMLESS):
+        try:
+            return torch.load(stream, map_location='cpu', weights_only=True)
+        except Exception as error:  # a damaged pickle may fail anywhere: tried with 3000 of them
+            raise ValueError(_explain(path, error)) from error
+
+
+def as_state_dict(content: Any, source: Path) -> dict[str, torch.Tensor]:  # noqa: ANN401
+    """Return the content of a file when it is tensors by name.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(content, dict) and content:
+        strange = [name for name, x in content.items() if not isinstance(x, torch.Tensor)]
+        if not strange:
+            return content
+        found = f'entries that are no tensors: {", ".join(map(str, strange[:_MAX_NAMES_SHOWN]))}'
+    else:
+        found = f'{type(content).__name__} {str(content)[:40]!r}'
+    raise ValueError(
+        f'{source}: wanted a state dict, tensors by name, got {found}. Check that it is the right '
+        'file.'
+    )
 
 
 def load_strictly(module: nn.Module, state: dict[str, torch.Tensor], source: Path) -> None:
@@ -78,7 +97,15 @@ def _list(fault: str, names: Any) -> str:  # noqa: ANN401  (any collection of st
     return f'{fault}: {", ".join(shown)}{rest}' if names else ''
 
 
-def _damaged(path: Path) -> str:
+def _explain(path: Path, error: Exception) -> str:
+    # The message of torch goes on with ways to load the file all the same: not ours.
+    refused = re.search(r'GLOBAL (\S+)', str(error))
+    if isinstance(error, pickle.UnpicklingError) and refused is not None:
+        return (
+            f'{path} was refused and nothing in it was run: it holds {refused[1]}, wanted '
+            'tensors, numbers, text, plain containers and argparse.Namespace. Ask its author for '
+            'a file with the state dict alone.'
+        )
     return (
         f'{path} ({path.stat().st_size} bytes) is damaged or was not written by torch.save. '
         'Copy or download it again.'

@@ -13,7 +13,7 @@ from pathlib import Path
 from coam_ros.training.encoders.efficientnet import EfficientNetB1Encoder
 from coam_ros.training.encoders.resnet import ResNet50Encoder
 from coam_ros.training.encoders.xfeat import XFeatEncoder
-from coam_ros.training.weights import load_strictly, read_torch_file
+from coam_ros.training.weights import as_state_dict, load_strictly, read_torch_file
 from torch import nn
 
 ENCODERS = {
@@ -58,4 +58,5 @@ def load_pretrained(encoder: nn.Module, path: Path | None) -> None:
             'set and no package ships them. Set it to a file with its ImageNet weights, or start '
             'from a checkpoint.'
         )
-    load_strictly(encoder, encoder.rename(read_torch_file(path)), source=path)
+    published = as_state_dict(read_torch_file(path), path)
+    load_strictly(encoder, encoder.rename(published), source=path)
