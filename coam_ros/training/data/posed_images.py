@@ -1,0 +1,196 @@
+"""Pairs of images of which only the relative pose is known, for self-supervision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from coam_ros.geometry.epipolar import fundamental_from_pose
+from coam_ros.geometry.transforms import invert, is_rigid, rotation_vector
+from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
+from coam_ros.training.data.colmap_text import ColmapImage, read_colmap_text
+from coam_ros.training.data.pair_list import read_pair_list
+from coam_ros.training.data.pairs import EpipolarPair, PairFinisher, SourceConfig
+from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
+from coam_ros.training.data.views import CropConfig, Image, random_crop, ViewSpec, warp
+import numpy as np
+from numpy.typing import NDArray
+
+# COLMAP's folders, from the one that a user would name.
+_MODEL_FOLDERS = ('.', 'sparse', 'sparse/0')
+# Poses that were written with seven digits.
+_ROTATION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosedImageSourceConfig(SourceConfig):
+    """A folder of posed, undistorted images, found by its files.
+
+    `pairs.txt` (SuperGlue's pair lists), else a COLMAP model as text (`images.txt`,
+    `cameras.txt`, in the folder or in `sparse`; `images` holds the images), else 7-Scenes.
+
+    Attributes:
+        crop: of the images; larger than elsewhere, since nothing says where the crops overlap.
+        min_shared_points: 3D points that a pair of a COLMAP model has in common.
+        min_step: least distance of two frames of a 7-Scenes sequence.
+        max_step: largest distance [frames].
+        max_rotation_deg: largest rotation between two frames of a 7-Scenes sequence.
+        min_baseline_m: least distance of their cameras: near 0 there is no epipolar geometry.
+    """
+
+    crop: CropConfig = field(default_factory=lambda: CropConfig(min_extent=0.75))
+    min_shared_points: int = 50
+    min_step: int = 3
+    max_step: int = 40
+    max_rotation_deg: float = 40.0
+    min_baseline_m: float = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class _Relation:
+    """Two images and F with p1^T F p0 = 0 in their pixels."""
+
+    key0: str | int
+    key1: str | int
+    fundamental: NDArray[np.float64]
+
+
+class PosedImageSource:
+    """Pairs of images with known epipolar geometry."""
+
+    def __init__(self, config: PosedImageSourceConfig, spec: ViewSpec) -> None:
+        """Read the poses; images are read when they are drawn.
+
+        Raises:
+            FileNotFoundError: no such folder, or nothing in it is known.
+            ValueError: no usable pair.
+        """
+        self._config = config
+        self._size = spec.size
+        self._finisher = PairFinisher(config, spec)
+        self._cache = ArrayCache(config.cache_mb)
+        directory = Path(config.path)
+        models = [directory / folder for folder in _MODEL_FOLDERS]
+        model = next((m for m in models if (m / 'images.txt').is_file()), None)
+        if (directory / 'pairs.txt').is_file():
+            self._relations, self._read = _from_pair_list(directory)
+        elif model is not None:
+            self._relations, self._read = _from_colmap(directory, model, config)
+        else:
+            self._relations, self._read = _from_seven_scenes(directory, config)
+        if not self._relations:
+            raise ValueError(
+                f'{directory} has no pair of images with a usable relative pose; check its poses, '
+                'or widen what counts as a pair.'
+            )
+
+    def sample(self, rng: np.random.Generator, item: int = 0) -> EpipolarPair:
+        """Return two views; see `PairSource.sample`."""
+        relation = self._relations[rng.integers(len(self._relations))]
+        images = [self._image(key) for key in (relation.key0, relation.key1)]
+        fundamental = relation.fundamental
+        if rng.random() < 0.5:
+            images, fundamental = images[::-1], fundamental.T
+        crops = [
+            random_crop(image.shape[1::-1], self._size, self._config.crop, rng) for image in images
+        ]
+        views = [
+            self._finisher.vary(warp(image, crop, self._size), rng)
+            for image, crop in zip(images, crops, strict=True)
+        ]
+        to_image0, to_image1 = (np.linalg.inv(crop) for crop in crops)
+        fundamental = to_image1.T @ fundamental @ to_image0
+        fundamental = (fundamental / np.linalg.norm(fundamental)).astype(np.float32)
+        return EpipolarPair(views[0], views[1], fundamental)
+
+    def _image(self, key: str | int) -> Image:
+        return self._cache.get(key, lambda: self._read(key))
+
+
+_Opened = tuple[list[_Relation], Callable[[str | int], Image]]
+
+
+def _from_pair_list(directory: Path) -> _Opened:
+    listed = read_pair_list(directory / 'pairs.txt')
+    names = {name for pair in listed for name in (pair.name0, pair.name1)}
+    skipped = _unusable_images(directory, names)
+    relations = []
+    for pair in listed:
+        if pair.name0 in skipped or pair.name1 in skipped:
+            continue
+        if not is_rigid(pair.T_1_0, _ROTATION_TOLERANCE) or not pair.T_1_0[:3, 3].any():
+            skipped[f'{pair.name0} {pair.name1}'] = 'the pose is not rigid, or has no baseline'
+            continue
+        fundamental = fundamental_from_pose(pair.T_1_0, pair.K0, pair.K1)
+        relations.append(_Relation(pair.name0, pair.name1, fundamental))
+    _warn(directory, skipped, len(names) + len(listed))
+    return relations, partial(_read_file, directory)
+
+
+def _from_colmap(directory: Path, model: Path, config: PosedImageSourceConfig) -> _Opened:
+    folder = directory / 'images' if (directory / 'images').is_dir() else directory
+    images = read_colmap_text(model)
+    skipped = _unusable_images(folder, {image.name for image in images})
+    images = [image for image in images if image.name not in skipped]
+    _warn(directory, skipped, len(images) + len(skipped))
+    relations = []
+    for index, image0 in enumerate(images):
+        for image1 in images[index + 1 :]:
+            shared = len(np.intersect1d(image0.point_ids, image1.point_ids, assume_unique=True))
+            if shared >= config.min_shared_points:
+                relations.append(_relate_colmap(image0, image1))
+    return relations, partial(_read_file, folder)
+
+
+def _relate_colmap(image0: ColmapImage, image1: ColmapImage) -> _Relation:
+    T_1_0 = image1.T_camera_world @ invert(image0.T_camera_world)
+    fundamental = fundamental_from_pose(T_1_0, image0.K, image1.K)
+    return _Relation(image0.name, image1.name, fundamental)
+
+
+def _from_seven_scenes(directory: Path, config: PosedImageSourceConfig) -> _Opened:
+    frames = read_frames(directory)
+    skipped: dict[object, str] = {}
+    posed = []
+    for index, name in enumerate(frames.names):
+        try:
+            keyframe = frames[index]
+        except (OSError, ValueError) as error:
+            skipped[name] = str(error)
+        else:
+            posed.append((index, keyframe.T_map_camera, keyframe.camera.K))
+    _warn(directory, skipped, len(frames))
+    relations = []
+    for place, (i, T_world_0, K0) in enumerate(posed):
+        for j, T_world_1, K1 in posed[place + config.min_step : place + config.max_step + 1]:
+            T_1_0 = invert(T_world_1) @ T_world_0
+            turn_deg = np.rad2deg(np.linalg.norm(rotation_vector(T_1_0[:3, :3])))
+            baseline_m = np.linalg.norm(T_1_0[:3, 3])
+            if turn_deg <= config.max_rotation_deg and baseline_m >= config.min_baseline_m:
+                relations.append(_Relation(i, j, fundamental_from_pose(T_1_0, K0, K1)))
+    return relations, partial(_read_frame, frames)
+
+
+def _unusable_images(folder: Path, names: Iterable[str]) -> dict[object, str]:
+    """Say of each image that cannot be used why."""
+    problems: dict[object, str] = {}
+    for name in sorted(names):
+        try:
+            check_image(folder / name)
+        except (OSError, ValueError) as error:
+            problems[name] = str(error)
+    return problems
+
+
+def _warn(directory: Path, skipped: dict[object, str], total: int) -> None:
+    warn_of_skipped(directory, 'images and pairs', skipped, total)
+
+
+def _read_file(folder: Path, name: str) -> Image:
+    return read_rgb(folder / name)
+
+
+def _read_frame(frames: SevenScenesSequence, index: int) -> Image:
+    return frames[index].decode_image()

@@ -1,0 +1,238 @@
+"""Views of images: where a crop or a homography puts a pixel, and the warp that draws it.
+
+A view is a (3, 3) matrix from pixels of an image to pixels of what the network gets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Matrix = NDArray[np.float64]
+Points = NDArray[np.float32]
+# Side of the cells whose centres are the points of a pair: the deployed matcher selects those.
+_CELL_PX = 4
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """What the network gets of every image.
+
+    Attributes:
+        size: (width, height) of the views [px].
+        num_points: points a pair.
+    """
+
+    size: tuple[int, int]
+    num_points: int
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if len(self.size) != 2 or min(self.size) < 32 or any(side % 32 for side in self.size):
+            raise ValueError(
+                f'View size is {self.size}, wanted width and height as multiples of 32 px, which '
+                'the deepest level of the network needs; choose others.'
+            )
+        if self.num_points < 1:
+            raise ValueError(f'{self.num_points} points a pair, wanted at least 1; raise it.')
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """Crops of an image: how much of it a view shows, and how that is turned.
+
+    Both views of a pair are drawn on their own, so a pair differs in scale by up to
+    `max_extent / min_extent`, and in rotation by sqrt(2) times the deviation.
+
+    Attributes:
+        min_extent: least share of the image that a view shows, along the side that fits.
+        max_extent: largest share; 1 shows all of it along that side.
+        rotation_std_deg: standard deviation of the turn.
+        free_rotation_share: share of the crops that turn by any angle instead.
+        max_shift: how far the point that a view is made for lies from its middle, in shares of
+            the view's extent.
+    """
+
+    min_extent: float = 0.45
+    max_extent: float = 1.0
+    rotation_std_deg: float = 6.0
+    free_rotation_share: float = 0.0
+    max_shift: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if not 0 < self.min_extent <= self.max_extent <= 1:
+            raise ValueError(
+                f'Crops show {self.min_extent} to {self.max_extent} of an image, wanted '
+                '0 < min_extent <= max_extent <= 1; correct them.'
+            )
+        check_share('free_rotation_share', self.free_rotation_share)
+
+
+@dataclass(frozen=True)
+class HomographyConfig:
+    """Viewpoint change of a photo: from the first view to the second.
+
+    Attributes:
+        max_tilt: how far a corner moves on its own, in shares of the view's side: perspective.
+        rotation_std_deg: standard deviation of the turn.
+        free_rotation_share: share of the pairs that turn by any angle instead: a robot's camera
+            is mostly upright, hand-held ones are not.
+        min_scale: smallest change of scale.
+        max_scale: largest change of scale; the logarithm is uniform.
+        max_shift: largest shift, in shares of the view's side.
+    """
+
+    max_tilt: float = 0.22
+    rotation_std_deg: float = 18.0
+    free_rotation_share: float = 0.125
+    min_scale: float = 0.55
+    max_scale: float = 1.8
+    max_shift: float = 0.25
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        if not 0 < self.min_scale <= self.max_scale:
+            raise ValueError(
+                f'Homographies scale by {self.min_scale} to {self.max_scale}, wanted '
+                '0 < min_scale <= max_scale; correct them.'
+            )
+        # At 0.5 two corners may meet, and the view folds.
+        if not 0 <= self.max_tilt < 0.5:
+            raise ValueError(f'max_tilt is {self.max_tilt}, wanted 0 <= max_tilt < 0.5; lower it.')
+        check_share('free_rotation_share', self.free_rotation_share)
+
+
+def check_share(name: str, value: float) -> None:
+    """Raise a ValueError where a share is not in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f'{name} is {value}, wanted a share from 0 to 1; correct it.')
+
+
+def random_crop(
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    config: CropConfig,
+    rng: np.random.Generator,
+    centre: NDArray[np.floating] | None = None,
+) -> Matrix:
+    """Draw a similarity from image pixels to a view.
+
+    Args:
+        image_size: (width, height) of the image [px].
+        size: (width, height) of the view [px].
+        config: what to draw.
+        rng: source of randomness.
+        centre: (2,) pixel that the view shall show; None for any part of the image.
+
+    Returns:
+        (3, 3) float64.
+    """
+    fit = max(size[0] / image_size[0], size[1] / image_size[1])
+    scale = fit / rng.uniform(config.min_extent, config.max_extent)
+    extent = np.array(size) / scale
+    if centre is None:
+        centre = rng.uniform(0, 1, 2) * (np.array(image_size) - extent) + extent / 2
+    else:
+        centre = centre + rng.uniform(-config.max_shift, config.max_shift, 2) * extent
+        limit = np.maximum(np.array(image_size) - extent / 2, extent / 2)
+        centre = np.clip(centre, extent / 2, limit)
+    crop = np.eye(3)
+    crop[:2, :2] = scale * _random_rotation(
+        config.rotation_std_deg, config.free_rotation_share, rng
+    )
+    # (0, 0) is the centre of a pixel: the middle of `side` pixels is at (side - 1) / 2.
+    crop[:2, 2] = (np.array(size) - 1) / 2 - crop[:2, :2] @ (centre - 0.5)
+    return crop
+
+
+def random_homography(
+    size: tuple[int, int], config: HomographyConfig, rng: np.random.Generator
+) -> Matrix:
+    """Draw the viewpoint change of a plane that fills the view.
+
+    Args:
+        size: (width, height) of both views [px].
+        config: what to draw.
+        rng: source of randomness.
+
+    Returns:
+        (3, 3) float64 from pixels of the first view to pixels of the second.
+    """
+    extent = np.array(size, np.float64)
+    corners = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * extent
+    tilt = rng.uniform(-config.max_tilt, config.max_tilt, (4, 2)) * extent * rng.random()
+    rotation = _random_rotation(config.rotation_std_deg, config.free_rotation_share, rng)
+    scale = np.exp(rng.uniform(np.log(config.min_scale), np.log(config.max_scale)))
+    shift = rng.uniform(-config.max_shift, config.max_shift, 2) * extent
+    target = (corners + tilt - extent / 2) @ (scale * rotation).T + extent / 2 + shift
+    return cv2.getPerspectiveTransform(corners.astype(np.float32), target.astype(np.float32))
+
+
+def resize_view(factor: float) -> Matrix:
+    """Give the view of an image that was resized by a factor, by the project's convention."""
+    return np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5], [0, 0, 1]])
+
+
+def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
+    """Draw a view; a shrinking one is blurred first so that nothing aliases.
+
+    Args:
+        image: (H, W, 3) uint8.
+        view: (3, 3) from pixels of the image to pixels of the view.
+        size: (width, height) of the view [px].
+
+    Returns:
+        (height, width, 3) uint8, black where the view reaches past the image.
+    """
+    scale = np.sqrt(abs(np.linalg.det(view[:2, :2] / view[2, 2])))
+    if scale < 0.5:
+        # Halving first makes the blur small, and costs little.
+        halved = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        ratios = np.array(halved.shape[1::-1]) / np.array(image.shape[1::-1])
+        halving = np.array(
+            [[ratios[0], 0, ratios[0] / 2 - 0.5], [0, ratios[1], ratios[1] / 2 - 0.5], [0, 0, 1]]
+        )
+        return warp(halved, view @ np.linalg.inv(halving), size)
+    if scale < 0.7:
+        image = cv2.GaussianBlur(image, (0, 0), 0.45 / scale)
+    return cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR)
+
+
+def random_cells(size: tuple[int, int], count: int, rng: np.random.Generator) -> Points:
+    """Draw centres of stride-4 cells of a view: (count, 2) float32 pixels."""
+    cells = np.stack([rng.integers(0, side // _CELL_PX, count) for side in size], axis=1)
+    return ((cells + 0.5) * _CELL_PX - 0.5).astype(np.float32)
+
+
+def transform(points: NDArray[np.floating], view: Matrix) -> Points:
+    """Carry (N, 2) pixels by a view; NaN stays NaN."""
+    homogeneous = points.astype(np.float64) @ view[:, :2].T + view[:, 2]
+    return (homogeneous[:, :2] / homogeneous[:, 2:]).astype(np.float32)
+
+
+def is_inside(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell which (N, 2) pixels lie between the centres of the border pixels; NaN does not."""
+    return ((points >= 0) & (points <= np.array(size) - 1)).all(axis=1)
+
+
+def _random_rotation(std_deg: float, free_share: float, rng: np.random.Generator) -> Matrix:
+    is_free = rng.random() < free_share
+    angle = np.deg2rad(rng.uniform(-180, 180) if is_free else rng.normal(0, std_deg))
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
