@@ -6,7 +6,8 @@ Shape legend: K keyframes, N selected points, C channels, P positions of a map.
 from __future__ import annotations
 
 from coam_ros.training.global_descriptor import GlobalDescriptor
-from coam_ros.training.losses import LossConfig, soft_argmax
+from coam_ros.training.losses import CrossEntropyConfig
+from coam_ros.training.losses.sampling import soft_argmax
 from coam_ros.training.network import (
     ATTENTION_STRIDES,
     CANDIDATE_STEP,
@@ -45,7 +46,7 @@ class DeployedEncoder(nn.Module):
 class DeployedPairMatcher(nn.Module):
     """Features of a query and of K keyframes in, N scored matches a keyframe out."""
 
-    def __init__(self, network: CoamNetwork, num_matches: int, loss: LossConfig) -> None:
+    def __init__(self, network: CoamNetwork, num_matches: int, loss: CrossEntropyConfig) -> None:
         """Take the trained network and the refinement's window from the loss that trained it."""
         super().__init__()
         self.network = network

