@@ -189,7 +189,7 @@ class CoamNetwork(nn.Module):
     """
 
     def __init__(self, config: NetworkConfig) -> None:
-        """Build with random weights; the encoder stays frozen.
+        """Build with random weights and a frozen encoder; `requires_grad_` thaws it.
 
         Raises:
             ValueError: the parts that the config names do not fit each other.
@@ -221,7 +221,7 @@ class CoamNetwork(nn.Module):
         load_pretrained(self.encoder, None if path is None else Path(path))
 
     def train(self, mode: bool = True) -> CoamNetwork:
-        """Switch training mode; the frozen encoder keeps its statistics."""
+        """Switch training mode; the encoder keeps its statistics, frozen or not."""
         super().train(mode)
         self.encoder.eval()
         return self
@@ -236,8 +236,7 @@ class CoamNetwork(nn.Module):
             Features by stride, of the decoder's choice, and the encoder's local features at
             stride 8 for the global descriptor; None where it has no such.
         """
-        with torch.no_grad():
-            pyramid, local = self.encoder(images)
+        pyramid, local = self.encoder(images)
         return self.decoder.adapt(pyramid), local
 
     def describe(

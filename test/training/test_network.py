@@ -72,6 +72,15 @@ def test_without_coattention_the_other_image_does_not_count(network):
     assert not any(x.requires_grad for x in switched_off.attention.parameters())
 
 
+def test_the_encoder_is_trained_only_when_it_is_thawed():
+    network = make_network().train()
+    for is_thawed in (False, True):
+        network.encoder.requires_grad_(is_thawed)
+        features, _ = network.encode(images(2, 64, 64))
+        network.describe(features, features).descriptors[:, 0].sum().backward()
+        assert all((x.grad is not None) == is_thawed for x in network.encoder.parameters())
+
+
 def test_masked_positions_of_the_other_image_do_not_count(network):
     """What stands in the padding changes nothing where it is masked."""
     with torch.no_grad():
