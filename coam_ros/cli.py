@@ -24,7 +24,7 @@ _COMMANDS = {
     'bench': _Command('coam_ros.evaluation.bench', 'measure matchers side by side'),
     'match': _Command('coam_ros.matching.command', 'match two images and draw the matches'),
     'demo': _Command('coam_ros.demo.command', 'map and drive a room over real nodes'),
-    'train': _Command('coam_ros.training.train', 'train the network'),
+    'train': _Command('coam_ros.training.command', 'train a network, or adapt one'),
     'import-checkpoint': _Command(
         'coam_ros.training.import_checkpoint', "turn a checkpoint of the paper's authors into ours"
     ),

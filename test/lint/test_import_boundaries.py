@@ -22,7 +22,7 @@ OURS = {
     'localization': frozenset({'geometry', 'matching', 'mapping'}),
     'rendering': frozenset({'geometry'}),
     'nodes': EVERYTHING - {'training', 'evaluation', 'demo'},
-    'training': frozenset({'geometry', 'matching', 'inference', 'rendering'}),
+    'training': frozenset({'geometry', 'matching', 'inference', 'mapping', 'rendering'}),
     'evaluation': EVERYTHING - {'nodes', 'demo'},
     'demo': EVERYTHING - {'training'},
 }
@@ -59,8 +59,9 @@ THIRD_PARTY = {
         'torch',
         'tqdm',
         'xfeat',
+        'yaml',
     },
-    'evaluation': {'numpy', 'cv2', 'matplotlib', 'rerun', 'rich'},
+    'evaluation': {'numpy', 'cv2', 'matplotlib', 'poselib', 'rerun', 'rich'},
     'demo': {'numpy', 'cv2', 'matplotlib', 'rerun', 'rich', 'skimage'} | ROS,
 }
 # Single files that may import more: each engine's backend, and what `coam` shows on the terminal.

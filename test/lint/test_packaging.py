@@ -162,7 +162,7 @@ def test_every_file_that_a_node_loads_is_installed(prefix: Path) -> None:
 
 def test_the_installed_package_is_whole_and_finds_its_model(prefix: Path) -> None:
     libraries = next(prefix.glob('lib/python3*/site-packages'))
-    for path in source_files():
+    for path in [*source_files(), *(ROOT / PACKAGE).rglob('*.yaml')]:
         assert (libraries / path.relative_to(ROOT)).is_file(), f'{path} is not installed'
     code = (
         'import coam_ros, coam_ros.matching\n'

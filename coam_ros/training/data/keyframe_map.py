@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.storage import load_map
@@ -30,6 +31,8 @@ class KeyframeMapSourceConfig(SourceConfig):
 
     Attributes:
         hold_back_every: every n-th keyframe is held back, to judge the result on; 0 uses all.
+        part: training makes pairs of the keyframes that are not held back; held_back makes pairs
+            of one that is and one that is not, as in localization.
         num_neighbours: keyframes, by distance of the cameras, that each one is compared with.
         min_overlap: share of the first keyframe that the second must show.
         min_landmarks: common landmarks of a pair, in a map without depth.
@@ -41,6 +44,7 @@ class KeyframeMapSourceConfig(SourceConfig):
 
     cache_mb: int = 512
     hold_back_every: int = 5
+    part: Literal['training', 'held_back'] = 'training'
     num_neighbours: int = 60
     min_overlap: float = 0.2
     min_landmarks: int = 40
@@ -59,6 +63,11 @@ class KeyframeMapSourceConfig(SourceConfig):
             raise ValueError(
                 f'hold_back_every is {self.hold_back_every}, wanted 0 for none, or at least 2; '
                 'correct it.'
+            )
+        if self.part == 'held_back' and not self.hold_back_every:
+            raise ValueError(
+                'hold_back_every is 0 and part is held_back: nothing is; set hold_back_every to '
+                'at least 2.'
             )
 
 
@@ -94,13 +103,20 @@ def open_keyframe_map(
         FileNotFoundError: there is no such map.
         ValueError: the map is damaged, or no two of its keyframes make a pair.
     """
-    keyframes, _ = split_keyframes(load_map(config.path), config.hold_back_every)
+    trained, held_back = split_keyframes(load_map(config.path), config.hold_back_every)
+    if config.part == 'held_back' and not held_back:
+        raise ValueError(
+            f'{config.path}: of {len(trained)} keyframes none is held back when every '
+            f'{config.hold_back_every}th is; map the site more densely, or lower hold_back_every.'
+        )
+    keyframes = trained if config.part == 'training' else trained + held_back
+    is_held_back = np.arange(len(keyframes)) >= len(trained)
     if all(keyframe.depth is None for keyframe in keyframes):
-        return LandmarkPairSource(config, spec, keyframes)
+        return LandmarkPairSource(config, spec, keyframes, is_held_back)
     names = [f'keyframe {keyframe.id}' for keyframe in keyframes]
     usable, coarse = survey(Path(config.path), keyframes, names)
     keyframes = [keyframes[index] for index in usable]
-    candidates = _neighbours(keyframes, config.num_neighbours)
+    candidates = _neighbours(keyframes, is_held_back[usable], config.num_neighbours)
     pairs = overlapping_pairs(coarse, candidates, config.min_overlap)
     if not pairs:
         raise ValueError(
@@ -117,9 +133,19 @@ class LandmarkPairSource:
     """Pairs of keyframes with landmarks in common."""
 
     def __init__(
-        self, config: KeyframeMapSourceConfig, spec: ViewSpec, keyframes: Sequence[Keyframe]
+        self,
+        config: KeyframeMapSourceConfig,
+        spec: ViewSpec,
+        keyframes: Sequence[Keyframe],
+        is_held_back: NDArray[np.bool_],
     ) -> None:
         """Find the pairs.
+
+        Args:
+            config: of the source.
+            spec: of the views.
+            keyframes: N keyframes.
+            is_held_back: (N,) whether a keyframe is; see `_neighbours`.
 
         Raises:
             ValueError: no two keyframes share enough landmarks.
@@ -127,8 +153,9 @@ class LandmarkPairSource:
         self._path = config.path
         self._maker = TrackPairMaker(config, spec, is_precise=config.is_precise)
         self._cache = ArrayCache(config.cache_mb)
-        self._keyframes = [k for k in keyframes if k.landmark_points_map is not None]
-        self._pairs = self._find_pairs(config)
+        usable = [i for i, k in enumerate(keyframes) if k.landmark_points_map is not None]
+        self._keyframes = [keyframes[i] for i in usable]
+        self._pairs = self._find_pairs(config, is_held_back[usable])
         if not self._pairs:
             raise ValueError(
                 f'{config.path}: of {len(keyframes)} keyframes without depth no two share '
@@ -151,7 +178,7 @@ class LandmarkPairSource:
         return self._cache.get(index, self._keyframes[index].decode_image)
 
     def _find_pairs(
-        self, config: KeyframeMapSourceConfig
+        self, config: KeyframeMapSourceConfig, is_held_back: NDArray[np.bool_]
     ) -> list[tuple[int, int, NDArray[np.int64], NDArray[np.int64]]]:
         """List pairs with the rows of their common landmarks."""
         if not self._keyframes:
@@ -161,7 +188,9 @@ class LandmarkPairSource:
         ends = np.cumsum([len(k.landmark_points_map) for k in self._keyframes])[:-1]
         ids = np.split(numbers.ravel(), ends)
         pairs = []
-        for i, others in enumerate(_neighbours(self._keyframes, config.num_neighbours)):
+        for i, others in enumerate(
+            _neighbours(self._keyframes, is_held_back, config.num_neighbours)
+        ):
             for j in others:
                 _, rows_i, rows_j = np.intersect1d(ids[i], ids[j], return_indices=True)
                 if len(rows_i) >= config.min_landmarks:
@@ -169,11 +198,20 @@ class LandmarkPairSource:
         return pairs
 
 
-def _neighbours(keyframes: Sequence[Keyframe], count: int) -> list[NDArray[np.int64]]:
-    """Indices of the keyframes whose cameras are nearest to each one's, itself left out."""
+def _neighbours(
+    keyframes: Sequence[Keyframe], is_held_back: NDArray[np.bool_], count: int
+) -> list[NDArray[np.int64]]:
+    """Indices of the keyframes whose cameras are nearest to each one's, itself left out.
+
+    Where some are held back, each of these has neighbours among the others alone, and the others
+    have none.
+    """
     centres = np.array([keyframe.T_map_camera[:3, 3] for keyframe in keyframes])
     neighbours = []
     for index, centre in enumerate(centres):
+        if is_held_back.any() and not is_held_back[index]:
+            neighbours.append(np.empty(0, np.int64))
+            continue
         order = np.argsort(np.linalg.norm(centres - centre, axis=1), kind='stable')
-        neighbours.append(order[order != index][:count])
+        neighbours.append(order[~is_held_back[order] & (order != index)][:count])
     return neighbours

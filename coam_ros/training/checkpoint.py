@@ -1,0 +1,141 @@
+"""Checkpoints of a training: written aside and renamed, and whole: with all that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+import hashlib
+import io
+import os
+from pathlib import Path
+import platform
+import subprocess
+from typing import Any
+
+from coam_ros.inference import default_model_directory
+from coam_ros.training.config_file import differences, to_values
+from coam_ros.training.data import SourceConfig
+from coam_ros.training.network import CoamNetwork
+from coam_ros.training.weights import as_state_dict, load_strictly, read_torch_file
+import cv2
+import numpy as np
+import torch
+
+_DEFAULT_WEIGHTS = 'weights.pt'
+_MAX_SHOWN = 12
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a file of `torch.save`; a kill or a full disk leaves the former one.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_aside(path, buffer.getbuffer())
+
+
+def write_aside(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under another name, and rename it when it is on the disk.
+
+    Raises:
+        OSError: it cannot be written; the former file is untouched.
+    """
+    aside = path.with_name(f'{path.name}.tmp')
+    try:
+        with aside.open('wb') as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f'{path} could not be written ({error.strerror}; {len(content) / 1e6:.1f} MB); the '
+            'former one, if there was one, is untouched. Make room and run the same command '
+            'again: it goes on from there',
+        ) from error
+
+
+def read_checkpoint(path: Path, network: dict[str, Any]) -> dict[str, Any]:
+    """Read a checkpoint of `coam train`.
+
+    Args:
+        path: of the file.
+        network: config of the network that is wanted, as plain values.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged, no checkpoint of a training, or of another network.
+    """
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or not {'network', 'average', 'config'} <= content.keys():
+        raise ValueError(
+            f'{path} is no checkpoint of `coam train`, wanted the entries network, average and '
+            'config; give the path of a checkpoint.pt.'
+        )
+    lines = differences(content['config'].get('network', {}), network, 'network')
+    if lines:
+        raise ValueError(
+            f'{path} is a checkpoint of another network:\n'
+            + '\n'.join(f'  {line}' for line in lines[:_MAX_SHOWN])
+            + '\n(checkpoint -> this config). Train in another folder (out=...), or with the '
+            'network of the checkpoint.'
+        )
+    return content
+
+
+def load_initial_weights(network: CoamNetwork, init: str) -> None:
+    """Fill a network with the weights that a training starts from.
+
+    Args:
+        network: to fill.
+        init: path of a checkpoint, whose average is taken, or of weights alone; `default` names
+            those that come with the package.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds no weights of such a network.
+    """
+    path = default_model_directory() / _DEFAULT_WEIGHTS if init == 'default' else Path(init)
+    content = read_torch_file(path)
+    if isinstance(content, dict) and 'average' in content:
+        content = read_checkpoint(path, to_values(network.config))['average']
+    load_strictly(network, as_state_dict(content, path), path)
+
+
+def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
+    """Say what made a checkpoint, beside its config: code, libraries and data."""
+    return {
+        'git_commit': _git_commit(),
+        'data_hash': hash_files(Path(source.path) for source in sources if source.path),
+        'versions': {
+            'python': platform.python_version(),
+            'torch': torch.__version__,
+            'numpy': np.__version__,
+            'opencv': cv2.__version__,
+        },
+    }
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """Hash names and sizes of files, and of all files in folders; their content is not read."""
+    digest = hashlib.sha256()
+    for root in paths:
+        for path in [root] if root.is_file() else sorted(root.rglob('*')):
+            if path.is_file():
+                digest.update(f'{path.relative_to(root)} {path.stat().st_size}\n'.encode())
+    return digest.hexdigest()[:16]
+
+
+def _git_commit() -> str | None:
+    """Commit of the checkout that this code is run from, `+` where it is changed; None outside."""
+    command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--abbrev=40']
+    try:
+        child = subprocess.run(
+            [*command, '--dirty=+', '--exclude=*'], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        return None
+    return child.stdout.strip() or None

@@ -1,0 +1,469 @@
+"""Trains a network as an experiment says; goes on where its last checkpoint stopped.
+
+A run is a function of its config: item i of the data depends on the seed and i alone, and what
+the loss draws at random depends on the seed, the step and the process. So nothing of a random
+generator has to be kept, and a resumed training repeats the losses of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import copy
+import logging
+import os
+from pathlib import Path
+import time
+from typing import Any
+
+from coam_ros.training.checkpoint import (
+    load_initial_weights,
+    provenance,
+    read_checkpoint,
+    save_checkpoint,
+    write_aside,
+)
+from coam_ros.training.config import ExperimentConfig
+from coam_ros.training.config_file import differences, to_values, to_yaml
+from coam_ros.training.data import initialize_worker, make_mixture, PairMixture, ViewSpec
+from coam_ros.training.deployment import DeployedPairMatcher
+from coam_ros.training.distributed import Processes
+from coam_ros.training.losses import CrossEntropyConfig, Loss, make_loss
+from coam_ros.training.network import CoamNetwork, DescribedImage
+from coam_ros.training.training_log import TrainingLog
+from coam_ros.training.validation import Batch, validate
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+_LOGGER = logging.getLogger(__name__)
+CHECKPOINT, BEST = 'checkpoint.pt', 'best.pt'
+# The average forgets this fast in the first steps: step / (step + 10).
+_EMA_WARMUP = 10
+# Area of the cells whose centres are known points: in validation every one is asked for.
+_CELL_AREA_PX = 16
+_DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
+
+
+class TrainingStep(nn.Module):
+    """A batch of pairs in, the loss out: what has to be one module for several processes."""
+
+    def __init__(self, network: CoamNetwork, loss: Loss, precision: torch.dtype) -> None:
+        """Take the parts; convolutions compute in `precision`, the loss in float32."""
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.precision = precision
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Return the scalar loss, and figures."""
+        images = torch.cat([batch['image0'], batch['image1']]).float()
+        images = images.to(memory_format=torch.channels_last)
+        is_mixed = self.precision != torch.float32
+        with torch.autocast(images.device.type, self.precision, enabled=is_mixed):
+            features, _ = self.network.encode(images)
+            swapped = {stride: torch.cat(x.chunk(2)[::-1]) for stride, x in features.items()}
+            described = self.network.describe(features, swapped)
+        halves = [(None, None) if x is None else x.float().chunk(2) for x in described]
+        described0, described1 = (DescribedImage(*half) for half in zip(*halves, strict=True))
+        return self.loss(described0, described1, batch, self.network.output_stride)
+
+
+class Trainer:
+    """One training, in one of its processes."""
+
+    def __init__(self, config: ExperimentConfig, processes: Processes) -> None:
+        """Make what the config says, or read it from the checkpoint in `config.out`.
+
+        Raises:
+            OSError: data, weights or the checkpoint cannot be read.
+            ValueError: the data is of no use, the checkpoint is damaged or of another network,
+                or the batch cannot be shared among the processes.
+        """
+        if config.data.batch % processes.count:
+            raise ValueError(
+                f'data.batch is {config.data.batch}, wanted a multiple of the '
+                f'{processes.count} processes; change one of them.'
+            )
+        self.config = config
+        self.processes = processes
+        self._out = Path(config.out)
+        self._provenance = provenance(config.data.sources)
+        self._values = to_values(config)
+        self._step = 0
+        self._worked_s = self._waited_s = 0.0
+        # Validations: the first, the best with its step, how many came after it.
+        self._judged: dict[str, Any] = {'first': None, 'best': None, 'best_step': 0, 'since': 0}
+
+        torch.manual_seed(config.seed)
+        self.network = CoamNetwork(config.network)
+        former = processes.from_first(self._read_former)
+        if former is None:
+            self._load_first_weights()
+        self.network.to(processes.device, memory_format=torch.channels_last).train()
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
+        self._optimizer = self._make_optimizer()
+        precision = _DTYPES[choose_precision(config.precision, processes.device)]
+        self._scaler = torch.amp.GradScaler(
+            processes.device.type, enabled=precision == torch.float16
+        )
+        if former is not None:
+            self._restore(former)
+        self._training_step = TrainingStep(self.network, make_loss(config.loss), precision)
+        self._wrapped = self._wrap()
+
+    def run(self) -> None:
+        """Train to the end, or until patience does.
+
+        Raises:
+            OSError: a checkpoint cannot be written; the former one is untouched.
+            ValueError: the loss is no finite number; the batch is saved.
+        """
+        log = self._open_log() if self.processes.is_first else None
+        try:
+            self._train(log)
+        finally:
+            if log is not None:
+                log.close()
+        if self.processes.is_first:
+            print(self._report())
+
+    def _train(self, log: TrainingLog | None) -> None:
+        schedule, validation = self.config.schedule, self.config.validation
+        held_back = self._validation_pairs()
+        if self._step == 0:
+            self._validate(held_back, log)
+        batches = self._batches()
+        window = _Window()
+        saved_at = time.monotonic()
+        while self._step < schedule.steps and not self._is_out_of_patience():
+            batch = window.wait_for(batches)
+            self._step += 1
+            window.add(self._take_step(batch))
+            if log is not None:
+                log.advance()
+            is_last = self._step == schedule.steps
+            is_logged = is_last or self._step % self.config.log_every_steps == 0
+            if is_logged:
+                self._log(log, window)
+                window = _Window()
+            if validation.every_steps is not None and (
+                is_last or self._step % validation.every_steps == 0
+            ):
+                self._validate(held_back, log)
+                window.restart_clock()
+            is_due = time.monotonic() - saved_at >= self.config.checkpoint_s
+            # Only where a window of figures ends: what it sums up is not in the checkpoint.
+            if is_last or (is_logged and is_due) or self._is_out_of_patience():
+                self._save()
+                saved_at = time.monotonic()
+                window.restart_clock()
+
+    def _take_step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Change the weights; returns figures, on the device."""
+        self._prepare_step()
+        # Before the loss, so that a resumed training draws the same.
+        torch.manual_seed(self._seed_of_step())
+        on_device = {k: x.to(self.processes.device, non_blocking=True) for k, x in batch.items()}
+        loss, figures = self._wrapped(on_device)
+        self._check_finite('loss', loss, batch)
+        self._optimizer.zero_grad()
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimizer)
+        gradient = nn.utils.clip_grad_norm_(
+            [x for x in self.network.parameters() if x.requires_grad],
+            self.config.optimizer.clip_norm or float('inf'),
+        )
+        # Scaled float16 gradients overflow now and then: the scaler leaves such a step out.
+        if not self._scaler.is_enabled():
+            self._check_finite('gradient', gradient, batch)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._update_average()
+        return {'loss': loss.detach(), **figures, 'gradient': gradient}
+
+    def _prepare_step(self) -> None:
+        if self._step == (self.config.optimizer.unfreeze_encoder_at or 0) + 1:
+            self._wrapped = self._wrap()
+        factor = self.config.schedule.factor(self._step)
+        for group in self._optimizer.param_groups:
+            group['lr'] = group['peak_rate'] * factor
+
+    def _seed_of_step(self) -> int:
+        entropy = (self.config.seed, self._step, self.processes.rank)
+        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
+
+    def _check_finite(self, name: str, value: torch.Tensor, batch: Batch) -> None:
+        if torch.isfinite(value):
+            return
+        path = self._out / f'nan_batch_{self.processes.rank}.pt'
+        save_checkpoint(path, {'step': self._step, 'batch': batch})
+        raise ValueError(
+            f'The {name} is {value.item()} at step {self._step}, wanted a finite number; the '
+            f'batch is in {path}, the last checkpoint is untouched. Look at the batch, or lower '
+            'optimizer.rate.'
+        )
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.config.optimizer.ema_decay, self._step / (self._step + _EMA_WARMUP))
+        pairs = zip(
+            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
+        )
+        for mean, value in pairs:
+            if value.dtype.is_floating_point:
+                mean.lerp_(value, 1 - decay)
+
+    # ------------------------------------------------------------------ validation
+
+    def _validate(self, pairs: list[Batch], log: TrainingLog | None) -> None:
+        if self.config.validation.every_steps is None:
+            return
+        loss = self.config.loss
+        matcher = DeployedPairMatcher(
+            self.average,
+            self.config.validation.num_matches,
+            loss if isinstance(loss, CrossEntropyConfig) else CrossEntropyConfig(),
+        )
+        figures = validate(matcher, pairs, self.processes)
+        judged = self._judged
+        judged['since'] += 1
+        judged['first'] = judged['first'] or figures
+        is_best = judged['best'] is None or figures['score'] > judged['best']['score']
+        if is_best:
+            judged.update(best=figures, best_step=self._step, since=0)
+        if log is not None:
+            log.write('validation', self._step, figures)
+            shown = ', '.join(f'{name} {value:.3f}' for name, value in figures.items())
+            log.say(f'step {self._step}: {shown}{", the best so far" if is_best else ""}')
+            if is_best:
+                save_checkpoint(self._out / BEST, self._content(with_state=False))
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.config.validation.patience
+        return patience is not None and self._judged['since'] >= patience
+
+    def _report(self) -> str:
+        judged = self._judged
+        share = self._worked_s / max(self._worked_s + self._waited_s, 1e-9)
+        lines = [f'{self._out}: {self._step} steps, {share:.0%} of the time in the network']
+        if judged['best'] is not None:
+            best = f'step {judged["best_step"]}'
+            lines.append(f'{"validation":16} {"before":>10} {best:>12}')
+            lines += [
+                f'{name:16} {judged["first"][name]:10.3f} {value:12.3f}'
+                for name, value in judged['best'].items()
+            ]
+            lines.append(f'weights: {self._out / BEST} (the best), {self._out / CHECKPOINT}')
+        return '\n'.join(lines)
+
+    # ------------------------------------------------------------------ data
+
+    def _batches(self) -> Iterator[Batch]:
+        """This process's share of the batches from the present step on."""
+        data, steps = self.config.data, self.config.schedule.steps
+        spec = ViewSpec(data.view_size, data.num_points)
+        mixture = make_mixture(data.sources, spec, steps * data.batch, self.config.seed)
+        share = self.processes.share(data.batch)
+        return iter(
+            self._loader(
+                mixture,
+                [[step * data.batch + i for i in share] for step in range(self._step, steps)],
+            )
+        )
+
+    def _validation_pairs(self) -> list[Batch]:
+        """This process's share of the pairs, in memory: they are the same at every validation."""
+        data, validation = self.config.data, self.config.validation
+        if validation.every_steps is None:
+            return []
+        width, height = data.view_size
+        mixture = make_mixture(
+            validation.sources or data.sources,
+            ViewSpec(data.view_size, width * height // _CELL_AREA_PX),
+            validation.num_pairs,
+            validation.seed,
+        )
+        share = self.processes.share(validation.num_pairs)
+        return list(self._loader(mixture, [[i] for i in share]))
+
+    def _loader(self, mixture: PairMixture, batches: list[list[int]]) -> DataLoader:
+        is_cuda = self.processes.device.type == 'cuda'
+        workers = self.config.data.workers
+        if workers is None:
+            workers = max(1, len(os.sched_getaffinity(0)) - 1) if is_cuda else 1
+        return DataLoader(
+            mixture,
+            batch_sampler=batches,
+            num_workers=workers,
+            worker_init_fn=initialize_worker,
+            # Of its own: the default one draws a number from the generator that the loss uses.
+            generator=torch.Generator(),
+            pin_memory=is_cuda,
+        )
+
+    # ------------------------------------------------------------------ state
+
+    def _load_first_weights(self) -> None:
+        if self.config.init is None:
+            self.network.load_pretrained_encoder()
+        else:
+            load_initial_weights(self.network, self.config.init)
+
+    def _make_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config.optimizer
+        encoder = list(self.network.encoder.parameters())
+        in_encoder = set(map(id, encoder))
+        rest = [p for p in self.network.parameters() if id(p) not in in_encoder]
+        groups = [{'params': [p for p in rest if p.requires_grad], 'peak_rate': config.rate}]
+        if config.unfreeze_encoder_at is not None:
+            groups.append({'params': encoder, 'peak_rate': config.encoder_rate})
+        make = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}[config.kind]
+        return make(groups, lr=config.rate, weight_decay=config.weight_decay)
+
+    def _wrap(self) -> nn.Module:
+        """Choose what is trained at this step; several processes have to know it beforehand."""
+        unfreeze_at = self.config.optimizer.unfreeze_encoder_at
+        self.network.encoder.requires_grad_(unfreeze_at is not None and self._step > unfreeze_at)
+        return self.processes.wrap(self._training_step)
+
+    def _content(self, *, with_state: bool) -> dict[str, Any]:
+        """Return what a checkpoint holds; `best.pt` does without the state of the training."""
+        content = {
+            'average': self.average.state_dict(),
+            'config': self._values,
+            'step': self._step,
+            'judged': self._judged,
+            'provenance': self._provenance,
+        }
+        if with_state:
+            content |= {
+                'network': self.network.state_dict(),
+                'optimizer': self._optimizer.state_dict(),
+                'scaler': self._scaler.state_dict(),
+            }
+        return content
+
+    def _save(self) -> None:
+        if self.processes.is_first:
+            save_checkpoint(self._out / CHECKPOINT, self._content(with_state=True))
+
+    def _read_former(self) -> dict[str, Any] | None:
+        path = self._out / CHECKPOINT
+        if not path.exists():
+            return None
+        former = read_checkpoint(path, self._values['network'])
+        changes = differences(former['config'], self._values)
+        old_data, new_data = former['provenance']['data_hash'], self._provenance['data_hash']
+        if old_data != new_data:
+            changes.append(f'files of the data: {old_data} -> {new_data}')
+        print(f'Going on from step {former["step"]} of {path}.')
+        if changes:
+            _LOGGER.warning(
+                'Not the same training any more: since %s was written, these changed:\n  %s',
+                path,
+                '\n  '.join(changes),
+            )
+        return former
+
+    def _restore(self, former: dict[str, Any]) -> None:
+        self.network.load_state_dict(former['network'], strict=True)
+        self.average.load_state_dict(former['average'], strict=True)
+        self._optimizer.load_state_dict(former['optimizer'])
+        self._scaler.load_state_dict(former['scaler'])
+        self._step = former['step']
+        self._judged = former['judged']
+
+    # ------------------------------------------------------------------ figures
+
+    def _open_log(self) -> TrainingLog:
+        self._out.mkdir(parents=True, exist_ok=True)
+        write_aside(self._out / 'config.yaml', to_yaml(self.config).encode())
+        return TrainingLog(
+            self._out,
+            self._step,
+            self.config.schedule.steps,
+            tensorboard=self.config.tensorboard,
+        )
+
+    def _log(self, log: TrainingLog | None, window: _Window) -> None:
+        self._worked_s += window.worked_s
+        self._waited_s += window.waited_s
+        names, means = zip(*window.means().items(), strict=True)
+        # The same for all processes: each has its own pairs.
+        total = self.processes.total(torch.stack(means))
+        figures = dict(zip(names, (total / self.processes.count).tolist(), strict=True))
+        if log is None:
+            return
+        pairs_per_s = self.config.data.batch * window.steps_per_s()
+        rate = self._optimizer.param_groups[0]['lr']
+        speed = {'pairs_per_s': pairs_per_s, 'network_share': window.network_share()}
+        log.write('train', self._step, {**figures, 'rate': rate, **speed})
+        shown = {name: f'{value:.3f}' for name, value in figures.items() if name != 'gradient'}
+        shown['pairs/s'] = f'{pairs_per_s:.1f}'
+        shown['network'] = f'{speed["network_share"]:.0%}'
+        log.show(shown)
+
+
+class _Window:
+    """Figures of the steps since the last line of the log, and where the time went."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._num_steps = 0
+        self.worked_s = self.waited_s = 0.0
+        self._clock = time.monotonic()
+
+    def wait_for(self, batches: Iterator[Batch]) -> Batch:
+        """Take the next batch."""
+        started = time.monotonic()
+        self.worked_s += started - self._clock
+        batch = next(batches)
+        self._clock = time.monotonic()
+        self.waited_s += self._clock - started
+        return batch
+
+    def add(self, figures: dict[str, torch.Tensor]) -> None:
+        """Count a step."""
+        self._num_steps += 1
+        for name, value in figures.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value.detach().double()
+        now = time.monotonic()
+        self.worked_s += now - self._clock
+        self._clock = now
+
+    def restart_clock(self) -> None:
+        """Leave out what has happened since the last step: it was no training."""
+        self._clock = time.monotonic()
+
+    def means(self) -> dict[str, torch.Tensor]:
+        """Return the mean of each figure over the steps, 0-d float64."""
+        return {name: total / self._num_steps for name, total in self._sums.items()}
+
+    def steps_per_s(self) -> float:
+        """Return steps per second of training."""
+        return self._num_steps / (self.worked_s + self.waited_s)
+
+    def network_share(self) -> float:
+        """Return the share of the time that was not spent waiting for data."""
+        return self.worked_s / (self.worked_s + self.waited_s)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Return float32, bfloat16 or float16: what `auto` means on a device, or what was asked for.
+
+    A CPU is asked for instructions that compute in bfloat16: without them it is slower than
+    float32.
+
+    Raises:
+        ValueError: float16 on a CPU, which has no convolutions in it.
+    """
+    if precision == 'float16' and device.type == 'cpu':
+        raise ValueError('precision is float16, which needs a GPU; use bfloat16 or float32.')
+    if precision != 'auto':
+        return precision
+    if device.type == 'cuda':
+        return 'bfloat16' if torch.cuda.is_bf16_supported(including_emulation=False) else 'float16'
+    capabilities = torch.cpu.get_capabilities()
+    has_bfloat16 = any(capabilities.get(key) for key in ('amx_bf16', 'avx512_bf16', 'bf16'))
+    return 'bfloat16' if has_bfloat16 else 'float32'

@@ -1,0 +1,96 @@
+"""Judges a network by the matches of the deployed matcher, on pairs with known geometry.
+
+Shape legend: N selected points, M known points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from coam_ros.training.data.pairs import IGNORED, MATCHED
+from coam_ros.training.deployment import DeployedPairMatcher, FEATURE_STRIDES
+from coam_ros.training.distributed import Processes
+import torch
+
+Batch = dict[str, torch.Tensor]
+RIGHT_PX = (3, 5)
+# A match is judged where a known point lies this near to its query point: the known points are
+# centres of stride-4 cells or tracks of structure from motion, and the rest of the way is carried
+# over unchanged, which at twice the scale is wrong by this.
+_REACH_PX = 1.5
+
+
+@torch.no_grad()
+def validate(
+    matcher: DeployedPairMatcher, pairs: Sequence[Batch], processes: Processes
+) -> dict[str, float]:
+    """Match pairs and count what is right.
+
+    Args:
+        matcher: with its network, in evaluation mode.
+        pairs: this process's share of them; each a batch of one, as `PairMixture` gives it.
+        processes: which all do their share.
+
+    Returns:
+        For each distance t of `RIGHT_PX`: `precision_{t}px`, the share of the judged matches
+        that are right, `right_{t}px`, their number a pair; `judged`, matches a pair whose truth
+        is known; and `score`, precision_3px * right_3px, which grows with both.
+    """
+    counts = torch.zeros(2 + len(RIGHT_PX), dtype=torch.float64)
+    for pair in pairs:
+        pair = {key: value.to(processes.device) for key, value in pair.items()}
+        points0, points1, scores = _match(matcher, pair)
+        is_match = scores > 0
+        is_judged, error_px = judge(points0[is_match], points1[is_match], pair)
+        right = [(is_judged & (error_px < t)).sum() for t in RIGHT_PX]
+        counts += torch.stack([torch.ones_like(right[0]), is_judged.sum(), *right]).cpu()
+    num_pairs, judged, *right = processes.total(counts).tolist()
+    figures = {'judged': judged / num_pairs}
+    for t, number in zip(RIGHT_PX, right, strict=True):
+        figures[f'precision_{t}px'] = number / max(judged, 1)
+        figures[f'right_{t}px'] = number / num_pairs
+    figures['score'] = figures['precision_3px'] * figures['right_3px']
+    return figures
+
+
+def judge(
+    points0: torch.Tensor, points1: torch.Tensor, pair: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compare matches with what is known of a pair.
+
+    Args:
+        points0: (N, 2) pixels of matches in image 0.
+        points1: (N, 2) their pixels in image 1.
+        pair: a batch of one, with correspondences or with a fundamental matrix.
+
+    Returns:
+        (N,) bool whether the truth is known, and (N,) error [px]: the distance to the true
+        match, infinite where image 1 does not show the point; or to the epipolar line.
+    """
+    if 'fundamental' in pair:
+        lines = torch.nn.functional.pad(points0, (0, 1), value=1.0) @ pair['fundamental'][0].T
+        distance = (lines[:, :2] * points1).sum(1) + lines[:, 2]
+        error_px = distance.abs() / lines[:, :2].norm(dim=1)
+        return torch.ones_like(error_px, dtype=torch.bool), error_px
+    known = pair['state'][0] != IGNORED
+    known0, known1 = pair['points0'][0][known], pair['points1'][0][known]
+    if not len(known0):
+        nothing = torch.zeros(len(points0), dtype=torch.bool, device=points0.device)
+        return nothing, torch.full_like(points0[:, 0], torch.inf)
+    distance_px, nearest = torch.cdist(points0, known0).min(dim=1)
+    true1 = known1[nearest] + points0 - known0[nearest]
+    is_seen = pair['state'][0][known][nearest] == MATCHED
+    error_px = (points1 - true1).norm(dim=1).masked_fill(~is_seen, torch.inf)
+    return distance_px < _REACH_PX, error_px
+
+
+def _match(
+    matcher: DeployedPairMatcher, pair: Batch
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Match as deployed: pixels (N, 2) of both images, scores (N,)."""
+    features, _ = matcher.network.encode(torch.cat([pair['image0'], pair['image1']]).float())
+    height, width = pair['image0'].shape[-2:]
+    size = torch.tensor([[width, height]], dtype=torch.float32, device=pair['image0'].device)
+    image0, image1 = ([features[s][i : i + 1].half() for s in FEATURE_STRIDES] for i in range(2))
+    points0, points1, scores = matcher(*image0, size, *image1, size)
+    return points0[0], points1[0], scores[0]
