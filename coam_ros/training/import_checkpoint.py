@@ -1,22 +1,24 @@
 """`coam import-checkpoint`: a checkpoint of the paper's authors becomes one of ours.
 
 Reads what https://github.com/hyenal/coam publishes (resnet50 or efficientnet-b1) without trusting
-its pickle and writes OUT/checkpoint.pt, for `coam export` and as a start for `coam train`.
+its pickle and writes OUT/checkpoint.pt, for `coam export` and as the `init` of `coam train`.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-from coam_ros.training.network import CoamNetwork, PRESETS
+from coam_ros.training.checkpoint import save_checkpoint
+from coam_ros.training.config import load_config
+from coam_ros.training.config_file import to_values
+from coam_ros.training.network import CoamNetwork
 from coam_ros.training.weights import as_state_dict, load_strictly, read_torch_file
 import torch
 
 _ENCODER = 'features.encoder.'
-# The first layer of an encoder, which tells the two networks apart.
+# The first layer of an encoder tells the two networks apart: the names of our configs.
 _FIRST_LAYERS = {
     f'{_ENCODER}conv1.weight': 'paper_resnet50',
     f'{_ENCODER}_conv_stem.weight': 'paper_efficientnet_b1',
@@ -47,9 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise FileExistsError(f'{path} exists already; name another folder with --out.')
     name, network = read_published(args.file)
     args.out.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix('.tmp')
-    torch.save(_checkpoint(network), aside)
-    aside.replace(path)
+    save_checkpoint(path, _checkpoint(network))
     print(f'{path}: {name} of {args.file}')
     return 0
 
@@ -58,7 +58,7 @@ def read_published(path: Path) -> tuple[str, CoamNetwork]:
     """Read a checkpoint of the authors.
 
     Returns:
-        The name of the preset, and the network with these weights, in evaluation mode.
+        The name of its config, and the network with these weights, in evaluation mode.
 
     Raises:
         OSError: the file cannot be opened.
@@ -71,7 +71,7 @@ def read_published(path: Path) -> tuple[str, CoamNetwork]:
             f'{path} holds neither network of the paper: its entries are such as '
             f'{sorted(published)[:3]}, wanted one of {list(_FIRST_LAYERS)}.'
         )
-    network = CoamNetwork(PRESETS[name]).eval()
+    network = CoamNetwork(load_config(name, leaves_unset=True).network).eval()
     load_strictly(network, _rename(published, network), source=path)
     return name, network
 
@@ -106,6 +106,6 @@ def _checkpoint(network: CoamNetwork) -> dict[str, Any]:
     return {
         'network': state,
         'average': state,
-        'config': {'network': dataclasses.asdict(network.config)},
+        'config': {'network': to_values(network.config)},
         'step': 0,
     }

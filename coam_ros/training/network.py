@@ -10,7 +10,7 @@ of a map (H * W), s the network's output stride.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -279,22 +279,3 @@ def _check_choice(field: str, value: object, choices: Collection) -> None:
         raise ValueError(
             f'network.{field} is {value!r}, wanted one of {", ".join(map(str, sorted(choices)))}.'
         )
-
-
-_PAPER = NetworkConfig(
-    encoder='resnet50',
-    attention_dims=(256, 128),
-    attention_scale=1.0,
-    decoder='unet',
-    decoder_dims=(256, 256, 128, 128, 64),
-    output_stride=1,
-    descriptor_kernel=3,
-    distinctiveness='linear',
-    has_visibility_head=True,
-)
-# The networks that have a name, as in `configs/`.
-PRESETS = {
-    'default': NetworkConfig(),
-    'paper_resnet50': _PAPER,
-    'paper_efficientnet_b1': replace(_PAPER, encoder='efficientnet_b1'),
-}

@@ -15,14 +15,11 @@ import pytest
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from coam_ros.cli import main  # noqa: E402
+from coam_ros.training.checkpoint import load_initial_weights  # noqa: E402
+from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.encoders import load_pretrained, make_encoder  # noqa: E402
 from coam_ros.training.encoders.efficientnet import SameConv  # noqa: E402
-from coam_ros.training.network import (  # noqa: E402
-    CoamNetwork,
-    CoAttention,
-    NetworkConfig,
-    PRESETS,
-)
+from coam_ros.training.network import CoamNetwork, CoAttention, NetworkConfig  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 REFERENCE = Path(__file__).resolve().parents[3] / 'shared' / 'paper_model'
@@ -31,6 +28,11 @@ NAMES = {'resnet50': 'paper_resnet50', 'efficientnet-b1': 'paper_efficientnet_b1
 # Agreement with the authors' network, in standard deviations of a map: rounding gives 1e-5, and
 # what matters least, the attention's scale at stride 16 alone, 1.6e-3.
 TOLERANCE = 1e-4
+
+
+@cache
+def network_config(name):
+    return load_config(name, leaves_unset=True).network
 
 
 @cache
@@ -61,14 +63,11 @@ def theirs(request):
 
 @pytest.fixture(scope='module')
 def network(theirs, tmp_path_factory):
-    """Our network, read back from an imported checkpoint."""
+    """Our network, started from an imported checkpoint as a training does it."""
     folder = tmp_path_factory.mktemp(theirs)
     assert import_state(procedural_state(theirs), folder) == 0
-    checkpoint = torch.load(folder / 'out' / 'checkpoint.pt', weights_only=True)
-    config = NetworkConfig(**checkpoint['config']['network'])
-    assert config == PRESETS[NAMES[theirs]]
-    network = CoamNetwork(config)
-    network.load_state_dict(checkpoint['average'], strict=True)
+    network = CoamNetwork(network_config(NAMES[theirs]))
+    load_initial_weights(network, str(folder / 'out' / 'checkpoint.pt'))
     return network.eval()
 
 
@@ -151,7 +150,7 @@ def test_a_decoder_to_stride_four_is_the_start_of_the_full_one(network):
 
 
 def test_scalar_heads_do_not_train_the_descriptors():
-    network = CoamNetwork(PRESETS['paper_efficientnet_b1']).train()
+    network = CoamNetwork(network_config('paper_efficientnet_b1')).train()
     features, _ = network.encode(images(64, 96))
     described = network.describe(features, features)
     (described.distinctiveness_logits + described.visibility_logits).square().sum().backward()
@@ -236,13 +235,15 @@ def test_encoder_refuses_weights_with_other_names_or_shapes(theirs, tmp_path):
     state[bias] = torch.zeros(7)
     torch.save(state, tmp_path / 'imagenet.pth')
     with pytest.raises(ValueError, match='missing') as error:
-        load_pretrained(make_encoder(PRESETS[NAMES[theirs]].encoder), tmp_path / 'imagenet.pth')
+        load_pretrained(
+            make_encoder(network_config(NAMES[theirs]).encoder), tmp_path / 'imagenet.pth'
+        )
     for words in (f'missing: {first.strip("_")}', 'unknown: renamed.weight', '(7,) instead of'):
         assert words in str(error.value)
 
 
 def test_a_frozen_encoder_without_weights_is_refused():
-    network = CoamNetwork(PRESETS['paper_efficientnet_b1'])
+    network = CoamNetwork(network_config('paper_efficientnet_b1'))
     with pytest.raises(ValueError, match=r'network\.encoder_weights is not set'):
         network.load_pretrained_encoder()
 
@@ -270,7 +271,7 @@ def test_config_names_the_field_that_is_wrong(changes):
     ],
 )
 def test_parts_that_do_not_fit_are_refused(preset, changes, words):
-    config = NetworkConfig(**{**vars(PRESETS[preset]), **changes})
+    config = NetworkConfig(**{**vars(network_config(preset)), **changes})
     with pytest.raises(ValueError, match=words):
         CoamNetwork(config)
 
