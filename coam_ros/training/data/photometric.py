@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from coam_ros.rendering.photometric import (
-    decode_jpeg,
-    defocus_blur,
-    encode_jpeg,
-    motion_blur,
-    sensor_noise,
-)
+from statistics import NormalDist
+
+from coam_ros.rendering.photometric import decode_jpeg, defocus_blur, encode_jpeg, motion_blur
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +12,10 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 # Light changes slowly: it is drawn at this fraction of the resolution.
 _LIGHT_STEP = 4
+# The normal distribution at the middles of 256 equal shares.
+_NORMAL_OF_BYTE = np.array(
+    [NormalDist().inv_cdf((byte + 0.5) / 256) for byte in range(256)], np.float32
+)
 
 
 def vary_photometry(image: Image, rng: np.random.Generator, strength: float = 1.0) -> Image:
@@ -41,8 +41,7 @@ def vary_photometry(image: Image, rng: np.random.Generator, strength: float = 1.
     if rng.random() < 0.1:
         image = _lose_resolution(image, rng.uniform(0.5, 1.0))
     if rng.random() < 0.4:
-        level = strength * rng.uniform(0, 12)
-        image = sensor_noise(image, rng, read_std=level, shot_std=level)
+        image = _add_noise(image, strength * rng.uniform(0, 12), rng)
     if rng.random() < 0.25:
         image = decode_jpeg(encode_jpeg(image, int(100 - strength * rng.uniform(10, 70))))
     return image
@@ -70,7 +69,7 @@ def _relight(image: Image, rng: np.random.Generator, strength: float) -> Image:
     shape = (-(-height // _LIGHT_STEP), -(-width // _LIGHT_STEP))
     light = _side_light(shape, rng) if rng.random() < 0.6 else _cast_light(shape, rng)
     light = cv2.resize(light, (width, height), interpolation=cv2.INTER_LINEAR) ** strength
-    return np.clip(image * light[..., None], 0, 255).astype(np.uint8)
+    return cv2.multiply(image, cv2.merge([light] * 3), dtype=cv2.CV_8U)
 
 
 def _side_light(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -91,6 +90,17 @@ def _cast_light(shape: tuple[int, int], rng: np.random.Generator) -> NDArray[np.
     hull = cv2.convexHull(corners.astype(np.int32))
     light = cv2.fillConvexPoly(np.ones(shape, np.float32), hull, float(rng.uniform(0.35, 1.5)))
     return cv2.GaussianBlur(light, (0, 0), rng.uniform(0.5, 4.0))
+
+
+def _add_noise(image: Image, level: float, rng: np.random.Generator) -> Image:
+    """Add sensor noise whose variance grows with brightness, to `level` grey levels at white.
+
+    Normal numbers from bytes: a fifth of the time of `rendering.photometric.sensor_noise`, which
+    took a third of a pair.
+    """
+    noise = cv2.LUT(rng.integers(0, 256, image.shape, np.uint8), _NORMAL_OF_BYTE)
+    std = level * np.sqrt(0.5 + np.arange(256, dtype=np.float32) / 510)
+    return cv2.add(image, noise * cv2.LUT(image, std.astype(np.float32)), dtype=cv2.CV_8U)
 
 
 def _lose_resolution(image: Image, scale: float) -> Image:

@@ -1,0 +1,319 @@
+"""Pairs from tracks, keyframe maps, MegaDepth and posed images of a wall; bad input."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+from pair_samples import (
+    assert_epipolar,
+    assert_same_place,
+    K,
+    SIZE,
+    STEP_PX,
+    T_world_camera,
+    WALL_M,
+    wall_view,
+    write_image,
+    write_seven_scenes,
+)
+import pytest
+
+pytest.importorskip('torch', reason='PyTorch is not installed')
+
+from coam_ros.geometry.transforms import invert
+from coam_ros.mapping.importers.seven_scenes import read_frames
+from coam_ros.mapping.keyframe import Keyframe
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.storage import save_map
+from coam_ros.training.data import (
+    KeyframeMapSourceConfig,
+    make_mixture,
+    make_source,
+    MegaDepthSourceConfig,
+    PosedImageSourceConfig,
+    TrackSourceConfig,
+    ViewSpec,
+)
+from coam_ros.training.data.keyframe_map import split_keyframes
+from coam_ros.training.data.views import CropConfig
+
+SPEC = ViewSpec(SIZE, 200)
+
+
+def assert_pairs_show_the_same_place(config):
+    source = make_source(config, SPEC)
+    for seed in range(5):
+        assert_same_place(source.sample(np.random.default_rng(seed)))
+    return source
+
+
+def landmarks(index, count=400):
+    """The same points of the wall in every view: numbers, pixels and world coordinates."""
+    rng = np.random.default_rng(0)
+    places = rng.uniform([0, 5], [230, 123], (count, 2))
+    pixels = places - [index * STEP_PX, 0]
+    seen = np.flatnonzero((pixels[:, 0] > 2) & (pixels[:, 0] < SIZE[0] - 3))
+    points = np.c_[places, np.ones(count)] @ np.linalg.inv(K).T * WALL_M
+    return seen, pixels[seen].astype(np.float32), points[seen]
+
+
+def pair_line(i, j, name='{}.jpg', T_1_0=None):
+    T_1_0 = invert(T_world_camera(j)) @ T_world_camera(i) if T_1_0 is None else T_1_0
+    numbers = ' '.join(f'{value:.9g}' for value in (*K.ravel(), *K.ravel(), *T_1_0.ravel()))
+    return f'{name.format(i)} {name.format(j)} 0 0 {numbers}\n'
+
+
+@pytest.fixture
+def posed(tmp_path):
+    """Six images, tracks and a list of pairs."""
+    lines = ''
+    (tmp_path / 'points').mkdir()
+    for index in range(6):
+        write_image(tmp_path / f'{index}.jpg', wall_view(index))
+        ids, xy, _ = landmarks(index)
+        np.savez(tmp_path / 'points' / f'{index}.npz', xy=xy, id=ids)
+        lines += ''.join(pair_line(index, other) for other in range(index))
+    (tmp_path / 'pairs.txt').write_text(lines)
+    return tmp_path
+
+
+# --- tracks ---------------------------------------------------------------------------------
+
+
+def test_track_pairs_show_the_same_place(posed):
+    assert_pairs_show_the_same_place(TrackSourceConfig(path=str(posed), photometric_strength=0))
+
+
+def test_track_images_that_are_missing_or_cut_are_named(posed, caplog):
+    (posed / '0.jpg').unlink()
+    (posed / '1.jpg').write_bytes((posed / '1.jpg').read_bytes()[:400])
+    (posed / 'points/2.npz').unlink()
+    with caplog.at_level(logging.WARNING):
+        assert_pairs_show_the_same_place(
+            TrackSourceConfig(path=str(posed), photometric_strength=0)
+        )
+    (record,) = caplog.records
+    assert '3 of 6 images are not used' in record.getMessage()
+    for name in ('0.jpg', '1.jpg: JPEG is cut short', '2.jpg: no points'):
+        assert name in record.getMessage()
+
+
+def test_too_few_tracks_are_an_error(posed):
+    with pytest.raises(ValueError, match='none of 15 pairs has 1000 common points'):
+        make_source(TrackSourceConfig(path=str(posed), min_tracks=1000), SPEC)
+
+
+# --- keyframe maps --------------------------------------------------------------------------
+
+
+def test_keyframes_with_depth_show_the_same_place(tmp_path):
+    write_seven_scenes(tmp_path / 'walk', 12)
+    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    assert_pairs_show_the_same_place(
+        KeyframeMapSourceConfig(path=str(tmp_path / 'map'), photometric_strength=0)
+    )
+
+
+def test_keyframes_with_landmarks_show_the_same_place(tmp_path):
+    write_seven_scenes(tmp_path / 'walk', 12)
+    keyframes = []
+    for index, frame in enumerate(read_frames(tmp_path / 'walk')):
+        _, pixels, points = landmarks(index)
+        keyframes.append(
+            Keyframe(
+                id=frame.id,
+                stamp_s=frame.stamp_s,
+                T_map_camera=frame.T_map_camera,
+                camera=frame.camera,
+                image=frame.image,
+                landmark_pixels=pixels,
+                landmark_points_map=points,
+            )
+        )
+    save_map(KeyframeMap(keyframes), tmp_path / 'map')
+    assert_pairs_show_the_same_place(
+        KeyframeMapSourceConfig(path=str(tmp_path / 'map'), photometric_strength=0)
+    )
+
+
+def test_every_nth_keyframe_is_held_back():
+    training, held_back = split_keyframes(range(10), 4)
+    assert held_back == [2, 6]
+    assert training == [0, 1, 3, 4, 5, 7, 8, 9]
+    assert split_keyframes(range(3), 0) == ([0, 1, 2], [])
+
+
+def test_a_map_without_depth_and_landmarks_is_an_error(tmp_path):
+    for stem in write_seven_scenes(tmp_path / 'walk'):
+        stem.with_suffix('.depth.png').unlink()
+    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    with pytest.raises(ValueError, match='without depth no two share'):
+        make_source(KeyframeMapSourceConfig(path=str(tmp_path / 'map')), SPEC)
+
+
+# --- MegaDepth ------------------------------------------------------------------------------
+
+
+def objects(values):
+    """An array of objects, as D2-Net writes lists."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+@pytest.fixture
+def megadepth(tmp_path):
+    """A scene of six images and one without files, as D2-Net prepares it."""
+    h5py = pytest.importorskip('h5py', reason='h5py is not installed')
+    (tmp_path / 'scene_info').mkdir()
+    (tmp_path / 'depths').mkdir()
+    count = 6
+    for index in range(count):
+        write_image(tmp_path / f'images/{index}.jpg', wall_view(index))
+        with h5py.File(tmp_path / f'depths/{index}.h5', 'w') as file:
+            file['depth'] = np.full(SIZE[::-1], WALL_M, np.float32)
+    # COLMAP's pixels.
+    intrinsics = K.copy()
+    intrinsics[:2, 2] += 0.5
+    overlap = np.full((count + 1, count + 1), -1.0)
+    overlap[:count, :count] = 1 - np.abs(np.subtract.outer(range(count), range(count))) * 0.05
+    info = {
+        'image_paths': objects([*(f'images/{i}.jpg' for i in range(count)), None]),
+        'depth_paths': objects([*(f'depths/{i}.h5' for i in range(count)), None]),
+        'intrinsics': objects([*(intrinsics for _ in range(count)), None]),
+        'poses': objects([*(invert(T_world_camera(i)) for i in range(count)), None]),
+        'overlap_matrix': overlap,
+        'points3D_id_to_2D': objects([{1: (2.0, 3.0)}, None]),
+    }
+    write_scene(tmp_path, info)
+    return tmp_path, info
+
+
+def write_scene(folder, info):
+    np.savez(folder / 'scene_info/0000.npz', **info)
+
+
+def test_megadepth_pairs_show_the_same_place(megadepth):
+    folder, _ = megadepth
+    assert_pairs_show_the_same_place(
+        MegaDepthSourceConfig(path=str(folder), photometric_strength=0)
+    )
+
+
+def test_megadepth_pair_lists_of_loftr_are_read(megadepth):
+    folder, info = megadepth
+    del info['overlap_matrix']
+    info['pair_infos'] = objects([((0, 2), 0.6, np.zeros(3)), ((1, 4), 0.3, np.zeros(3))])
+    write_scene(folder, info)
+    source = assert_pairs_show_the_same_place(
+        MegaDepthSourceConfig(path=str(folder), min_overlap=0.5, photometric_strength=0)
+    )
+    assert source._scenes[0].pairs.tolist() == [[0, 2]]
+
+
+def test_megadepth_images_without_files_or_rigid_pose_are_named(megadepth, caplog):
+    folder, info = megadepth
+    (folder / 'depths/0.h5').unlink()
+    info['poses'][1] = np.diag([1.0, 1, 2, 1])
+    write_scene(folder, info)
+    with caplog.at_level(logging.WARNING):
+        assert_pairs_show_the_same_place(
+            MegaDepthSourceConfig(path=str(folder), photometric_strength=0)
+        )
+    (record,) = caplog.records
+    assert '2 of 7 images are not used' in record.getMessage()
+    assert '0.h5' in record.getMessage()
+    assert '1.jpg: no pose, or one that is not rigid' in record.getMessage()
+
+
+def test_megadepth_files_that_turn_out_damaged_are_named_once(megadepth, caplog):
+    folder, _ = megadepth
+    (folder / 'images/3.jpg').write_bytes(b'')
+    (folder / 'depths/4.h5').write_bytes(b'not an h5 file')
+    source = make_source(MegaDepthSourceConfig(path=str(folder)), SPEC)
+    with caplog.at_level(logging.WARNING):
+        for seed in range(15):
+            source.sample(np.random.default_rng(seed))
+    assert len(caplog.records) == 2
+
+
+def test_a_pickle_that_runs_programs_is_refused(megadepth):
+    folder, info = megadepth
+
+    class Evil:
+        def __reduce__(self):
+            return (print, ('run',))
+
+    info['poses'] = objects([Evil()])
+    write_scene(folder, info)
+    with pytest.raises(ValueError, match=r'holds builtins\.print, wanted arrays only'):
+        make_source(MegaDepthSourceConfig(path=str(folder)), SPEC)
+
+
+# --- posed images ---------------------------------------------------------------------------
+
+CROP = CropConfig(min_extent=0.8, rotation_std_deg=15)
+
+
+def open_posed(folder, **fields):
+    return make_source(
+        PosedImageSourceConfig(path=str(folder), photometric_strength=0, crop=CROP, **fields), SPEC
+    )
+
+
+def assert_pairs_keep_their_geometry(source):
+    for seed in range(4):
+        assert_epipolar(source.sample(np.random.default_rng(seed)))
+
+
+def test_pairs_of_a_list_keep_their_epipolar_geometry(posed):
+    assert_pairs_keep_their_geometry(open_posed(posed))
+
+
+def test_seven_scenes_without_depth_keep_their_epipolar_geometry(tmp_path):
+    for stem in write_seven_scenes(tmp_path):
+        stem.with_suffix('.depth.png').unlink()
+    assert_pairs_keep_their_geometry(open_posed(tmp_path))
+
+
+def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
+    lines = '# images\n'
+    for index in range(4):
+        write_image(tmp_path / f'images/view {index}.jpg', wall_view(index))
+        ids, xy, _ = landmarks(index)
+        x = -T_world_camera(index)[0, 3]
+        lines += f'{index + 1} 1 0 0 0 {x} 0 0 7 view {index}.jpg\n'
+        lines += ' '.join(f'{p[0]} {p[1]} {i}' for p, i in zip(xy, ids, strict=True)) + ' 5 5 -1\n'
+    (tmp_path / 'sparse').mkdir()
+    (tmp_path / 'sparse/images.txt').write_text(lines)
+    (tmp_path / 'sparse/cameras.txt').write_text('7 PINHOLE 160 128 200 200 80 64\n')
+    assert_pairs_keep_their_geometry(open_posed(tmp_path))
+    with pytest.raises(ValueError, match='no pair of images'):
+        open_posed(tmp_path, min_shared_points=10_000)
+    (tmp_path / 'sparse/cameras.txt').write_text('7 OPENCV 160 128 200 200 80 64 0.1 0 0 0\n')
+    with pytest.raises(ValueError, match='image_undistorter'):
+        open_posed(tmp_path)
+
+
+def test_pairs_without_baseline_or_rigid_pose_are_named(posed, caplog):
+    lines = pair_line(1, 0) + pair_line(2, 0, T_1_0=np.eye(4))
+    (posed / 'pairs.txt').write_text(lines + pair_line(3, 0, T_1_0=2 * T_world_camera(1)))
+    with caplog.at_level(logging.WARNING):
+        assert_pairs_keep_their_geometry(open_posed(posed))
+    assert '2 of 7 images and pairs are not used' in caplog.records[0].getMessage()
+
+
+def test_a_damaged_line_of_a_list_is_named(posed):
+    (posed / 'pairs.txt').write_text(pair_line(1, 0) + '2.jpg 3.jpg 0 0 1 2 3\n')
+    with pytest.raises(ValueError, match='line 2'):
+        open_posed(posed)
+
+
+def test_epipolar_and_corresponding_sources_do_not_mix(posed):
+    configs = [PosedImageSourceConfig(path=str(posed)), TrackSourceConfig(path=str(posed))]
+    with pytest.raises(ValueError, match='mixes posed_images'):
+        make_mixture(configs, SPEC, 10, seed=0)
+    batch = make_mixture(configs[:1], SPEC, 10, seed=0)[0]
+    assert batch['fundamental'].shape == (3, 3)
+    assert batch['image0'].shape == (3, 128, 160)
