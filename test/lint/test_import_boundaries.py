@@ -69,6 +69,7 @@ THIRD_PARTY_OF_FILES = {
     'coam_ros.inference.onnxruntime_backend': {'onnxruntime'},
     'coam_ros.mapping.command': {'rich'},
     'coam_ros.matching.command': {'rich'},
+    'coam_ros.training.data.megadepth': {'h5py'},
 }
 # Packages that only some folders may bring into a process.
 HEAVY = {'matplotlib', 'onnx', 'rerun', 'tensorrt', 'torch'} | ROS
