@@ -200,17 +200,20 @@ def write_json(
 ) -> None:
     """Write the summary, and under 'per_query' every outcome; NaN becomes null."""
     per_query = [asdict(outcome) for outcome in outcomes]
-    text = json.dumps(_to_json({**summary, 'per_query': per_query}), indent=1, allow_nan=False)
+    text = json.dumps(
+        to_json_values({**summary, 'per_query': per_query}), indent=1, allow_nan=False
+    )
     path.write_text(text + '\n', encoding='utf-8')
 
 
-def _to_json(value: object) -> object:
+def to_json_values(value: object) -> object:
+    """Make a value JSON-ready: arrays become lists, numbers that are not finite null."""
     if isinstance(value, Mapping):
-        return {str(key): _to_json(item) for key, item in value.items()}
+        return {str(key): to_json_values(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return _to_json(value.tolist())
+        return to_json_values(value.tolist())
     if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value]
+        return [to_json_values(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

@@ -1,0 +1,274 @@
+"""Image pairs with known geometry, and matching them, all matchers under the same rules.
+
+Every image is brought to an area of 640 x 480 px, whatever its own, with its aspect kept, before
+it goes to a matcher; all thresholds and errors are in pixels of the images so matched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+import re
+import time
+from typing import Protocol
+
+from coam_ros.evaluation.benchmark_metrics import transfer
+from coam_ros.evaluation.matchers import Matcher, MatcherError, no_correspondences
+from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
+from coam_ros.geometry.transforms import is_rigid
+from coam_ros.matching import Correspondences
+from coam_ros.matching.command import read_image
+from coam_ros.matching.preprocessing import Resizing
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_AREA_PX = 640 * 480
+_IMAGE_SUFFIXES = ('.ppm', '.jpg', '.png')
+# Names of images, two numbers that nothing uses, K of both, T_1_0.
+_PAIR_NUMBERS = 2 + 9 + 9 + 16
+# Rounded in the lists that people use.
+_ROTATION_TOLERANCE = 1e-2
+
+
+class BenchmarkDataError(ValueError):
+    """Data that cannot be used; the message names the file and the line."""
+
+
+class ImagePair(Protocol):
+    """Two images and the geometry between them."""
+
+    name: str
+    path0: Path
+    path1: Path
+
+    def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> ImagePair:
+        """Give the pair after both images were resized.
+
+        Args:
+            to0: (3, 3), pixels of image 0 to those of the resized one.
+            to1: the same of image 1.
+        """
+        ...
+
+    def errors_px(self, found: Correspondences) -> NDArray[np.float64]:
+        """Give (N,) how far each match is from what is true [px]; NaN where nothing is."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class PosedPair:
+    """Two images of a scene whose cameras are known.
+
+    Attributes:
+        name: of the pair.
+        path0: of image 0.
+        path1: of image 1.
+        intrinsics0: (3, 3) float64 of image 0 [px].
+        intrinsics1: (3, 3) float64 of image 1 [px].
+        T_1_0: (4, 4) float64, camera 0 to camera 1, of any scale.
+    """
+
+    name: str
+    path0: Path
+    path1: Path
+    intrinsics0: NDArray[np.float64]
+    intrinsics1: NDArray[np.float64]
+    T_1_0: NDArray[np.float64]
+
+    def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> PosedPair:
+        """Give the pair after a resize; see `ImagePair`."""
+        return replace(
+            self, intrinsics0=to0 @ self.intrinsics0, intrinsics1=to1 @ self.intrinsics1
+        )
+
+    def errors_px(self, found: Correspondences) -> NDArray[np.float64]:
+        """Give the distances to the epipolar lines, the larger of both images."""
+        fundamental = fundamental_from_pose(self.T_1_0, self.intrinsics0, self.intrinsics1)
+        return symmetric_epipolar_distance_px(found.points0, found.points1, fundamental)
+
+
+@dataclass(frozen=True, eq=False)
+class PlanarPair:
+    """Two images of one plane, or taken from one place.
+
+    Attributes:
+        name: of the pair.
+        path0: of image 0.
+        path1: of image 1.
+        homography: (3, 3) float64, pixels of image 0 to pixels of image 1.
+    """
+
+    name: str
+    path0: Path
+    path1: Path
+    homography: NDArray[np.float64]
+
+    def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> PlanarPair:
+        """Give the pair after a resize; see `ImagePair`."""
+        return replace(self, homography=to1 @ self.homography @ np.linalg.inv(to0))
+
+    def errors_px(self, found: Correspondences) -> NDArray[np.float64]:
+        """Give the distances in image 1 to where the homography takes the point of image 0."""
+        return np.linalg.norm(transfer(self.homography, found.points0) - found.points1, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedPair:
+    """What a matcher found in a pair.
+
+    Attributes:
+        pair: geometry in pixels of the images as matched.
+        size0: (width, height) of image 0 as matched [px].
+        found: empty when the matcher failed.
+        duration_s: of the matcher.
+        failure: what it said when it failed.
+    """
+
+    pair: ImagePair
+    size0: tuple[int, int]
+    found: Correspondences
+    duration_s: float
+    failure: str | None
+
+
+def read_posed_pairs(directory: Path) -> list[PosedPair]:
+    """Read `pairs.txt`, a pair list of SuperGlue, and check that its images are there.
+
+    Each line: name0 name1 0 0 K0 (9 numbers) K1 (9) T_1_0 (16), row by row.
+
+    Raises:
+        FileNotFoundError: no such list.
+        BenchmarkDataError: a line is wrong, an image is missing, or there are no pairs.
+    """
+    path = directory / 'pairs.txt'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'No pair list {path}; give a folder with images and a pairs.txt of the format of '
+            'SuperGlue.'
+        )
+    pairs = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if line.strip():
+            pairs.append(_parse_pair(directory, line, f'{path}, line {number}'))
+    return _not_empty(pairs, path)
+
+
+def _parse_pair(directory: Path, line: str, place: str) -> PosedPair:
+    names, words = line.split()[:2], line.split()[2:]
+    try:
+        numbers = np.array(words, dtype=np.float64)
+    except ValueError:
+        numbers = np.empty(0)
+    if len(numbers) != _PAIR_NUMBERS or not np.isfinite(numbers).all():
+        raise BenchmarkDataError(
+            f'{place}: {len(words)} words after the names, wanted {_PAIR_NUMBERS} finite numbers '
+            '(0 0 K0 K1 T_1_0); correct the line.'
+        )
+    intrinsics0, intrinsics1 = numbers[2:20].reshape(2, 3, 3)
+    T_1_0 = numbers[20:].reshape(4, 4)
+    for K in (intrinsics0, intrinsics1):
+        _check_intrinsics(K, place)
+    if not is_rigid(T_1_0, _ROTATION_TOLERANCE):
+        raise BenchmarkDataError(
+            f'{place}: T_1_0 is {T_1_0.tolist()}, wanted a rigid transform; correct the line.'
+        )
+    paths = [directory / name for name in names]
+    for image in paths:
+        if not image.is_file():
+            raise BenchmarkDataError(f'{place}: no image {image}; bring it or remove the line.')
+    return PosedPair(' '.join(names), paths[0], paths[1], intrinsics0, intrinsics1, T_1_0)
+
+
+def _check_intrinsics(K: NDArray[np.float64], place: str) -> None:
+    try:
+        if (K[2] != (0, 0, 1)).any() or K[1, 0] != 0:
+            raise CalibrationError(f'got {K.tolist()}, wanted fx 0 cx / 0 fy cy / 0 0 1')
+        PinholeCamera.from_K(K, 1, 1)
+    except CalibrationError as error:
+        raise BenchmarkDataError(f'{place}: K: {error}') from error
+
+
+def read_planar_pairs(directory: Path) -> list[PlanarPair]:
+    """Read sequences in the layout of HPatches.
+
+    Each folder holds 1.jpg (or .png, .ppm), 2.jpg ..., and H_1_N: 3 x 3, pixels of image 1 to
+    pixels of image N.
+
+    Raises:
+        BenchmarkDataError: a homography is wrong, an image is missing, or there are no pairs.
+    """
+    pairs = []
+    for path in sorted(directory.glob('*/H_1_*')):
+        if re.fullmatch(r'H_1_\d+', path.name):
+            numbers = ('1', path.name.removeprefix('H_1_'))
+            path0, path1 = (_find_image(path.parent, number) for number in numbers)
+            name = f'{path.parent.name} {path0.name} {path1.name}'
+            pairs.append(PlanarPair(name, path0, path1, _read_homography(path)))
+    return _not_empty(pairs, directory / '*' / 'H_1_*')
+
+
+def _find_image(folder: Path, number: str) -> Path:
+    for suffix in _IMAGE_SUFFIXES:
+        path = folder / f'{number}{suffix}'
+        if path.is_file():
+            return path
+    raise BenchmarkDataError(
+        f'{folder}: no image {number} with {", ".join(_IMAGE_SUFFIXES)}, wanted by its H_1_* '
+        'files; bring the image or remove the file.'
+    )
+
+
+def _read_homography(path: Path) -> NDArray[np.float64]:
+    try:
+        matrix = np.array(path.read_text().split(), dtype=np.float64).reshape(3, 3)
+    except ValueError:
+        matrix = np.zeros((3, 3))
+    if not np.isfinite(matrix).all() or np.linalg.det(matrix) == 0:
+        raise BenchmarkDataError(
+            f'{path}: wanted 9 finite numbers of an invertible 3 x 3 matrix; correct the file.'
+        )
+    return matrix
+
+
+def _not_empty(pairs: list, place: Path) -> list:
+    if not pairs:
+        raise BenchmarkDataError(f'No pairs in {place}; check the path and the layout.')
+    return pairs
+
+
+def resize_for_matching(
+    image: NDArray[np.uint8],
+) -> tuple[NDArray[np.uint8], Resizing]:
+    """Bring an image to the area at which all matchers work."""
+    resizing = Resizing.fit((image.shape[1], image.shape[0]), IMAGE_AREA_PX, 1)
+    return resizing.apply(image), resizing
+
+
+def match_pairs(pairs: Sequence[ImagePair], matcher: Matcher) -> Iterator[MatchedPair]:
+    """Match pairs one after the other; a pair on which the matcher fails goes on empty.
+
+    Raises:
+        ValueError: an image does not decode.
+    """
+    for pair in pairs:
+        image0, resizing0 = resize_for_matching(read_image(pair.path0))
+        image1, resizing1 = resize_for_matching(read_image(pair.path1))
+        failure = None
+        start = time.perf_counter()
+        try:
+            found = matcher.match(image0, image1)
+        except MatcherError as error:
+            found, failure = no_correspondences(), str(error)
+        duration_s = time.perf_counter() - start
+        resized = pair.resized(_affine(resizing0), _affine(resizing1))
+        yield MatchedPair(resized, resizing0.resized_size, found, duration_s, failure)
+
+
+def _affine(resizing: Resizing) -> NDArray[np.float64]:
+    """Give (3, 3), pixels of the image to those of the resized one."""
+    scale = np.divide(resizing.resized_size, resizing.image_size)
+    affine = np.diag([*scale, 1.0])
+    affine[:2, 2] = (scale - 1) / 2  # pixel centres: see geometry.camera on resizing
+    return affine

@@ -1,0 +1,207 @@
+"""The matchers that are compared: ours and SIFT here, those of others in a process of their own.
+
+`CoamMatcher` is a `Matcher` as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+import subprocess
+import tempfile
+from typing import Protocol
+
+from coam_ros.matching import Correspondences
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_ROOT = Path(__file__).parents[2]
+PEER_PYTHON = _ROOT / '.venv-peers/bin/python'
+PEER_WORKER = _ROOT / 'benchmarks/peer_worker.py'
+# What benchmarks/peer_worker.py knows.
+PEERS = ('xfeat', 'aliked-lightglue')
+_SIFT_FEATURES = 4096
+_SIFT_RATIO = 0.8
+
+
+class MatcherError(ValueError):
+    """A matcher is not there, or failed on a pair; the message says which and why."""
+
+
+class Matcher(Protocol):
+    """Finds the points of two images that show the same place.
+
+    Attributes:
+        model_id: what made the matches, for the report.
+    """
+
+    model_id: str
+
+    def match(self, image0: NDArray[np.uint8], image1: NDArray[np.uint8]) -> Correspondences:
+        """Match two images.
+
+        Args:
+            image0: (H, W, 3) uint8 RGB.
+            image1: the same, of a size of its own.
+
+        Returns:
+            In pixels of the images as given, best first.
+
+        Raises:
+            MatcherError: it failed on this pair.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds."""
+        ...
+
+
+def no_correspondences() -> Correspondences:
+    """Give the result of a pair in which nothing was found."""
+    return Correspondences(*(np.empty(shape, np.float32) for shape in ((0, 2), (0, 2), 0)))
+
+
+class SiftMatcher:
+    """OpenCV's SIFT, 4096 features: ratio test at 0.8 and mutual nearest neighbours.
+
+    The score is 1 - (distance of the nearest / distance of the second nearest).
+    """
+
+    model_id = f'opencv {cv2.__version__}'
+
+    def __init__(self) -> None:
+        self._sift = cv2.SIFT_create(nfeatures=_SIFT_FEATURES)
+        self._nearest = cv2.BFMatcher(cv2.NORM_L2)
+
+    def match(self, image0: NDArray[np.uint8], image1: NDArray[np.uint8]) -> Correspondences:
+        """Match two images; see `Matcher`."""
+        points0, descriptors0 = self._describe(image0)
+        points1, descriptors1 = self._describe(image1)
+        if min(len(points0), len(points1)) < 2:  # no second nearest
+            return no_correspondences()
+        back = {m.queryIdx: m.trainIdx for m in self._nearest.match(descriptors1, descriptors0)}
+        matches = [
+            (first.queryIdx, first.trainIdx, 1 - first.distance / max(second.distance, 1e-9))
+            for first, second in self._nearest.knnMatch(descriptors0, descriptors1, k=2)
+            if first.distance < _SIFT_RATIO * second.distance
+            and back[first.trainIdx] == first.queryIdx
+        ]
+        if not matches:
+            return no_correspondences()
+        index0, index1, scores = (np.array(column) for column in zip(*matches, strict=True))
+        return _best_first(points0[index0], points1[index1], scores)
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to free."""
+
+    def _describe(
+        self, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        keypoints, descriptors = self._sift.detectAndCompute(grey, None)
+        points = np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
+        return points, descriptors
+
+
+class PeerMatcher:
+    """A matcher of others, which runs in a process and a Python environment of its own.
+
+    A process that dies fails the pair at hand; the next pair starts another.
+
+    Attributes:
+        model_id: the package that made the matches, as its process names it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_threads: int | None = None,
+        *,
+        python: Path = PEER_PYTHON,
+        worker: Path = PEER_WORKER,
+    ) -> None:
+        """Start it.
+
+        Args:
+            name: of `PEERS`.
+            num_threads: CPU threads; None = what its library takes.
+            python: interpreter of its environment.
+            worker: program that it runs.
+
+        Raises:
+            MatcherError: its environment is not there, or it does not start.
+        """
+        for path in (python, worker):
+            if not path.is_file():
+                raise MatcherError(
+                    f'Matcher {name} is not installed: no {path}; run benchmarks/setup_peers.sh '
+                    'of the checkout.'
+                )
+        self.name = name
+        self._command = [str(python), str(worker), name]
+        threads = {'OMP_NUM_THREADS': str(num_threads)} if num_threads else {}
+        self._environment = os.environ | threads
+        self._start()
+
+    def match(self, image0: NDArray[np.uint8], image1: NDArray[np.uint8]) -> Correspondences:
+        """Match two images; see `Matcher`."""
+        if self._process.poll() is not None:
+            self._start()
+        header = {'shapes': [image.shape for image in (image0, image1)]}
+        try:
+            self._process.stdin.write(json.dumps(header).encode() + b'\n')
+            for image in (image0, image1):
+                self._process.stdin.write(np.ascontiguousarray(image).tobytes())
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise self._died() from error
+        reply = self._read_header()
+        if 'error' in reply:
+            raise MatcherError(f'{self.name} failed: {reply["error"]}')
+        num_bytes = reply['num_matches'] * 5 * 4
+        data = self._process.stdout.read(num_bytes)
+        if len(data) < num_bytes:
+            raise self._died()
+        rows = np.frombuffer(data, '<f4').reshape(-1, 5)
+        return _best_first(rows[:, :2], rows[:, 2:4], rows[:, 4])
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+        self._errors.close()
+
+    def _start(self) -> None:
+        # What it says on standard error, for the message when it dies.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=self._environment,
+        )
+        self.model_id = self._read_header()['ready']
+
+    def _read_header(self) -> dict[str, object]:
+        line = self._process.stdout.readline()
+        if not line:
+            raise self._died()
+        return json.loads(line)
+
+    def _died(self) -> MatcherError:
+        self._process.communicate()
+        self._errors.seek(0)
+        said = self._errors.read().decode(errors='replace').strip().splitlines()
+        self._errors.close()
+        last = said[-1] if said else 'it said nothing'
+        return MatcherError(f'{self.name} ended with status {self._process.returncode}: {last}')
+
+
+def _best_first(
+    points0: NDArray[np.float32], points1: NDArray[np.float32], scores: NDArray[np.floating]
+) -> Correspondences:
+    order = np.argsort(-scores, kind='stable')
+    return Correspondences(points0[order], points1[order], scores[order].astype(np.float32))

@@ -1,0 +1,128 @@
+"""`coam bench` from the command line to the report, with SIFT and with our real model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench_samples import pair_line, write_image, write_sequence
+from coam_ros.cli import main
+import cv2
+import numpy as np
+import pytest
+from recording_samples import write_recording
+
+
+@pytest.fixture
+def sequences(tmp_path: Path) -> Path:
+    """Three pairs of an image with itself."""
+    directory = tmp_path / 'planes'
+    for name in ('a', 'b', 'c'):
+        write_sequence(directory / name, [np.eye(3)])
+        (directory / name / '2.png').write_bytes((directory / name / '1.png').read_bytes())
+    return directory
+
+
+def bench(*words: object) -> int:
+    return main(['bench', *map(str, words), '--peers', 'none'])
+
+
+def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_path, capsys):
+    out = tmp_path / 'new' / 'report.json'
+    assert bench('homography', sequences, '--matcher', 'sift', '--every', 2, '--out', out) == 0
+    report = json.loads(out.read_text())
+    assert report['benchmark'] == 'homography'
+    assert '640 x 480' in report['protocol']
+    assert report['settings'] == {'every': 2, 'threads': None}
+    (result,) = report['results']
+    assert (result['data_set'], result['matcher']) == ('planes', 'sift')
+    assert result['model_id'].startswith('opencv')
+    assert result['summary']['mma_1px'] > 0.95  # an image with itself
+    assert result['summary']['auc_3px'] > 0.95
+    names = [pair['name'] for pair in result['per_pair']]
+    assert names == ['a 1.png 2.png', 'c 1.png 2.png']
+    assert all(pair['duration_s'] > 0 for pair in result['per_pair'])
+    assert list(out.parent.iterdir()) == [out]
+    assert 'mma 3px' in capsys.readouterr().out
+
+
+def test_all_names_the_matchers_that_are_absent(sequences, tmp_path, capsys):
+    out = tmp_path / 'report.json'
+    assert bench('homography', sequences, '--matcher', 'all', '--every', 3, '--out', out) == 0
+    report = json.loads(out.read_text())
+    assert [result['matcher'] for result in report['results']] == ['ours', 'sift']
+    assert set(report['absent']) == {'xfeat', 'aliked-lightglue'}
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'Left out: xfeat.' in output
+    assert 'setup_peers.sh' in output
+
+
+def test_two_models_stand_side_by_side(sequences, tmp_path):
+    model = Path(__file__).parents[2] / 'models/default'
+    (tmp_path / 'other').symlink_to(model)
+    out = tmp_path / 'report.json'
+    words = ['--model', model, '--model', tmp_path / 'other', '--every', 3, '--out', out]
+    assert bench('homography', sequences, *words) == 0
+    results = json.loads(out.read_text())['results']
+    assert [result['matcher'] for result in results] == ['ours default', 'ours other']
+    assert results[0]['summary']['mma_3px'] == results[1]['summary']['mma_3px'] > 0.9
+
+
+def test_lost_pairs_are_null_in_the_report(tmp_path):
+    write_image(tmp_path / '0.png', 0)
+    assert cv2.imwrite(str(tmp_path / '1.png'), np.full((240, 320, 3), 128, np.uint8))
+    (tmp_path / 'pairs.txt').write_text(pair_line('0.png', '1.png', np.eye(4)))
+    out = tmp_path / 'report.json'
+    assert bench('pose', tmp_path, '--matcher', 'sift', '--out', out) == 0
+    (result,) = json.loads(out.read_text())['results']
+    assert result['per_pair'][0]['errors_deg'] == [None] * 3
+    assert result['summary']['auc_20deg'] == 0
+
+
+def test_ranking_draws_a_curve(sequences, tmp_path):
+    plot = tmp_path / 'ranking.png'
+    words = ['--matcher', 'sift', '--every', 3, '--plot', plot]
+    assert bench('ranking', sequences, *words) == 0
+    assert plot.stat().st_size > 10000
+
+
+def test_localization_differs_in_the_matcher_alone(tmp_path):
+    write_recording(tmp_path)
+    out = tmp_path / 'report.json'
+    words = ['--matcher', 'ours', '--matcher', 'sift', '--num-keyframes', 2, '--out', out]
+    assert bench('localize', tmp_path, *words) == 0
+    ours, sift = json.loads(out.read_text())['results']
+    for result in (ours, sift):
+        assert result['summary']['pairs'] == 1
+        assert result['summary']['recall_10cm_5deg'] == 1
+        # Depth and poses are exact; what is left are the matches, of about a pixel = 5 mm.
+        assert result['summary']['median_error_cm'] < 3
+    (query_ours,), (query_sift,) = ours['per_pair'], sift['per_pair']
+    assert query_ours['keyframe_ids'] == query_sift['keyframe_ids']
+    assert query_ours['num_matches'] != query_sift['num_matches']
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('pose {none}', 'No folder'),
+        ('pose {empty}', 'No pair list'),
+        ('homography {empty}', 'No pairs'),
+        ('ranking {empty}', 'No pairs'),
+        ('localize {empty}', 'No list query.txt'),
+        ('homography {sequences} --every 0', '--every 0'),
+        ('homography {sequences} --matcher xfeat', 'not installed'),
+        ('homography {sequences} --model {empty}', 'manifest'),
+    ],
+)
+def test_error_of_the_user_is_one_line_and_status_2(sequences, tmp_path, capsys, words, message):
+    (tmp_path / 'empty').mkdir()
+    places = {
+        'none': tmp_path / 'none',
+        'empty': tmp_path / 'empty',
+        'sequences': sequences,
+    }
+    assert bench(*words.format(**places).split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1

@@ -1,0 +1,206 @@
+"""Benchmarks of pairs on hand-made data: known matches in, known figures out; bad data."""
+
+from __future__ import annotations
+
+from bench_samples import (
+    correspondences,
+    HEIGHT,
+    INTRINSICS,
+    KnownMatcher,
+    pair_line,
+    WIDTH,
+    write_image,
+    write_sequence,
+)
+from coam_ros.evaluation.benchmark_kinds import PAIR_BENCHMARKS
+from coam_ros.evaluation.benchmark_pairs import (
+    BenchmarkDataError,
+    IMAGE_AREA_PX,
+    match_pairs,
+    PlanarPair,
+    read_planar_pairs,
+    read_posed_pairs,
+)
+from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
+import numpy as np
+import pytest
+
+# The images are a quarter of the area that matchers get: sides double.
+SCALE = 2.0
+
+
+def to_matched(pixels: np.ndarray) -> np.ndarray:
+    return (pixels + 0.5) * SCALE - 0.5
+
+
+def run(kind: str, directory, matcher) -> tuple[list[dict], dict]:
+    benchmark = PAIR_BENCHMARKS[kind]
+    matched = list(match_pairs(benchmark.read(directory), matcher))
+    outcomes = [benchmark.judge(one) for one in matched]
+    return outcomes, benchmark.summarise(outcomes)
+
+
+def exact_views(T_1_0: np.ndarray, num_points: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of points before both cameras, in the images as they are."""
+    rng = np.random.default_rng(0)
+    points_0 = np.column_stack(
+        [rng.uniform(-1, 1, (num_points, 2)), rng.uniform(3, 6, num_points)]
+    )
+    views = []
+    for points in (points_0, transform_points(T_1_0, points_0)):
+        pixels = points @ INTRINSICS.T
+        views.append(pixels[:, :2] / pixels[:, 2:])
+    return views[0], views[1]
+
+
+@pytest.fixture
+def posed(tmp_path):
+    """Two pairs of one relative pose."""
+    for number in (0, 1):
+        write_image(tmp_path / f'{number}.png', number)
+    T_1_0 = make_transform(rotation_from_vector([0.05, -0.1, 0.02]), [0.5, 0.1, -0.05])
+    (tmp_path / 'pairs.txt').write_text(2 * pair_line('0.png', '1.png', T_1_0))
+    return tmp_path, T_1_0
+
+
+def test_exact_matches_give_the_pose_and_a_failed_pair_counts_as_lost(posed):
+    directory, T_1_0 = posed
+    found = correspondences(*map(to_matched, exact_views(T_1_0)))
+    outcomes, summary = run('pose', directory, KnownMatcher([found, None]))
+    # float32 pixels: 1e-5 px of 500 px focal length.
+    assert max(outcomes[0]['errors_deg']) < 0.01
+    assert min(outcomes[1]['errors_deg']) == np.inf
+    # Half of them at (almost) 0, half lost: level at 1/2.
+    for threshold in (5, 10, 20):
+        assert summary[f'auc_{threshold}deg'] == pytest.approx(0.5, abs=1e-3)
+    assert summary['epipolar_precision'] == 0.5
+
+
+def test_matches_of_another_pose_have_that_error(posed):
+    directory, T_1_0 = posed
+    turn = make_transform(rotation_from_vector([0, 0, np.radians(8)]), [0, 0, 0])
+    found = correspondences(*map(to_matched, exact_views(turn @ T_1_0)))
+    outcomes, summary = run('pose', directory, KnownMatcher([found, found]))
+    # The turn is about the axis; the direction of translation turns by less.
+    assert outcomes[0]['errors_deg'] == pytest.approx([8, 8, 8], abs=0.01)
+    assert summary['auc_5deg'] == 0
+    # All at 8: (0, 0) (8, 1/6) (8, 1), level to 10: 4 / 6 + 2.
+    assert summary['auc_10deg'] == pytest.approx((4 / 6 + 2) / 10, abs=1e-3)
+
+
+def test_fewer_matches_than_a_pose_needs_are_a_lost_pair(posed):
+    directory, T_1_0 = posed
+    points0, points1 = exact_views(T_1_0, 4)
+    found = correspondences(to_matched(points0), to_matched(points1))
+    outcomes, _ = run('pose', directory, KnownMatcher([found, found]))
+    assert [outcome['errors_deg'] for outcome in outcomes] == 2 * [3 * [np.inf]]
+
+
+def planar_case(directory):
+    homography = np.array([[1.02, 0.03, 5], [-0.02, 0.98, -4], [1e-5, 2e-5, 1]])
+    write_sequence(directory / 'v_wall', [homography, homography])
+    points0 = np.random.default_rng(0).uniform((10, 10), (WIDTH - 10, HEIGHT - 10), (80, 2))
+    moved = np.column_stack([points0, np.ones(80)]) @ homography.T
+    return to_matched(points0), to_matched(moved[:, :2] / moved[:, 2:])
+
+
+def test_mma_and_auc_of_matches_with_known_errors(tmp_path):
+    points0, points1 = planar_case(tmp_path)
+    # A quarter each: exact, 1.5, 4 and 20 px off, in pixels of the images as matched.
+    offsets = np.repeat([0.0, 1.5, 4.0, 20.0], 20)
+    found = correspondences(points0, points1 + offsets[:, None] * (0.6, -0.8))
+    outcomes, summary = run('homography', tmp_path, KnownMatcher([found, None]))
+    np.testing.assert_allclose(outcomes[0]['accuracy'], [0.25, 0.5, 0.5, 0.75, 0.75])
+    # The pair that failed counts as 0.
+    shares = [summary[f'mma_{px}px'] for px in (1, 2, 3, 5, 10)]
+    np.testing.assert_allclose(shares, [0.125, 0.25, 0.25, 0.375, 0.375])
+    assert outcomes[1]['corner_errors_px'] == 3 * [np.inf]
+
+
+def test_exact_matches_give_the_homography(tmp_path):
+    found = correspondences(*planar_case(tmp_path))
+    outcomes, summary = run('homography', tmp_path, KnownMatcher([found, found]))
+    assert max(max(outcome['corner_errors_px']) for outcome in outcomes) < 0.01
+    assert summary['auc_1px'] > 0.99
+    assert summary['mma_1px'] == 1
+
+
+def test_ranking_joins_the_matches_of_all_pairs(tmp_path):
+    points0, points1 = planar_case(tmp_path)
+    right = correspondences(points0[:2], points1[:2], [0.9, 0.5])
+    wrong = correspondences(points0[:2], points1[:2] + 50, [0.7, 0.1])
+    _, summary = run('ranking', tmp_path, KnownMatcher([right, wrong]))
+    # Right at 0.9, wrong at 0.7, right at 0.5, wrong at 0.1.
+    assert summary['precision'] == 0.5
+    assert summary['average_precision_by_score'] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    curve = dict(zip(summary['recall'], summary['precision_by_ranking']['score'], strict=True))
+    assert curve[0.5] == 1
+    assert curve[1.0] == pytest.approx(2 / 3)
+
+
+def test_ranking_without_a_match_has_no_precision(tmp_path):
+    planar_case(tmp_path)
+    _, summary = run('ranking', tmp_path, KnownMatcher([None, None]))
+    assert summary['precision'] == summary['average_precision_by_score'] == 0
+
+
+def test_every_matcher_gets_images_of_one_area_and_truth_follows(tmp_path):
+    homography = np.array([[1, 0, 7], [0, 1, -3], [0, 0, 1.0]])
+    write_sequence(tmp_path / 'i_shift', [homography])
+    point0 = np.array([[50.0, 60.0]])
+    found = correspondences(to_matched(point0), to_matched(point0 + np.array([7, -3])))
+    sizes = []
+
+    class SizeMatcher(KnownMatcher):
+        def match(self, image0, image1):
+            sizes.extend([image0.shape, image1.shape])
+            return super().match(image0, image1)
+
+    (matched,) = match_pairs(read_planar_pairs(tmp_path), SizeMatcher([found]))
+    assert sizes == [(480, 640, 3)] * 2
+    assert np.prod(matched.size0) == IMAGE_AREA_PX
+    assert isinstance(matched.pair, PlanarPair)
+    assert matched.pair.errors_px(found) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        (pair_line('0.png', 'none.png', np.eye(4)), 'line 2: no image'),
+        (pair_line('0.png', '1.png', np.eye(4)).replace('260.0', 'nan'), 'wanted 36 finite'),
+        ('0.png 1.png 0 0 1 2 3\n', 'line 2: 5 words'),
+        (pair_line('0.png', '1.png', np.eye(4), np.zeros((3, 3))), 'line 2: K'),
+        (pair_line('0.png', '1.png', np.eye(4), -INTRINSICS), 'line 2: K'),
+        (pair_line('0.png', '1.png', 2 * np.eye(4)), 'line 2: T_1_0'),
+    ],
+)
+def test_a_wrong_line_of_a_pair_list_is_named(posed, line, message):
+    directory, T_1_0 = posed
+    (directory / 'pairs.txt').write_text(pair_line('0.png', '1.png', T_1_0) + line)
+    with pytest.raises(BenchmarkDataError, match=message):
+        read_posed_pairs(directory)
+
+
+def test_a_folder_without_pairs_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'pairs\.txt'):
+        read_posed_pairs(tmp_path)
+    with pytest.raises(BenchmarkDataError, match='No pairs'):
+        read_planar_pairs(tmp_path)
+    (tmp_path / 'pairs.txt').write_text('\n')
+    with pytest.raises(BenchmarkDataError, match='No pairs'):
+        read_posed_pairs(tmp_path)
+
+
+@pytest.mark.parametrize('text', ['1 0 0 0 1 0 0 0', '1 0 0 0 1 0 0 0 0', 'a b c', '1 0 nan ' * 3])
+def test_a_wrong_homography_is_named(tmp_path, text):
+    write_sequence(tmp_path / 'v_wall', [np.eye(3)])
+    (tmp_path / 'v_wall/H_1_2').write_text(text)
+    with pytest.raises(BenchmarkDataError, match='H_1_2'):
+        read_planar_pairs(tmp_path)
+
+
+def test_a_missing_image_of_a_sequence_is_named(tmp_path):
+    write_sequence(tmp_path / 'v_wall', [np.eye(3)])
+    (tmp_path / 'v_wall/2.png').unlink()
+    with pytest.raises(BenchmarkDataError, match='no image 2'):
+        read_planar_pairs(tmp_path)
