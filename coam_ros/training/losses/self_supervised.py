@@ -57,7 +57,7 @@ class SelfSupervisedConfig:
     epipolar_weight: float = 1.0
     fine_weight: float = 1.0
     cycle_weight: float = 0.1
-    distinctiveness_weight: float = 0.01
+    distinctiveness_weight: float = 0.5
     max_epipolar_share: float = 0.3
     max_cycle_share: float = 0.025
     max_cycle_px: float = 10.0
@@ -69,12 +69,13 @@ class SelfSupervisedLoss:
     For points of image 0, the expected correspondence is the mean position of image 1 under a
     softmax of the similarity. The epipolar loss is its distance to the epipolar line of the
     known relative pose; the cycle-consistency loss is how far from its start a point arrives
-    when it is carried on and back. Both are shares of the image's longer side, and weighted by
-    the inverse spread of the distributions, normalised, without a gradient. Points whose
-    epipolar line misses image 1 are left out.
+    when it is carried on and back. Both are weighted by the inverse spread of the distributions,
+    normalised, without a gradient. Points whose epipolar line misses image 1 are left out.
 
     Our reading:
 
+    - Distances are in pixels, so that their balance with the distinctiveness is the same at
+      every size; CAPS divides them by the image's longer side.
     - Texture stands for SIFT keypoints: points are drawn with the squared gradient as chance.
     - The spread of a distribution holds that of a cell, so that it never vanishes.
     - The fine level has the epipolar loss alone, at the coarse level's weights, for points whose
@@ -135,7 +136,8 @@ class SelfSupervisedLoss:
             config.epipolar_weight * terms['epipolar_px']
             + config.fine_weight * terms['fine_px']
             + config.cycle_weight * terms['cycle_px']
-        ) / max(size1) + config.distinctiveness_weight * terms['distinctiveness']
+            + config.distinctiveness_weight * terms['distinctiveness']
+        )
         figures = {key: value.detach() for key, value in terms.items()}
         return loss, figures | {'consistent': masked_mean(is_consistent.float(), known)}
 
@@ -211,13 +213,13 @@ def epipolar_lines(
         image.
     """
     width, height = size1
-    scale = fundamental.flatten(1).norm(dim=1).clamp(min=torch.finfo(fundamental.dtype).tiny)
     homogeneous = functional.pad(points0, (0, 1), value=1.0)
-    lines = homogeneous @ (fundamental / scale[:, None, None]).transpose(1, 2)
+    lines = homogeneous @ fundamental.transpose(1, 2)
     normal = lines[..., :2].norm(dim=-1)
-    # At the epipole the line is nothing but rounding; elsewhere the normal is near 1 / focal.
-    is_line = normal > 1e-8
-    lines = lines / normal.clamp(min=1e-8)[..., None]
+    # At the epipole its terms cancel out and leave nothing but rounding.
+    terms = homogeneous.abs() @ fundamental.abs().transpose(1, 2)
+    is_line = normal > 1e-6 * terms[..., :2].norm(dim=-1)
+    lines = lines / torch.where(is_line, normal, 1.0)[..., None]
     last_x, last_y = width - 1.0, height - 1.0
     corners = points0.new_tensor(
         [[0.0, 0.0, 1.0], [last_x, 0.0, 1.0], [0.0, last_y, 1.0], [last_x, last_y, 1.0]]
