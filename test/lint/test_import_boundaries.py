@@ -22,6 +22,7 @@ OURS = {
     'localization': frozenset({'geometry', 'matching', 'mapping'}),
     'rendering': frozenset({'geometry'}),
     'nodes': EVERYTHING - {'training', 'evaluation', 'demo'},
+    # mapping: a network is adapted on the keyframes of a map, and recordings are read as such.
     'training': frozenset({'geometry', 'matching', 'inference', 'mapping', 'rendering'}),
     'evaluation': EVERYTHING - {'nodes', 'demo'},
     'demo': EVERYTHING - {'training'},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import cv2
 import numpy as np
 from pair_samples import (
     assert_epipolar,
@@ -36,7 +37,7 @@ from coam_ros.training.data import (
     ViewSpec,
 )
 from coam_ros.training.data.keyframe_map import split_keyframes
-from coam_ros.training.data.views import CropConfig
+from coam_ros.training.data.views import CropConfig, resize_view
 
 SPEC = ViewSpec(SIZE, 200)
 
@@ -268,6 +269,18 @@ def assert_pairs_keep_their_geometry(source):
 
 
 def test_pairs_of_a_list_keep_their_epipolar_geometry(posed):
+    assert_pairs_keep_their_geometry(open_posed(posed))
+
+
+def test_a_pair_of_two_cameras_keeps_its_epipolar_geometry_both_ways(posed):
+    """The second camera has 1.6 times the resolution, so the two roles differ."""
+    factor = 1.6
+    image = cv2.resize(wall_view(4), None, fx=factor, fy=factor)
+    write_image(posed / 'large.jpg', image)
+    intrinsics = resize_view(factor) @ K
+    T_1_0 = invert(T_world_camera(4)) @ T_world_camera(0)
+    numbers = ' '.join(f'{value:.9g}' for m in (K, intrinsics, T_1_0) for value in m.ravel())
+    (posed / 'pairs.txt').write_text(f'0.jpg large.jpg 0 0 {numbers}\n')
     assert_pairs_keep_their_geometry(open_posed(posed))
 
 

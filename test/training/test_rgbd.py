@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import logging
 
 import cv2
@@ -32,6 +33,7 @@ from coam_ros.training.data.posed_depth import (
     overlaps,
     project,
 )
+from coam_ros.training.data.reading import read_rgb
 from coam_ros.training.data.tum import TumSequence
 
 SPEC = ViewSpec(SIZE, 200)
@@ -92,6 +94,18 @@ def test_points_behind_the_camera_are_surely_not_seen():
     )
     assert not is_seen[0]
     assert is_unseen[0]
+
+
+@pytest.mark.parametrize('reduction', [2, 4])
+def test_an_image_read_small_draws_the_same_view(tmp_path, reduction):
+    write_image(tmp_path / 'wall.jpg', wall_view(0))
+    frames = [
+        replace(wall_frame(0), image=read_rgb(tmp_path / 'wall.jpg', r)) for r in (1, reduction)
+    ]
+    view = np.array([[0.6, 0.1, 10], [-0.1, 0.6, 20], [0, 0, 1]])
+    drawn = [frame.draw(view, (96, 96))[30:70, 30:70].astype(float) for frame in frames]
+    # The wall has up to 2 levels a pixel: a shift by half a pixel would show as 1.
+    assert np.abs((drawn[0] - drawn[1]).mean(axis=(0, 1))).max() < 0.3
 
 
 def test_overlap_is_the_share_of_the_wall_that_both_see():
