@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the matchers of others that `coam bench` measures beside ours into .venv-peers (about
-# 5 GB); deleting that folder undoes it. PYTHON=/path/to/python3 chooses another interpreter.
+# 6 GB); deleting that folder undoes it. PYTHON=/path/to/python3 chooses another interpreter.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)

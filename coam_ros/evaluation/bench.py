@@ -130,6 +130,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.threads:
         cv2.setNumThreads(args.threads)
+    asked = args.matcher or [OURS]
     data_sets = _open_data_sets(args)
     header = {
         'benchmark': args.kind,
@@ -142,11 +143,11 @@ def run(args: argparse.Namespace) -> int:
         'absent': {},
     }
     results: list[Result] = []
-    for name, make in _chosen_matchers(args):
+    for name, make in _chosen_matchers(asked, args):
         try:
             matcher = make()
         except MatcherError as error:
-            if ALL not in args.matcher:
+            if ALL not in asked:
                 raise
             header['absent'][name] = str(error)
             continue
@@ -159,13 +160,9 @@ def run(args: argparse.Namespace) -> int:
                 )
                 if args.out is not None:
                     write_report(args.out, header, results)
-    if not results:
-        raise MatcherError('; '.join(header['absent'].values()))
 
-    names = [data_set.name for data_set in data_sets]
-    ordered = sorted(results, key=lambda result: names.index(result['data_set']))
     console.print(_protocol(args.kind))
-    for table in make_tables(ordered):
+    for table in make_tables(results):
         console.print(table)
     for result in results:
         for pair, reason in result['failures'].items():
@@ -173,28 +170,27 @@ def run(args: argparse.Namespace) -> int:
     for name, reason in header['absent'].items():
         console.print(f'Left out: {name}. {reason}')
     if args.out is not None:
-        write_report(args.out, header, ordered)
+        write_report(args.out, header, results)  # once more: what is absent was not known before
         console.print(f'Report: {args.out}')
     if getattr(args, 'plot', None) is not None:
-        plot_rankings(args.plot, ordered)
+        plot_rankings(args.plot, results)
         console.print(f'Plot: {args.plot}')
     return 0
 
 
 def _chosen_matchers(
-    args: argparse.Namespace,
+    asked: Sequence[str], args: argparse.Namespace
 ) -> Iterator[tuple[str, Callable[[], Matcher]]]:
     """Name the matchers asked for, ours once for each model, and say how each is made."""
-    asked = set(args.matcher or [OURS])
     models = args.model or [None]
-    if asked & {OURS, ALL}:
+    if {OURS, ALL} & set(asked):
         for model in models:
-            name = OURS if len(models) == 1 else f'{OURS} {model.name}'
+            name = OURS if len(models) == 1 else f'{OURS} {model}'
             yield name, lambda model=model: CoamMatcher.load(model, num_threads=args.threads)
-    if asked & {SIFT, ALL}:
+    if {SIFT, ALL} & set(asked):
         yield SIFT, SiftMatcher
     for peer in PEERS:
-        if asked & {peer, ALL}:
+        if {peer, ALL} & set(asked):
             yield peer, lambda peer=peer: PeerMatcher(peer, args.threads, python=args.peers)
 
 
@@ -202,6 +198,9 @@ def _open_data_sets(args: argparse.Namespace) -> list[_DataSet]:
     for directory in args.directories:
         if not directory.is_dir():
             raise FileNotFoundError(f'No folder {directory}; check the path.')
+    names = [directory.resolve().name for directory in args.directories]
+    if len(set(names)) < len(names):
+        raise ValueError(f'Data sets of equal names: got {names}; measure them in two calls.')
     if args.kind == 'localize':
         model = (args.model or [None])[0]
         retrieval = CoamMatcher.load(model, num_threads=args.threads)

@@ -64,7 +64,10 @@ def test_two_models_stand_side_by_side(sequences, tmp_path):
     words = ['--model', model, '--model', tmp_path / 'other', '--every', 3, '--out', out]
     assert bench('homography', sequences, *words) == 0
     results = json.loads(out.read_text())['results']
-    assert [result['matcher'] for result in results] == ['ours default', 'ours other']
+    assert [result['matcher'] for result in results] == [
+        f'ours {model}',
+        f'ours {tmp_path / "other"}',
+    ]
     assert results[0]['summary']['mma_3px'] == results[1]['summary']['mma_3px'] > 0.9
 
 
@@ -111,6 +114,7 @@ def test_localization_differs_in_the_matcher_alone(tmp_path):
         ('ranking {empty}', 'No pairs'),
         ('localize {empty}', 'No list query.txt'),
         ('homography {sequences} --every 0', '--every 0'),
+        ('homography {sequences} {sequences}', 'equal names'),
         ('homography {sequences} --matcher xfeat', 'not installed'),
         ('homography {sequences} --model {empty}', 'manifest'),
     ],
