@@ -145,6 +145,22 @@ def test_every_nth_keyframe_is_held_back():
     assert split_keyframes(range(3), 0) == ([0, 1, 2], [])
 
 
+def test_held_back_keyframes_are_in_no_training_pair_and_in_every_other(tmp_path):
+    write_seven_scenes(tmp_path / 'walk', 12)
+    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    held_back = {2, 7}
+    pairs = {}
+    for part in ('training', 'held_back'):
+        source = make_source(KeyframeMapSourceConfig(path=str(tmp_path / 'map'), part=part), SPEC)
+        pairs[part] = [
+            {source._keyframes[i].id, source._keyframes[j].id} for i, j in source._pairs
+        ]
+    assert pairs['training']
+    assert not any(held_back & pair for pair in pairs['training'])
+    assert pairs['held_back']
+    assert all(held_back & pair for pair in pairs['held_back'])
+
+
 def test_a_map_without_depth_and_landmarks_is_an_error(tmp_path):
     for stem in write_seven_scenes(tmp_path / 'walk'):
         stem.with_suffix('.depth.png').unlink()
