@@ -70,12 +70,16 @@ def read_checkpoint(path: Path, network: dict[str, Any]) -> dict[str, Any]:
         ValueError: it is damaged, no checkpoint of a training, or of another network.
     """
     content = read_torch_file(path)
-    if not isinstance(content, dict) or not {'network', 'average', 'config'} <= content.keys():
+    if not isinstance(content, dict) or not {'average', 'config'} <= content.keys():
         raise ValueError(
-            f'{path} is no checkpoint of `coam train`, wanted the entries network, average and '
-            'config; give the path of a checkpoint.pt.'
+            f'{path} is no checkpoint of `coam train`, wanted the entries average and config; '
+            'give the path of a checkpoint.pt or best.pt.'
         )
-    lines = differences(content['config'].get('network', {}), network, 'network')
+    # Where an encoder's weights came from is no part of what it is.
+    there, wanted = (
+        {**x, 'encoder_weights': None} for x in (content['config']['network'], network)
+    )
+    lines = differences(there, wanted, 'network')
     if lines:
         raise ValueError(
             f'{path} is a checkpoint of another network:\n'
@@ -112,7 +116,7 @@ def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
         'data_hash': hash_files(Path(source.path) for source in sources if source.path),
         'versions': {
             'python': platform.python_version(),
-            'torch': torch.__version__,
+            'torch': str(torch.__version__),
             'numpy': np.__version__,
             'opencv': cv2.__version__,
         },

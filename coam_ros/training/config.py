@@ -226,8 +226,10 @@ def load_config(
         OSError: the file cannot be read, or does not exist.
         ValueError: a key, type or value is wrong; the message names it.
     """
-    config = build(ExperimentConfig, apply_overrides(_read_with_base(name, ()), overrides))
-    # Built twice: a misspelt key is told before a reference that is not set.
+    # Built thrice: overrides reach into lists that the file leaves at their defaults, and a
+    # misspelt key is told before a reference that is not set.
+    config = build(ExperimentConfig, _read_with_base(name, ()))
+    config = build(ExperimentConfig, apply_overrides(to_values(config), overrides))
     values = fill_references(to_values(config), leaves_unset=leaves_unset)
     return build(ExperimentConfig, values)
 

