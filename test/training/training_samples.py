@@ -23,8 +23,12 @@ def write_photos(folder: Path, count: int = 3) -> Path:
 
 def tiny_overrides(photos: Path, out: Path) -> list[str]:
     """Make the default experiment small: words for `coam train default`."""
+    return [f'data.sources=[{{kind: photos, path: "{photos}"}}]', *small_overrides(out)]
+
+
+def small_overrides(out: Path) -> list[str]:
+    """Make any experiment small, whatever its data: words for `coam train`."""
     return [
-        f'data.sources=[{{kind: photos, path: "{photos}"}}]',
         f'out="{out}"',
         'data.view_size=[64, 64]',
         'data.num_points=64',
