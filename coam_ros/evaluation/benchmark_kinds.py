@@ -137,7 +137,11 @@ def _summarise_homographies(outcomes: Sequence[Outcome]) -> dict[str, object]:
 
 def rankings(found: Correspondences) -> dict[str, NDArray[np.float32]]:
     """Give the numbers (N,) by which the matches of a pair can be ranked, each by its name."""
-    return {'score': found.scores}
+    named = {'score': found.scores}
+    if found.similarities is not None and found.distinctiveness is not None:
+        named['similarity'] = found.similarities
+        named['similarity x distinctiveness'] = found.similarities * found.distinctiveness
+    return named
 
 
 def _judge_ranking(matched: MatchedPair) -> dict[str, object]:

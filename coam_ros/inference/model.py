@@ -26,11 +26,15 @@ class RawMatches:
         query_points: (K, N, 2) float32.
         keyframe_points: (K, N, 2) float32.
         scores: (K, N) float32; 0 where a slot holds no match.
+        similarities: (K, N) float32 cosine of the descriptors.
+        distinctiveness: (K, N) float32, product of both ends.
     """
 
     query_points: NDArray[np.float32]
     keyframe_points: NDArray[np.float32]
     scores: NDArray[np.float32]
+    similarities: NDArray[np.float32]
+    distinctiveness: NDArray[np.float32]
 
 
 class CoamModel:
@@ -122,7 +126,7 @@ class CoamModel:
             inputs[f'query_{name}'] = query[name]
             inputs[f'keyframe_{name}'] = np.concatenate([keyframe[name] for keyframe in keyframes])
         outputs = self._pair_matcher.run(inputs)
-        return RawMatches(outputs['query_points'], outputs['keyframe_points'], outputs['scores'])
+        return RawMatches(**outputs)
 
     def close(self) -> None:
         """Free both networks."""

@@ -13,6 +13,9 @@ from coam_ros.matching.preprocessing import as_rgb, Resizing
 import numpy as np
 from numpy.typing import NDArray
 
+# Below this a match is more of a burden to an estimator than a help; docs/experiments.md.
+_MIN_SCORE = 0.1
+
 
 class CoamMatcher:
     """Match images with CoAM.
@@ -31,9 +34,15 @@ class CoamMatcher:
     Not safe for use by several threads at once.
     """
 
-    def __init__(self, model: CoamModel, image_area_px: int | None = None) -> None:
+    def __init__(
+        self,
+        model: CoamModel,
+        image_area_px: int | None = None,
+        min_score: float = _MIN_SCORE,
+    ) -> None:
         """Use a loaded model; see `load`."""
         self._model = model
+        self._min_score = min_score
         self._area_px = image_area_px or model.manifest.image_area_px
 
     @classmethod
@@ -44,6 +53,7 @@ class CoamMatcher:
         backend: str = 'auto',
         image_area_px: int | None = None,
         num_threads: int | None = None,
+        min_score: float = _MIN_SCORE,
     ) -> CoamMatcher:
         """Load a model.
 
@@ -53,11 +63,13 @@ class CoamMatcher:
             image_area_px: images are resized to about this area, whatever their size [px]; None =
                 the model's own (640 x 480). More finds finer detail and costs in proportion.
             num_threads: CPU threads; None = one for each physical core.
+            min_score: matches that are less likely right than this are left out; 0 keeps all
+                mutual nearest neighbours.
 
         Raises:
             FileNotFoundError: the folder is no model.
             EngineIncompatibleError: its files are damaged or do not fit this software.
-            ValueError: unknown backend, or an area that is too small.
+            ValueError: unknown backend, an area that is too small, or a score outside [0, 1).
         """
         loaded = CoamModel.load(model, backend, num_threads)
         # The pair matcher picks one point of each block of 8 x 8 pixels at most.
@@ -67,7 +79,11 @@ class CoamMatcher:
                 f'Image area too small: got {image_area_px} px, wanted at least {least} px, which '
                 f'hold the {loaded.manifest.num_matches} points that the model selects.'
             )
-        return cls(loaded, image_area_px)
+        if not 0.0 <= min_score < 1.0:
+            raise ValueError(
+                f'Least score is {min_score}, wanted 0 <= min_score < 1: it is a probability.'
+            )
+        return cls(loaded, image_area_px, min_score)
 
     @property
     def model_id(self) -> str:
@@ -141,11 +157,14 @@ class CoamMatcher:
             )
             for slot, index in enumerate(indices):
                 order = np.argsort(-raw.scores[slot], kind='stable')
-                order = order[: int((raw.scores[slot] > 0).sum())]
+                is_kept = (raw.scores[slot] > 0) & (raw.scores[slot] >= self._min_score)
+                order = order[: int(is_kept.sum())]
                 results[index] = Correspondences(
                     query.resizing.to_image(raw.query_points[slot][order]),
                     keyframes[index].resizing.to_image(raw.keyframe_points[slot][order]),
                     raw.scores[slot][order],
+                    raw.similarities[slot][order],
+                    raw.distinctiveness[slot][order],
                 )
         return [result for result in results if result is not None]
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 import torch
 
-_DEFAULT_WEIGHTS = 'weights.pt'
+DEFAULT_WEIGHTS = 'weights.pt'
 _MAX_SHOWN = 12
 
 
@@ -102,7 +102,7 @@ def load_initial_weights(network: CoamNetwork, init: str) -> None:
         OSError: the file cannot be read.
         ValueError: it holds no weights of such a network.
     """
-    path = default_model_directory() / _DEFAULT_WEIGHTS if init == 'default' else Path(init)
+    path = default_model_directory() / DEFAULT_WEIGHTS if init == 'default' else Path(init)
     content = read_torch_file(path)
     if isinstance(content, dict) and 'average' in content:
         content = read_checkpoint(path, to_values(network.config))['average']

@@ -19,7 +19,8 @@ from coam_ros.training.config_file import (
 )
 from coam_ros.training.data import SOURCE_CONFIGS, SourceConfig, ViewSpec
 from coam_ros.training.losses import CrossEntropyConfig, LOSS_CONFIGS, LossConfig
-from coam_ros.training.network import CANDIDATE_STEP, DESCRIPTOR_STRIDE, NetworkConfig
+from coam_ros.training.network_config import NetworkConfig
+from coam_ros.training.sampling import BLOCK_PX
 
 _SHIPPED = Path(__file__).parent / 'configs'
 
@@ -203,7 +204,7 @@ class ExperimentConfig:
                 'that validation sees other pairs than training; change one.'
             )
         width, height = self.data.view_size
-        candidates = width * height // (CANDIDATE_STEP * DESCRIPTOR_STRIDE) ** 2
+        candidates = width * height // BLOCK_PX**2
         if self.validation.num_matches > candidates:
             raise ValueError(
                 f'validation.num_matches is {self.validation.num_matches}, wanted at most the '

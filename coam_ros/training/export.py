@@ -1,4 +1,11 @@
-"""`coam export`: a checkpoint to the ONNX pair and its manifest, checked against torch."""
+"""`coam export`: a checkpoint to a model folder: the ONNX pair, its manifest and the weights.
+
+What ONNX Runtime answers is compared with PyTorch before the folder is put in its place.
+
+Examples:
+  coam export runs/default/best.pt --photos DATA/photos --out models/default
+  coam export runs/adapt/best.pt --out models/kitchen      # retrieval as in the default model
+"""
 
 from __future__ import annotations
 
@@ -8,21 +15,26 @@ import shutil
 import tempfile
 from typing import Any
 
+from coam_ros.inference import default_model_directory
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, NetworkFile, sha256_of
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
-from coam_ros.training.data.reading import read_rgb
+from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
+from coam_ros.training.config_file import build
+from coam_ros.training.data.reading import list_photos, read_rgb
 from coam_ros.training.deployment import (
     DeployedEncoder,
     DeployedPairMatcher,
     FEATURE_STRIDES,
 )
 from coam_ros.training.global_descriptor import DIM, GlobalDescriptor
-from coam_ros.training.losses import CrossEntropyConfig
-from coam_ros.training.network import CoamNetwork, NetworkConfig
+from coam_ros.training.network import CoamNetwork
+from coam_ros.training.network_config import NetworkConfig
+from coam_ros.training.weights import load_strictly, read_torch_file
 import numpy as np
 import onnx
 import torch
 from torch import nn
+from tqdm import tqdm
 
 SIZE_MULTIPLE = 32
 _OPSET = 18
@@ -30,15 +42,21 @@ _FEATURES = [f'features_{stride}' for stride in FEATURE_STRIDES]
 # Largest disagreement of ONNX Runtime and torch that still passes, relative to the largest value:
 # features travel as float16, whose step is 1e-3.
 _TOLERANCE = 2e-3
+# Ties in the selection may fall either way: share of the values that may differ by more.
+_MAX_DIFFERING = 0.01
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument('checkpoint', type=Path, help='checkpoint.pt of `coam train`')
+    parser.add_argument(
+        'checkpoint', type=Path, help='best.pt or checkpoint.pt of `coam train`, or weights.pt'
+    )
     parser.add_argument('--out', type=Path, required=True, help='model folder to write')
     parser.add_argument('--name', default='coam-xfeat', help='name of the model')
     parser.add_argument(
-        '--photos', type=Path, required=True, help='photos that teach the global descriptor'
+        '--photos',
+        type=Path,
+        help='photos that teach the global descriptor anew; default: as in the default model',
     )
     parser.add_argument('--area', type=int, default=640 * 480, help='image area [px]')
     parser.add_argument('--matches', type=int, default=2048, help='selected points an image')
@@ -46,145 +64,194 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; the folder is replaced only when everything agreed."""
-    state = torch.load(args.checkpoint, map_location='cpu', weights_only=True)
-    network = CoamNetwork(NetworkConfig())
-    network.load_state_dict(state['average'])
-    network.eval()
-    descriptor = _fit_descriptor(network, args.photos)
+    content = read_torch_file(args.checkpoint)
+    network = _load_network(content, args.checkpoint)
+    descriptor = GlobalDescriptor()
+    if args.photos is None:
+        shipped = default_model_directory() / DEFAULT_WEIGHTS
+        load_strictly(descriptor, read_torch_file(shipped)['global_descriptor'], shipped)
+    else:
+        descriptor.fit(_local_features(network, args.photos))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix='.export-', dir=args.out.parent))
     aside.chmod(0o755)  # mkdtemp makes it private
     try:
-        encoder = DeployedEncoder(network, descriptor).eval()
-        matcher = DeployedPairMatcher(network, args.matches, CrossEntropyConfig()).eval()
-        encoder_inputs, matcher_inputs = _example(encoder, args.matches)
-        files = {
-            'encoder': _export(
-                aside / 'encoder.onnx',
-                encoder,
-                encoder_inputs,
-                ['image'],
-                [*_FEATURES, 'global_descriptor'],
-            ),
-            'pair_matcher': _export(
-                aside / 'pair_matcher.onnx',
-                matcher,
-                matcher_inputs,
-                [
-                    *(f'query_{name}' for name in _FEATURES),
-                    'query_size',
-                    *(f'keyframe_{name}' for name in _FEATURES),
-                    'keyframe_size',
-                ],
-                ['query_points', 'keyframe_points', 'scores'],
-            ),
-        }
+        networks = _export_networks(network, descriptor, args.matches, aside)
         Manifest(
             format_version=FORMAT_VERSION,
             name=args.name,
-            **files,
+            **networks,
             image_area_px=args.area,
             size_multiple=SIZE_MULTIPLE,
             num_matches=args.matches,
             global_descriptor_dim=DIM,
             normalization='uint8 RGB in; grey, zero mean and unit variance inside the encoder',
             precision='float32, features between the networks float16',
-            training={'steps': state['step'], **state.get('config', {})},
+            training={'steps': content['step'], **content.get('provenance', {})},
         ).save(aside)
+        save_checkpoint(
+            aside / DEFAULT_WEIGHTS,
+            {
+                'average': network.state_dict(),
+                'global_descriptor': descriptor.state_dict(),
+                'config': {'network': content['config']['network']},
+                'step': content['step'],
+            },
+        )
         _replace(args.out, aside)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+    print(f'{args.out}: ONNX Runtime agrees with PyTorch')
     return 0
 
 
+def _load_network(content: Any, path: Path) -> CoamNetwork:  # noqa: ANN401
+    if not isinstance(content, dict) or not {'average', 'config', 'step'} <= content.keys():
+        raise ValueError(
+            f'{path} is no checkpoint: wanted the entries average, config and step; give the '
+            'best.pt of `coam train`.'
+        )
+    config = build(NetworkConfig, content['config']['network'])
+    network = CoamNetwork(config)
+    if not config.has_refiner or not network.encoder.local_channels:
+        raise ValueError(
+            f'{path} is a network with encoder {config.encoder} and has_refiner '
+            f'{config.has_refiner}; the engine wants an encoder with local features (xfeat) and '
+            'a refiner. The networks of the paper are for comparison in PyTorch.'
+        )
+    load_strictly(network, content['average'], path)
+    return network.eval()
+
+
 @torch.no_grad()
-def _fit_descriptor(network: CoamNetwork, photos: Path) -> GlobalDescriptor:
-    descriptor = GlobalDescriptor()
+def _local_features(network: CoamNetwork, photos: Path) -> list[torch.Tensor]:
     local_maps = []
-    for path in sorted(p for p in photos.iterdir() if p.suffix in {'.jpg', '.png'}):
+    for path in tqdm(list(list_photos(photos)), desc='global descriptor', unit='photo'):
         image = torch.from_numpy(read_rgb(path)).permute(2, 0, 1)[None].float()
         height, width = (side // SIZE_MULTIPLE * SIZE_MULTIPLE for side in image.shape[-2:])
         if min(height, width) >= 4 * SIZE_MULTIPLE:
             local_maps.append(network.encode(image[..., :height, :width])[1])
-    descriptor.fit(local_maps)
-    return descriptor
+    return local_maps
 
 
-def _example(encoder: DeployedEncoder, num_matches: int) -> tuple[tuple, tuple]:
-    """Inputs for tracing: a query and two keyframes of another size, with padding."""
+def _export_networks(
+    network: CoamNetwork, descriptor: GlobalDescriptor, num_matches: int, directory: Path
+) -> dict[str, NetworkFile]:
+    encoder = DeployedEncoder(network, descriptor).eval()
+    matcher = DeployedPairMatcher(network, num_matches).eval()
+    # The first is traced. The second differs in all that may differ.
+    examples = [
+        _example(encoder, (480, 640), (512, 576), num_keyframes=2),
+        _example(encoder, (448, 704), (480, 640), num_keyframes=1),
+    ]
+    encoder_inputs, matcher_inputs = zip(*examples, strict=True)
+    return {
+        'encoder': _export(
+            directory / 'encoder.onnx',
+            encoder,
+            encoder_inputs,
+            ['image'],
+            [*_FEATURES, 'global_descriptor'],
+        ),
+        'pair_matcher': _export(
+            directory / 'pair_matcher.onnx',
+            matcher,
+            matcher_inputs,
+            [
+                *(f'query_{name}' for name in _FEATURES),
+                'query_size',
+                *(f'keyframe_{name}' for name in _FEATURES),
+                'keyframe_size',
+            ],
+            ['query_points', 'keyframe_points', 'scores', 'similarities', 'distinctiveness'],
+        ),
+    }
+
+
+def _example(
+    encoder: DeployedEncoder,
+    query_shape: tuple[int, int],
+    keyframe_shape: tuple[int, int],
+    *,
+    num_keyframes: int,
+) -> tuple[tuple, tuple]:
+    """Make inputs of both networks: a query and keyframes of another size, with padding."""
     generator = torch.Generator().manual_seed(0)
 
     def image(height: int, width: int) -> torch.Tensor:
         noise = torch.randint(0, 256, (1, height // 8, width // 8, 3), generator=generator)
         return noise.repeat_interleave(8, 1).repeat_interleave(8, 2).to(torch.uint8)
 
-    query, keyframes = image(480, 640), [image(512, 576), image(512, 576)]
+    query = image(*query_shape)
     with torch.no_grad():
         query_features = encoder(query)[:-1]
-        encoded = [encoder(keyframe)[:-1] for keyframe in keyframes]
+        encoded = [encoder(image(*keyframe_shape))[:-1] for _ in range(num_keyframes)]
     keyframe_features = [torch.cat(level) for level in zip(*encoded, strict=True)]
+    padding = torch.tensor([[20.0, 10.0]])
     matcher_inputs = (
         *query_features,
-        torch.tensor([[620.0, 470.0]]),
+        torch.tensor([query_shape[::-1]]) - padding,
         *keyframe_features,
-        torch.tensor([[576.0, 500.0], [560.0, 512.0]]),
+        torch.tensor([keyframe_shape[::-1]] * num_keyframes) - padding,
     )
     return (query,), matcher_inputs
 
 
 def _export(
-    path: Path, module: nn.Module, inputs: tuple, input_names: list[str], output_names: list[str]
+    path: Path,
+    module: nn.Module,
+    examples: tuple[tuple, ...],
+    input_names: list[str],
+    output_names: list[str],
 ) -> NetworkFile:
-    """Export one network and compare ONNX Runtime with torch on the example."""
-    free = torch.export.Dim.AUTO
-    shapes = tuple(
-        None if name == 'query_size' else dict.fromkeys(_free_axes(name), free)
-        for name in input_names
-    )
+    """Export one network and compare ONNX Runtime with torch on the examples."""
     torch.onnx.export(
         module,
-        inputs,
+        examples[0],
         str(path),
         input_names=input_names,
         output_names=output_names,
-        dynamic_shapes=shapes,
+        dynamic_shapes=tuple(_free_axes(name) for name in input_names),
         opset_version=_OPSET,
         dynamo=True,
         external_data=False,
         verbose=False,
     )
     backend = OnnxRuntimeBackend(path)
-    found = backend.run(
-        {name: value.numpy() for name, value in zip(input_names, inputs, strict=True)}
-    )
-    with torch.no_grad():
-        wanted = module(*inputs)
-    for name, value in zip(output_names, wanted, strict=True):
-        _compare(path.name, name, found[name], value.numpy())
+    for inputs in examples:
+        found = backend.run(
+            {name: value.numpy() for name, value in zip(input_names, inputs, strict=True)}
+        )
+        with torch.no_grad():
+            wanted = module(*inputs)
+        for name, value in zip(output_names, wanted, strict=True):
+            _compare(path.name, name, found[name], value.numpy())
     return NetworkFile(path.name, sha256_of(path), *_signature(path))
 
 
-def _free_axes(name: str) -> list[int]:
+def _free_axes(name: str) -> dict[int, Any] | None:
+    """Say which axes of an input have any length, for torch.export."""
+    free = torch.export.Dim.AUTO
     if name == 'image':
-        return [1, 2]
-    if name.endswith('_size'):
-        return [0]
-    return [2, 3] if name.startswith('query') else [0, 2, 3]
+        height, width = torch.export.Dim('height'), torch.export.Dim('width')
+        return {1: SIZE_MULTIPLE * height, 2: SIZE_MULTIPLE * width}
+    if name == 'query_size':
+        return None
+    if name == 'keyframe_size':
+        return {0: free}
+    return dict.fromkeys([2, 3] if name.startswith('query') else [0, 2, 3], free)
 
 
 def _compare(file: str, name: str, found: np.ndarray, wanted: np.ndarray) -> None:
-    """Refuse an export that answers otherwise than torch.
-
-    Ties in the selection may fall either way, so of the matches 1 % of the slots may differ.
-    """
+    """Refuse an export that answers otherwise than torch."""
     scale = np.abs(wanted).max() + 1e-6
     differs = np.abs(found.astype(np.float32) - wanted.astype(np.float32)) > _TOLERANCE * scale
     share = differs.mean()
-    if share > 0.01:
+    if share > _MAX_DIFFERING:
         raise RuntimeError(
             f'{file} disagrees with torch: {share:.1%} of {name} differ by more than '
-            f'{_TOLERANCE:g} of the largest value, wanted at most 1 %. Do not use it; report '
-            'the versions of torch and onnxruntime.'
+            f'{_TOLERANCE:g} of the largest value, wanted at most {_MAX_DIFFERING:.0%}. Do not '
+            'use it; report the versions of torch and onnxruntime.'
         )
 
 

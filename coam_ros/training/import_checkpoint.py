@@ -29,10 +29,10 @@ _PREFIXES = {
     'features.segmentation_head.0.': 'descriptor_head.',
     'regress_conf.': 'distinctiveness_head.',
     'binary_class.': 'visibility_head.',
-    'fp1L.': 'attention.32.query.',
-    'fp2L.': 'attention.32.key.',
-    'fp1S.': 'attention.16.query.',
-    'fp2S.': 'attention.16.key.',
+    'fp1L.': 'decoder.attention.32.query.',
+    'fp2L.': 'decoder.attention.32.key.',
+    'fp1S.': 'decoder.attention.16.query.',
+    'fp2S.': 'decoder.attention.16.key.',
 }
 
 

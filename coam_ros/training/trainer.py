@@ -25,10 +25,12 @@ from coam_ros.training.checkpoint import (
 from coam_ros.training.config import ExperimentConfig
 from coam_ros.training.config_file import differences, to_values, to_yaml
 from coam_ros.training.data import initialize_worker, make_mixture, PairMixture, ViewSpec
+from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
 from coam_ros.training.distributed import Processes
-from coam_ros.training.losses import CrossEntropyConfig, Loss, make_loss
+from coam_ros.training.losses import Loss, make_loss
 from coam_ros.training.network import CoamNetwork, DescribedImage
+from coam_ros.training.sampling import BLOCK_PX
 from coam_ros.training.training_log import TrainingLog
 from coam_ros.training.validation import Batch, validate
 import numpy as np
@@ -40,8 +42,6 @@ _LOGGER = logging.getLogger(__name__)
 CHECKPOINT, BEST = 'checkpoint.pt', 'best.pt'
 # The average forgets this fast in the first steps: step / (step + 10).
 _EMA_WARMUP = 10
-# Area of the cells whose centres are known points: in validation every one is asked for.
-_CELL_AREA_PX = 16
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -62,11 +62,16 @@ class TrainingStep(nn.Module):
         is_mixed = self.precision != torch.float32
         with torch.autocast(images.device.type, self.precision, enabled=is_mixed):
             features, _ = self.network.encode(images)
-            swapped = {stride: torch.cat(x.chunk(2)[::-1]) for stride, x in features.items()}
-            described = self.network.describe(features, swapped)
-        halves = [(None, None) if x is None else x.float().chunk(2) for x in described]
-        described0, described1 = (DescribedImage(*half) for half in zip(*halves, strict=True))
-        return self.loss(described0, described1, batch, self.network.output_stride)
+            halves = zip(*(x.chunk(2) for x in features.values()), strict=True)
+            views = [View(dict(zip(features, half, strict=True)), None) for half in halves]
+            described = self.network.describe_pair(*views)
+        described0, described1 = (
+            DescribedImage(*(None if x is None else x.float() for x in image))
+            for image in described
+        )
+        network = self.network
+        refiner = network.refiner if network.config.has_refiner else None
+        return self.loss(described0, described1, batch, network.output_stride, refiner)
 
 
 class Trainer:
@@ -215,12 +220,7 @@ class Trainer:
     def _validate(self, pairs: list[Batch], log: TrainingLog | None) -> None:
         if self.config.validation.every_steps is None:
             return
-        loss = self.config.loss
-        matcher = DeployedPairMatcher(
-            self.average,
-            self.config.validation.num_matches,
-            loss if isinstance(loss, CrossEntropyConfig) else CrossEntropyConfig(),
-        )
+        matcher = DeployedPairMatcher(self.average, self.config.validation.num_matches)
         figures = validate(matcher, pairs, self.processes)
         judged = self._judged
         judged['since'] += 1
@@ -276,7 +276,8 @@ class Trainer:
         width, height = data.view_size
         mixture = make_mixture(
             validation.sources or data.sources,
-            ViewSpec(data.view_size, width * height // _CELL_AREA_PX),
+            # Every block's centre is asked for.
+            ViewSpec(data.view_size, width * height // BLOCK_PX**2),
             validation.num_pairs,
             validation.seed,
         )

@@ -15,7 +15,7 @@ import torch
 Batch = dict[str, torch.Tensor]
 RIGHT_PX = (3, 5)
 # A match is judged where a known point lies this near to its query point: the known points are
-# centres of stride-4 cells or tracks of structure from motion, and the rest of the way is carried
+# centres of blocks or tracks of structure from motion, and the rest of the way is carried
 # over unchanged, which at twice the scale is wrong by this.
 _REACH_PX = 1.5
 
@@ -92,5 +92,6 @@ def _match(
     height, width = pair['image0'].shape[-2:]
     size = torch.tensor([[width, height]], dtype=torch.float32, device=pair['image0'].device)
     image0, image1 = ([features[s][i : i + 1].half() for s in FEATURE_STRIDES] for i in range(2))
-    points0, points1, scores = matcher(*image0, size, *image1, size)
+    # Image 0 is the keyframe: its points stay in the middle of their blocks, as the known ones.
+    points1, points0, scores, _, _ = matcher(*image1, size, *image0, size)
     return points0[0], points1[0], scores[0]

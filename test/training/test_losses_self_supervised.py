@@ -15,7 +15,6 @@ from coam_ros.training.losses import (  # noqa: E402
     make_loss,
     SelfSupervisedConfig,
 )
-from coam_ros.training.losses.sampling import sample_descriptors, sample_map  # noqa: E402
 from coam_ros.training.losses.self_supervised import (  # noqa: E402
     distance_to_lines,
     draw_points,
@@ -23,6 +22,7 @@ from coam_ros.training.losses.self_supervised import (  # noqa: E402
     expected_correspondence,
 )
 from coam_ros.training.network import DescribedImage  # noqa: E402
+from coam_ros.training.sampling import sample_descriptors, sample_map  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 

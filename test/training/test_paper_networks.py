@@ -16,10 +16,13 @@ torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from coam_ros.cli import main  # noqa: E402
 from coam_ros.training.checkpoint import load_initial_weights  # noqa: E402
+from coam_ros.training.coattention import CoAttention  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
+from coam_ros.training.decoders import View  # noqa: E402
 from coam_ros.training.encoders import load_pretrained, make_encoder  # noqa: E402
 from coam_ros.training.encoders.efficientnet import SameConv  # noqa: E402
-from coam_ros.training.network import CoamNetwork, CoAttention, NetworkConfig  # noqa: E402
+from coam_ros.training.network import CoamNetwork  # noqa: E402
+from coam_ros.training.network_config import NetworkConfig  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 REFERENCE = Path(__file__).resolve().parents[3] / 'shared' / 'paper_model'
@@ -74,7 +77,7 @@ def network(theirs, tmp_path_factory):
 @torch.no_grad()
 def describe_both(network, image0, image1):
     features0, features1 = network.encode(image0)[0], network.encode(image1)[0]
-    return network.describe(features0, features1), network.describe(features1, features0)
+    return network.describe_pair(View(features0, None), View(features1, None))
 
 
 def images(height, width, seed=0):
@@ -114,14 +117,15 @@ def test_order_of_the_other_images_positions_does_not_matter_but_their_content_d
     # Features of another size, as strong as the own ones but of no image.
     other = {
         s: own[s].std() * torch.randn(*own[s].shape[:2], 96 // s, 32 // s, generator=generator)
-        for s in (32, 16)
+        for s in own
     }
     shuffled = {
         s: x.flatten(2)[..., torch.randperm(x[0, 0].numel(), generator=generator)].view_as(x)
         for s, x in other.items()
     }
     plain, permuted, alone = (
-        network.describe(own, features).raw_descriptors for features in (other, shuffled, own)
+        network.describe_pair(View(own, None), View(x, None))[0].raw_descriptors
+        for x in (other, shuffled, own)
     )
     assert (permuted - plain).abs().max() < TOLERANCE * plain.std()
     assert (alone - plain).abs().max() > 0.1 * plain.std()
@@ -137,22 +141,27 @@ def test_a_decoder_to_stride_four_is_the_start_of_the_full_one(network):
     short_features, _ = short.encode(images(64, 96))
     assert set(features) == {2, 4, 8, 16, 32}
     assert set(short_features) == {4, 8, 16, 32}
-    described = short.describe(short_features, short_features)
+    view = View(short_features, None)
+    described, _ = short.describe_pair(view, view)
     assert described.descriptors.shape == (1, 64, 16, 24)
-    shared = {k: x for k, x in network.decoder.state_dict().items() if k < 'blocks.3'}
+    shared = {
+        k: x
+        for k, x in network.decoder.state_dict().items()
+        if not k.startswith(('blocks.3', 'blocks.4'))
+    }
     short.decoder.load_state_dict(shared, strict=True)
-    attended = {s: features[s] for s in (16, 32)}
     stages = []
     network.decoder.blocks[2].register_forward_hook(lambda *args: stages.append(args[-1]))
-    network.decoder(features, attended)
+    network.decoder(View(features, None), View(features, None))
     features.pop(2)
-    torch.testing.assert_close(short.decoder(features, attended), stages[0])
+    decoded, _ = short.decoder(View(features, None), View(features, None))
+    torch.testing.assert_close(decoded, stages[0])
 
 
 def test_scalar_heads_do_not_train_the_descriptors():
     network = CoamNetwork(network_config('paper_efficientnet_b1')).train()
     features, _ = network.encode(images(64, 96))
-    described = network.describe(features, features)
+    described, _ = network.describe_pair(View(features, None), View(features, None))
     (described.distinctiveness_logits + described.visibility_logits).square().sum().backward()
     trained = {name for name, x in network.named_parameters() if x.grad is not None}
     assert trained
@@ -163,7 +172,7 @@ def test_scalar_heads_do_not_train_the_descriptors():
 @torch.no_grad()
 def test_coattention_is_a_softmax_over_the_other_images_positions(scale):
     torch.manual_seed(0)
-    attention = CoAttention(channels=6, attention_dim=4, scale=scale)
+    attention = CoAttention(6, 4, scale, is_on=True)
     own, other = torch.randn(2, 6, 3, 5), torch.randn(2, 6, 4, 2)
     mask = torch.ones(2, 8, dtype=torch.bool)
     mask[1, 5:] = False
@@ -178,16 +187,16 @@ def test_coattention_is_a_softmax_over_the_other_images_positions(scale):
     weight = logits.exp() * mask.reshape(2, 1, 1, 4, 2)
     weight = weight / weight.sum((-1, -2), keepdim=True)
     wanted = torch.einsum('bhwij,bcij->bchw', weight, other)
-    torch.testing.assert_close(attention(own, other, mask), wanted)
+    torch.testing.assert_close(attention(own, other, other, mask), wanted)
 
 
 def test_coattention_keeps_its_logits_exact_under_mixed_precision():
     torch.manual_seed(0)
-    attention = CoAttention(channels=32, attention_dim=64, scale=1.0)
+    attention = CoAttention(32, 64, 1.0, is_on=True)
     own, other = 20 * torch.randn(1, 32, 4, 4), 20 * torch.randn(1, 32, 4, 4)
     with torch.autocast('cpu', torch.bfloat16):
-        mixed = attention(own, other, None)
-    torch.testing.assert_close(mixed, attention(own, other, None))
+        mixed = attention(own, other, other, None)
+    torch.testing.assert_close(mixed, attention(own, other, other, None))
 
 
 @pytest.mark.parametrize('kernel', [3, 5])
@@ -266,7 +275,7 @@ def test_config_names_the_field_that_is_wrong(changes):
 @pytest.mark.parametrize(
     ('preset', 'changes', 'words'),
     [
-        ('default', {'output_stride': 1}, 'choose decoder unet'),
+        ('default', {'output_stride': 1, 'has_refiner': False}, 'choose decoder unet'),
         ('paper_efficientnet_b1', {'decoder_dims': (256, 256)}, 'needs 5 decoder_dims'),
     ],
 )

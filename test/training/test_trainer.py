@@ -23,6 +23,7 @@ from coam_ros.mapping.importers.seven_scenes import read_frames  # noqa: E402
 from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
 from coam_ros.mapping.storage import save_map  # noqa: E402
 from coam_ros.training.checkpoint import hash_files, save_checkpoint  # noqa: E402
+from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.trainer import choose_precision  # noqa: E402
 from coam_ros.training.validation import judge  # noqa: E402
 from pair_samples import write_seven_scenes  # noqa: E402
@@ -122,7 +123,8 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(photos, finished, 
 def test_a_checkpoint_says_what_made_it(photos, finished):
     for name in ('checkpoint.pt', 'best.pt'):
         content = read(finished / name)
-        assert content['config']['optimizer']['rate'] == 1e-3
+        wanted = load_config('default', leaves_unset=True).optimizer.rate
+        assert content['config']['optimizer']['rate'] == wanted
         assert content['config']['data']['sources'][0]['path'] == str(photos)
         made = content['provenance']
         assert made['versions']['torch'] == torch.__version__
@@ -222,7 +224,7 @@ def test_a_changed_config_or_data_is_told_on_resuming(photos, finished, tmp_path
     (tmp_path / 'checkpoint.pt').write_bytes((finished / 'checkpoint.pt').read_bytes())
     more = write_photos(tmp_path / 'photos', count=4)
     assert train(more, tmp_path, 'optimizer.rate=2e-3') == 0
-    assert 'optimizer.rate: 0.001 -> 0.002' in caplog.text
+    assert 'optimizer.rate: 0.0012 -> 0.002' in caplog.text
     assert 'files of the data' in caplog.text
 
 

@@ -52,6 +52,25 @@ def test_best_matches_come_first(matcher, photo, warped):
     assert right[:third].mean() > right[-third:].mean()
 
 
+def test_unlikely_matches_are_left_out(matcher, photo, warped):
+    all_of_them, likely = (
+        CoamMatcher.load(min_score=least).match(photo, warped) for least in (0.0, 0.5)
+    )
+    by_default = matcher.match(photo, warped)
+    assert len(likely) < len(by_default) < len(all_of_them)
+    assert likely.scores.min() >= 0.5
+    np.testing.assert_array_equal(likely.points0, all_of_them.points0[: len(likely)])
+    with pytest.raises(ValueError, match=r'0 <= min_score < 1'):
+        CoamMatcher.load(min_score=1.5)
+
+
+def test_scores_are_probabilities_that_a_match_is_right(matcher, photo, warped):
+    """Within 15 points of a hundred on a pair that no training has seen."""
+    correspondences = matcher.match(photo, warped)
+    right = transfer_errors_px(correspondences, HOMOGRAPHY) < 3
+    assert abs(right.mean() - correspondences.scores.mean()) < 0.15
+
+
 def test_points_lie_inside_the_images(matcher, photo, warped):
     correspondences = matcher.match(photo, warped)
     for points, image in ((correspondences.points0, photo), (correspondences.points1, warped)):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
 Points = NDArray[np.float32]
-# Side of the cells whose centres are the points of a pair: the deployed matcher selects those.
-_CELL_PX = 4
+# Side of the blocks whose centres are the points of a pair: the deployed matcher selects those.
+_BLOCK_PX = 8
 
 
 @dataclass(frozen=True)
@@ -216,9 +216,9 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
 
 
 def random_cells(size: tuple[int, int], count: int, rng: np.random.Generator) -> Points:
-    """Draw centres of stride-4 cells of a view: (count, 2) float32 pixels."""
-    cells = np.stack([rng.integers(0, side // _CELL_PX, count) for side in size], axis=1)
-    return ((cells + 0.5) * _CELL_PX - 0.5).astype(np.float32)
+    """Draw centres of blocks of a view: (count, 2) float32 pixels."""
+    cells = np.stack([rng.integers(0, side // _BLOCK_PX, count) for side in size], axis=1)
+    return ((cells + 0.5) * _BLOCK_PX - 0.5).astype(np.float32)
 
 
 def transform(points: NDArray[np.floating], view: Matrix) -> Points:

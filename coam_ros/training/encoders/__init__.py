@@ -1,9 +1,10 @@
 """Encoders of the network family: one image in, features by stride out.
 
-An encoder has `channels`, the channels by stride; `forward(images)`, which takes (B, 3, H, W)
-float RGB of 0 to 255 and returns the features by stride and, where it has such, local features at
-stride 8 for the global descriptor (else None); `rename(published)`, which picks its entries out of
-a published state dict; and `default_weights()`, an installed file with such a state dict or None.
+An encoder has `channels` by stride and `local_channels`; `forward(images)`, which takes
+(B, 3, H, W) float RGB of 0 to 255 and returns the features by stride and, where it has such
+(`local_channels` is not 0), local features at stride 8, else None; `rename(published)`, which
+picks its entries out of a published state dict; and `default_weights()`, an installed file with
+such a state dict or None.
 """
 
 from __future__ import annotations

@@ -90,6 +90,7 @@ class EfficientNetB1Encoder(nn.Module):
     """EfficientNet-B1 without its classifier."""
 
     channels: ClassVar = {2: 32, 4: 24, 8: 40, 16: 112, 32: 320}
+    local_channels: ClassVar = 0
 
     def __init__(self) -> None:
         """Build the layers with random weights."""

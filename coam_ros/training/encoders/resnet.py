@@ -50,6 +50,7 @@ class ResNet50Encoder(nn.Module):
     """ResNet-50 without its classifier."""
 
     channels: ClassVar = {2: 64, 4: 256, 8: 512, 16: 1024, 32: 2048}
+    local_channels: ClassVar = 0
 
     def __init__(self) -> None:
         """Build the layers with random weights."""

@@ -50,6 +50,7 @@ class XFeatEncoder(nn.Module):
     """
 
     channels: ClassVar = {4: 24, 8: 128, 16: 64, 32: 64}
+    local_channels: ClassVar = 64
 
     def __init__(self) -> None:
         """Build the layers with random weights."""

@@ -9,6 +9,7 @@ from coam_ros.training.losses.paper import PaperLoss, PaperLossConfig
 from coam_ros.training.losses.self_supervised import SelfSupervisedConfig, SelfSupervisedLoss
 from coam_ros.training.network import DescribedImage
 import torch
+from torch import nn
 
 LossConfig = CrossEntropyConfig | PaperLossConfig | SelfSupervisedConfig
 # By the name that a config file gives as `loss.kind`.
@@ -33,6 +34,7 @@ class Loss(Protocol):
         described1: DescribedImage,
         batch: dict[str, torch.Tensor],
         output_stride: int,
+        refiner: nn.Module | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss of a batch of pairs.
 
@@ -44,6 +46,7 @@ class Loss(Protocol):
             described1: the second images, conditioned on the first ones; float32.
             batch: tensors of the pairs; which, says the loss.
             output_stride: of the described maps [px].
+            refiner: of the network, where it learns; a loss on descriptors alone leaves it be.
 
         Returns:
             Scalar loss, and figures for the log: 0-d tensors without a graph. A batch in which

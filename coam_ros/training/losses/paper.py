@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coam_ros.training.data.pairs import MATCHED, UNMATCHED
-from coam_ros.training.losses.sampling import masked_mean, sample_descriptors, sample_map
 from coam_ros.training.network import DescribedImage
+from coam_ros.training.sampling import masked_mean, sample_descriptors, sample_map
 import torch
+from torch import nn
 from torch.nn import functional
 
 
@@ -78,6 +79,7 @@ class PaperLoss:
         described1: DescribedImage,
         batch: dict[str, torch.Tensor],
         output_stride: int,
+        refiner: nn.Module | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss; see `Loss`. The batch carries points and their state."""
         points0, points1, state = batch['points0'], batch['points1'], batch['state']

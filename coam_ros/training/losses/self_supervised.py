@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coam_ros.training.losses.sampling import (
+from coam_ros.training.network import DescribedImage
+from coam_ros.training.sampling import (
     cell_centres,
     cells_to_pixels,
     masked_mean,
@@ -17,8 +18,8 @@ from coam_ros.training.losses.sampling import (
     soft_argmax,
     step_of,
 )
-from coam_ros.training.network import DescribedImage
 import torch
+from torch import nn
 from torch.nn import functional
 
 
@@ -95,6 +96,7 @@ class SelfSupervisedLoss:
         described1: DescribedImage,
         batch: dict[str, torch.Tensor],
         output_stride: int,
+        refiner: nn.Module | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss; see `Loss`. The batch carries image0 and the fundamental matrix."""
         config = self.config

@@ -8,6 +8,16 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
+# A match starts as a pair of blocks of this size [px]: one block of each image.
+BLOCK_PX = 8
+
+
+def pool_descriptors(descriptors: torch.Tensor, stride: int, target: int) -> torch.Tensor:
+    """Average (B, C, H, W) descriptors to a larger stride and make them unit length again."""
+    if stride == target:
+        return descriptors
+    return functional.normalize(functional.avg_pool2d(descriptors, target // stride), dim=1)
+
 
 def sample_map(feature_map: torch.Tensor, points: torch.Tensor, stride: int) -> torch.Tensor:
     """Read a map between its cells, bilinearly.
@@ -90,18 +100,37 @@ def soft_argmax(
     Returns:
         (B, N, 2) expected position [cells, fractional], inside the window.
     """
-    batch, _, height, width = feature_map.shape
-    reach = torch.arange(window, device=cells.device) - window // 2
-    dy, dx = torch.meshgrid(reach, reach, indexing='ij')
-    columns = (cells[..., :1] + dx.flatten()).clamp(0, width - 1)
-    rows = (cells[..., 1:] + dy.flatten()).clamp(0, height - 1)
-    flat = feature_map.flatten(2).transpose(1, 2)
-    index = (rows * width + columns).reshape(batch, -1, 1).expand(-1, -1, flat.shape[-1])
-    near = flat.gather(1, index).reshape(*rows.shape, flat.shape[-1])
-    similarity = (near * descriptors[:, :, None]).sum(-1)
+    similarity, near = gather_window(feature_map, descriptors, cells - window // 2, window)
     weight = functional.softmax(similarity / temperature, dim=-1)
-    position = torch.stack([columns, rows], dim=-1).to(weight.dtype)
-    return (weight[..., None] * position).sum(-2)
+    return (weight[..., None] * near).sum(-2)
+
+
+def gather_window(
+    feature_map: torch.Tensor, vectors: torch.Tensor, corners: torch.Tensor, window: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Multiply vectors with all cells of a window of their own.
+
+    Args:
+        feature_map: (B, C, H, W).
+        vectors: (B, N, C).
+        corners: (B, N, 2) int64 column and row of the windows' first cells; what lies outside of
+            the map is replaced by its border.
+        window: side of the windows [cells].
+
+    Returns:
+        Products (B, N, window ** 2), and the cells' columns and rows (B, N, window ** 2, 2) as
+        floats.
+    """
+    batch, channels, height, width = feature_map.shape
+    reach = torch.arange(window, device=corners.device)
+    dy, dx = torch.meshgrid(reach, reach, indexing='ij')
+    columns = (corners[..., :1] + dx.flatten()).clamp(0, width - 1)
+    rows = (corners[..., 1:] + dy.flatten()).clamp(0, height - 1)
+    flat = feature_map.flatten(2).transpose(1, 2)
+    index = (rows * width + columns).reshape(batch, -1, 1).expand(-1, -1, channels)
+    near = flat.gather(1, index).reshape(*rows.shape, channels)
+    products = (near * vectors[:, :, None]).sum(-1)
+    return products, torch.stack([columns, rows], dim=-1).to(vectors.dtype)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

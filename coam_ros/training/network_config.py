@@ -1,0 +1,84 @@
+"""Which network of the family: what a config file says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+# Strides at which the two images attend to each other: the two deepest levels, as in Wiles et
+# al., CVPR 2021, section 3.
+ATTENTION_STRIDES = (32, 16)
+DECODER_KINDS = ('light', 'unet')
+ENCODER_KINDS = ('efficientnet_b1', 'resnet50', 'xfeat')
+HEAD_KINDS = ('linear', 'mlp')
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Which network of the family; the default is the light one.
+
+    Attributes:
+        encoder: xfeat, resnet50 or efficientnet_b1.
+        encoder_weights: file with the encoder's published weights (torchvision's or
+            efficientnet-pytorch's state dict); None takes those of the installed package, which
+            only xfeat has. Read when a training starts anew, not when a checkpoint is loaded.
+        attention_dims: channels of the co-attention's queries and keys at strides 32 and 16.
+        attention_scale: factor of the dot products before the softmax; None is
+            1 / sqrt(channels), which keeps them inside fp16; the paper has 1.
+        uses_coattention: false puts zeros in the place of what was attended, to measure what
+            conditioning earns.
+        decoder: light or unet, the paper's.
+        decoder_dims: channels of the decoder; for light those at strides 32 to 8, of the skip at
+            stride 4, and of its map; for unet those at strides 16, 8, 4, 2 and 1.
+        output_stride: of the descriptor map: 1 in the paper; light has 4; unet has 1, 2 or 4.
+        descriptor_dim: channels of the descriptors.
+        descriptor_kernel: side of the convolution that makes the descriptors [cells], odd.
+        distinctiveness: mlp, on the decoder's map; or linear, the paper's, on the descriptors
+            before their normalisation, which it does not train.
+        has_visibility_head: whether a second head of that form says if a point is seen in the
+            other image (`binary_class` in the paper's code).
+        has_refiner: whether matches are refined on fine features and given a confidence, which
+            the paper does not do; needs output_stride 4.
+    """
+
+    encoder: str = 'xfeat'
+    encoder_weights: str | None = None
+    attention_dims: tuple[int, int] = (64, 64)
+    attention_scale: float | None = None
+    uses_coattention: bool = True
+    decoder: str = 'light'
+    decoder_dims: tuple[int, ...] = (96, 48, 64)
+    output_stride: int = 4
+    descriptor_dim: int = 64
+    descriptor_kernel: int = 1
+    distinctiveness: str = 'mlp'
+    has_visibility_head: bool = False
+    has_refiner: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without building.
+
+        Raises:
+            ValueError: a value is none of those that exist.
+        """
+        _check_choice('encoder', self.encoder, ENCODER_KINDS)
+        _check_choice('decoder', self.decoder, DECODER_KINDS)
+        _check_choice('distinctiveness', self.distinctiveness, HEAD_KINDS)
+        _check_choice('output_stride', self.output_stride, (1, 2, 4))
+        if len(self.attention_dims) != len(ATTENTION_STRIDES):
+            raise ValueError(
+                f'network.attention_dims has {len(self.attention_dims)} entries, wanted one for '
+                f'each of the strides {ATTENTION_STRIDES}.'
+            )
+        if self.has_refiner and self.output_stride != 4:
+            raise ValueError(
+                f'network.has_refiner needs output_stride 4, got {self.output_stride}; change '
+                'one of them.'
+            )
+
+
+def _check_choice(field: str, value: object, choices: Collection) -> None:
+    if value not in choices:
+        raise ValueError(
+            f'network.{field} is {value!r}, wanted one of {", ".join(map(str, sorted(choices)))}.'
+        )
