@@ -52,6 +52,18 @@ def test_best_matches_come_first(matcher, photo, warped):
     assert right[:third].mean() > right[-third:].mean()
 
 
+@pytest.mark.parametrize('shift_px', [2, 4, 6])
+def test_points_are_not_drawn_to_the_middle_of_the_blocks(photo, shift_px):
+    """A network trained on points in the middle of blocks was: by more than a pixel at 2 px."""
+    matcher = CoamMatcher.load(image_area_px=512 * 512)  # as the photo is
+    shifted = np.roll(photo, shift_px, axis=1)
+    correspondences = matcher.match(shifted, photo)
+    errors = correspondences.points0 - correspondences.points1 - [shift_px, 0]
+    errors = errors[np.abs(errors).max(axis=1) < 6]
+    assert len(errors) > 500
+    assert np.abs(errors.mean(axis=0)).max() < 0.4
+
+
 def test_unlikely_matches_are_left_out(matcher, photo, warped):
     all_of_them, likely = (
         CoamMatcher.load(min_score=least).match(photo, warped) for least in (0.0, 0.5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from coam_ros.training.data.pairs import MATCHED, UNMATCHED
+from coam_ros.training.data.pairs import IGNORED, MATCHED, UNMATCHED
 from coam_ros.training.network import DescribedImage
 from coam_ros.training.refiner import KeyframePoints, MAP_STRIDE, QueryMaps
 from coam_ros.training.sampling import (
@@ -54,7 +54,8 @@ class CrossEntropyConfig:
 class CrossEntropyLoss:
     """For each point, softmax over the blocks of the other image; both directions.
 
-    Where the network has a refiner, what the matcher would have found is refined and judged too.
+    Where the network has a refiner, what the matcher would have found in the second image is
+    refined and judged too.
     """
 
     def __init__(self, config: CrossEntropyConfig) -> None:
@@ -72,18 +73,22 @@ class CrossEntropyLoss:
         """Compute the loss; see `Loss`. The batch carries points, their state and precision."""
         points0, points1, state = batch['points0'], batch['points1'], batch['state']
         is_precise = batch['is_precise'][:, None]
+        forward, figures, found = self._one_direction(
+            described0, described1, points0, points1, state, output_stride
+        )
         # Backwards only the matched points are known in image 1.
-        matched_only = torch.where(state == UNMATCHED, -1, state)
-        directions = [
-            self._one_direction(*ends, is_precise, output_stride, refiner)
-            for ends in (
-                (described0, described1, points0, points1, state),
-                (described1, described0, points1, points0, matched_only),
+        matched_only = torch.where(state == UNMATCHED, IGNORED, state)
+        backward, backward_figures, _ = self._one_direction(
+            described1, described0, points1, points0, matched_only, output_stride
+        )
+        loss = 0.5 * (forward + backward)
+        figures = {key: 0.5 * (figures[key] + backward_figures[key]) for key in figures}
+        if refiner is not None:
+            more, more_figures = self._refine(
+                described0, described1, points0, points1, state, is_precise, found, refiner
             )
-        ]
-        (loss0, figures0), (loss1, figures1) = directions
-        figures = {key: 0.5 * (figures0[key] + figures1[key]) for key in figures0}
-        return 0.5 * (loss0 + loss1), figures
+            loss, figures = loss + more, figures | more_figures
+        return loss, figures
 
     def _one_direction(
         self,
@@ -92,10 +97,9 @@ class CrossEntropyLoss:
         points0: torch.Tensor,
         points1: torch.Tensor,
         state: torch.Tensor,
-        is_precise: torch.Tensor,
         stride: int,
-        refiner: nn.Module | None,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Give the loss, figures, and the best block of each point, (B, N) of its flat map."""
         config = self.config
         matched = state == MATCHED
         known = matched | (state == UNMATCHED)
@@ -131,12 +135,7 @@ class CrossEntropyLoss:
             'distinctiveness': distinctiveness_loss.detach(),
             'right': masked_mean(is_right.float(), matched),
         }
-        if refiner is not None:
-            more, more_figures = self._refine(
-                described0, described1, points0, points1, state, is_precise, best, refiner
-            )
-            loss, figures = loss + more, figures | more_figures
-        return loss, figures
+        return loss, figures, best
 
     def _refine(
         self,
@@ -149,7 +148,11 @@ class CrossEntropyLoss:
         found: torch.Tensor,
         refiner: nn.Module,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Refine what the matcher would have found, with the first image as the keyframe."""
+        """Refine what the matcher would have found, with the first image as the keyframe.
+
+        Not the other way round: the points of the first image are centres of blocks, so as targets
+        they would teach that every point is the centre of its block.
+        """
         config = self.config
         matched = state == MATCHED
         width = described1.descriptors.shape[-1] * MAP_STRIDE // BLOCK_PX
