@@ -72,6 +72,18 @@ def robot(ros):
 
 
 @pytest.fixture
+def listed_robot(ros):
+    """A robot in a namespace of its own, for questions to the graph.
+
+    It answers for the first node of a name; rclpy now and then keeps a destroyed node of a test
+    before until the garbage is collected, and that one would answer then.
+    """
+    robot = Robot('/listed')
+    yield robot
+    robot.close()
+
+
+@pytest.fixture
 def keyframes_topic(robot):
     return robot.talk(KeyframeArray, 'keyframes', qos.latched(100))
 

@@ -207,9 +207,9 @@ def test_keyframes_are_not_encoded_again_for_the_next_image(robot, scene):
 def graph_of(node, name):
     """What the ROS graph knows of a node: topics out, topics in and services, with types."""
     return (
-        dict(node.get_publisher_names_and_types_by_node(name, '/coam')),
-        dict(node.get_subscriber_names_and_types_by_node(name, '/coam')),
-        dict(node.get_service_names_and_types_by_node(name, '/coam')),
+        dict(node.get_publisher_names_and_types_by_node(name, node.get_namespace())),
+        dict(node.get_subscriber_names_and_types_by_node(name, node.get_namespace())),
+        dict(node.get_service_names_and_types_by_node(name, node.get_namespace())),
     )
 
 
@@ -222,9 +222,9 @@ def expected_in_graph(node, endpoints, kind):
     }
 
 
-def test_names_types_and_qos_are_those_of_the_list(robot, scene):
-    node = robot.start_matcher(map_path=str(scene.map_path))
-    robot.start_map_server(map_path=str(scene.map_path))
+def test_names_types_and_qos_are_those_of_the_list(listed_robot, scene):
+    node = listed_robot.start_matcher(map_path=str(scene.map_path))
+    listed_robot.start_map_server(map_path=str(scene.map_path))
     subscriptions = set(interfaces.MATCHER_SUBSCRIPTIONS) - {interfaces.COMPRESSED_IMAGE}
     expected = (
         expected_in_graph(node, interfaces.MATCHER_PUBLISHERS, 'msg'),
@@ -233,13 +233,12 @@ def test_names_types_and_qos_are_those_of_the_list(robot, scene):
     )
 
     def is_known():
-        # One look at the graph for both questions: it spreads with a delay of its own, and the
-        # answer may still be that of the test before, whose matcher had the same name.
+        # One look at the graph for both questions: it spreads with a delay of its own.
         found = graph_of(node, 'matcher')
-        ours = {name for name in found[0] if name.startswith('/coam/')}
+        ours = {name for name in found[0] if name.startswith('/listed/')}
         return all(
             want.items() <= have.items() for want, have in zip(expected, found, strict=True)
-        ) and ours - {'/coam/matcher/transition_event'} == set(expected[0]) - {'/diagnostics'}
+        ) and ours - {'/listed/matcher/transition_event'} == set(expected[0]) - {'/diagnostics'}
 
     wait_until(is_known)
     server = (
@@ -253,7 +252,7 @@ def test_names_types_and_qos_are_those_of_the_list(robot, scene):
     )
     wait_until(lambda: server[0].items() <= graph_of(node, 'map_server')[0].items())
     wait_until(lambda: server[1].items() <= graph_of(node, 'map_server')[2].items())
-    (info,) = node.get_publishers_info_by_topic('/coam/pose')
+    (info,) = node.get_publishers_info_by_topic('/listed/pose')
     assert info.qos_profile.durability.name == 'TRANSIENT_LOCAL'
 
 
