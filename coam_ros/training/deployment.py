@@ -103,14 +103,21 @@ class DeployedPairMatcher(nn.Module):
         num_keyframes = keyframe_4.shape[0]
         query = _by_stride(query_4, query_8, query_16, query_32)
         query = {s: x.expand(num_keyframes, -1, -1, -1) for s, x in query.items()}
-        query_size = query_size.expand(num_keyframes, -1)
         keyframe = _by_stride(keyframe_4, keyframe_8, keyframe_16, keyframe_32)
-        described_query, described_keyframe = self.network.describe_pair(
-            View(query, query_size), View(keyframe, keyframe_size)
+        return self.match(
+            View(query, query_size.expand(num_keyframes, -1)), View(keyframe, keyframe_size)
         )
+
+    def match(self, query: View, keyframe: View) -> tuple[torch.Tensor, ...]:
+        """Match K queries with K keyframes, whatever the strides of the network's features.
+
+        Returns:
+            As `forward`.
+        """
+        described_query, described_keyframe = self.network.describe_pair(query, keyframe)
         stride = self.network.output_stride
-        of_query = self._select(described_query, query_size)
-        of_keyframe = self._select(described_keyframe, keyframe_size)
+        of_query = self._select(described_query, query.size)
+        of_keyframe = self._select(described_keyframe, keyframe.size)
 
         similarity_KNN = of_keyframe.descriptors @ of_query.descriptors.transpose(1, 2)
         similarity, partner = similarity_KNN.max(dim=2)
@@ -131,7 +138,7 @@ class DeployedPairMatcher(nn.Module):
         score = torch.sigmoid(refined.confidence_logits)
         score = torch.where(is_match, score, torch.zeros_like(score))
         # At the border the window reaches into the padding; a point stays on its image.
-        query_points = refined.points.clamp(min=0.0).minimum(query_size[:, None] - 1)
+        query_points = refined.points.clamp(min=0.0).minimum(query.size[:, None] - 1)
         keyframe_points = cells_to_pixels(of_keyframe.blocks.float(), BLOCK_PX)
         distinctiveness = of_keyframe.distinctiveness_logits.sigmoid() * (
             of_query.distinctiveness_logits.gather(1, partner).sigmoid()

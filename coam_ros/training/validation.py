@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from coam_ros.training.data.pairs import IGNORED, MATCHED
-from coam_ros.training.deployment import DeployedPairMatcher, FEATURE_STRIDES
+from coam_ros.training.decoders import View
+from coam_ros.training.deployment import DeployedPairMatcher
 from coam_ros.training.distributed import Processes
 import torch
 
@@ -91,7 +92,7 @@ def _match(
     features, _ = matcher.network.encode(torch.cat([pair['image0'], pair['image1']]).float())
     height, width = pair['image0'].shape[-2:]
     size = torch.tensor([[width, height]], dtype=torch.float32, device=pair['image0'].device)
-    image0, image1 = ([features[s][i : i + 1].half() for s in FEATURE_STRIDES] for i in range(2))
+    image0, image1 = (View({s: x[i : i + 1] for s, x in features.items()}, size) for i in range(2))
     # Image 0 is the keyframe: its points stay in the middle of their blocks, as the known ones.
-    points1, points0, scores, _, _ = matcher(*image1, size, *image0, size)
+    points1, points0, scores, _, _ = matcher.match(image1, image0)
     return points0[0], points1[0], scores[0]

@@ -19,6 +19,7 @@ from coam_ros.training.checkpoint import load_initial_weights  # noqa: E402
 from coam_ros.training.coattention import CoAttention  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.decoders import View  # noqa: E402
+from coam_ros.training.deployment import DeployedPairMatcher  # noqa: E402
 from coam_ros.training.encoders import load_pretrained, make_encoder  # noqa: E402
 from coam_ros.training.encoders.efficientnet import SameConv  # noqa: E402
 from coam_ros.training.network import CoamNetwork  # noqa: E402
@@ -156,6 +157,24 @@ def test_a_decoder_to_stride_four_is_the_start_of_the_full_one(network):
     features.pop(2)
     decoded, _ = short.decoder(View(features, None), View(features, None))
     torch.testing.assert_close(decoded, stages[0])
+
+
+@torch.no_grad()
+def test_the_deployed_matcher_takes_maps_of_full_resolution():
+    """So that validation judges the paper's networks too: an image is its own best match."""
+    torch.manual_seed(0)
+    network = CoamNetwork(network_config('paper_efficientnet_b1')).eval()
+    features, _ = network.encode(images(64, 96))
+    view = View(features, torch.tensor([[96.0, 64.0]]))
+    query, keyframe, scores, similarities, distinctiveness = DeployedPairMatcher(
+        network, 40
+    ).match(view, view)
+    is_match = scores[0] > 0
+    assert is_match.sum() > 20
+    assert (query - keyframe)[0, is_match].abs().median() < 4
+    # The score is the paper's, read at the refined point.
+    paper = (similarities * distinctiveness)[0, is_match]
+    torch.testing.assert_close(scores[0, is_match], paper, atol=0.1, rtol=0)
 
 
 def test_scalar_heads_do_not_train_the_descriptors():
