@@ -13,6 +13,7 @@ import math
 from typing import NamedTuple
 
 from coam_ros.training.coattention import CoAttention
+from coam_ros.training.encoders.normalization import grey_normalization
 from coam_ros.training.network_config import ATTENTION_STRIDES, NetworkConfig
 import torch
 from torch import nn
@@ -201,8 +202,7 @@ class LightDecoder(nn.Module):
                 for s, x in deep.items()
             }
         # The pixels of a cell themselves: what is needed to say where in the cell something lies.
-        grey = functional.instance_norm(images.mean(dim=1, keepdim=True), eps=1e-5)
-        pixels = self.pixels4(functional.pixel_unshuffle(grey, 4))
+        pixels = self.pixels4(functional.pixel_unshuffle(grey_normalization(images), 4))
         return {
             4: self.adapter4(pyramid[4]) + pixels,
             8: self.adapter8(pyramid[8]),

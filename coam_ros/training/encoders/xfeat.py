@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
+from coam_ros.training.encoders.normalization import grey_normalization
 import torch
 from torch import nn
 from torch.nn import functional
@@ -74,8 +75,7 @@ class XFeatEncoder(nn.Module):
         Returns:
             Features by stride, and XFeat's fused local features (B, 64, H / 8, W / 8).
         """
-        grey = images.mean(dim=1, keepdim=True)
-        grey = functional.instance_norm(grey, eps=1e-5)
+        grey = grey_normalization(images)
         x4 = self.blocks['block1'](grey)
         x4 = self.blocks['block2'](x4 + self.skip(functional.avg_pool2d(grey, 4)))
         x8 = self.blocks['block3'](x4)
