@@ -1,0 +1,94 @@
+"""The gate lets a backend pass that finds the reference's matches, and no other."""
+
+from __future__ import annotations
+
+from coam_ros.inference.gate import compare_backends, GatePair
+from coam_ros.inference.model import RawMatches
+import numpy as np
+import pytest
+
+NUM_MATCHES = 200
+IMAGE = np.zeros((64, 64, 3), np.uint8)
+
+
+class ScriptedModel:
+    """Finds matches along the diagonal of each image pair, spoilt on demand."""
+
+    backend_name = 'scripted'
+
+    def __init__(self, num_moved=0, moved_px=0.0, num_lost=0, spoil=None):
+        self.points = np.repeat(10.0 * np.arange(NUM_MATCHES, dtype=np.float32)[:, None], 2, 1)
+        self.query_points = self.points.copy()
+        self.query_points[:num_moved, 0] += moved_px
+        self.scores = np.full(NUM_MATCHES, 0.9, np.float32)
+        self.scores[:num_lost] = 0.0
+        if spoil is not None:
+            self.scores[:] = spoil
+
+    def encode(self, image):
+        return {}, np.zeros(1, np.float32)
+
+    def match(self, query, query_size, keyframes, keyframe_sizes):
+        assert query_size == (64, 64)
+        points = self.query_points[None], self.points[None]
+        return RawMatches(*points, self.scores[None], self.scores[None], self.scores[None])
+
+
+def distance(query_points, keyframe_points):
+    return np.linalg.norm(query_points - keyframe_points, axis=1)
+
+
+PAIRS = [GatePair('first', IMAGE, IMAGE, distance), GatePair('second', IMAGE, IMAGE, distance)]
+
+
+def test_the_reference_passes_its_own_gate():
+    report = compare_backends(ScriptedModel(), ScriptedModel(), PAIRS)
+    assert report.is_accepted
+    assert report.retention == 1.0
+    assert report.candidate_precision == (1.0, 1.0, 1.0)
+    assert report.num_pairs == 2
+    assert report.num_candidate_matches == 2 * NUM_MATCHES
+
+
+@pytest.mark.parametrize(('num_lost', 'is_accepted'), [(4, True), (5, False)])
+def test_two_percent_of_the_matches_may_be_missing(num_lost, is_accepted):
+    report = compare_backends(ScriptedModel(), ScriptedModel(num_lost=num_lost), PAIRS)
+    assert report.retention == 1 - num_lost / NUM_MATCHES
+    assert report.is_accepted == is_accepted
+    if not is_accepted:
+        assert report.failures == ['97.5% of the matches retained, wanted 98%']
+
+
+def test_a_match_that_moved_less_than_a_pixel_is_retained_but_counts_as_less_precise():
+    report = compare_backends(
+        ScriptedModel(num_moved=100, moved_px=0.5),
+        ScriptedModel(num_moved=100, moved_px=1.25),
+        PAIRS,
+    )
+    assert report.retention == 1.0
+    assert report.reference_precision == (1.0, 1.0, 1.0)
+    assert report.candidate_precision == (0.5, 1.0, 1.0)
+    assert report.failures == ['50.0% of the matches right to 1 px, wanted 99.0% or more']
+
+
+def test_a_match_elsewhere_is_not_retained():
+    moved = ScriptedModel(num_moved=100, moved_px=4.0)
+    report = compare_backends(ScriptedModel(), moved, PAIRS)
+    assert report.retention == 0.5
+    assert report.candidate_precision == (0.5, 0.5, 1.0)
+    assert len(report.failures) == 3
+
+
+@pytest.mark.parametrize('spoil', [0.0, np.nan], ids=['no score', 'not a number'])
+def test_pairs_that_lose_all_their_matches_are_named(spoil):
+    report = compare_backends(ScriptedModel(), ScriptedModel(spoil=spoil), PAIRS)
+    assert report.num_candidate_matches == 0
+    assert report.retention == 0.0
+    assert report.emptied_pairs == ('first', 'second')
+    assert 'no match left in first, second' in report.failures
+
+
+@pytest.mark.parametrize('pairs', [[], PAIRS])
+def test_a_gate_without_matches_decides_nothing(pairs):
+    with pytest.raises(ValueError, match='finds no match in'):
+        compare_backends(ScriptedModel(spoil=0.0), ScriptedModel(), pairs)
