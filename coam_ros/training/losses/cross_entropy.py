@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from coam_ros.training.data.pairs import IGNORED, MATCHED, UNMATCHED
+from coam_ros.training.data.pairs import IGNORED, MATCHED
 from coam_ros.training.network import DescribedImage
 from coam_ros.training.refiner import KeyframePoints, MAP_STRIDE, QueryMaps
 from coam_ros.training.sampling import (
     BLOCK_PX,
     cell_centres,
-    cells_to_pixels,
     masked_mean,
     pool_descriptors,
     sample_descriptors,
@@ -29,8 +29,8 @@ class CrossEntropyConfig:
         temperature: cosine similarities are divided by this before a softmax over the map.
         exclusion_px: candidates nearer than this to the true match are no negatives.
         correct_px: the best candidate counts as right within this distance: 1.5 blocks.
-        distinctiveness_weight: weight of the distinctiveness' cross-entropy on "the best
-            candidate was right".
+        distinctiveness_weight: weight of the distinctiveness' cross-entropy, see
+            `CrossEntropyLoss`.
         search_weight: weight of the search's error, in cells of stride 4.
         max_error_cells: larger errors of the search count as this and teach nothing.
         correction_weight: weight of the corrected point's error e, as e / (e + 1 px).
@@ -42,7 +42,7 @@ class CrossEntropyConfig:
     temperature: float = 0.06
     exclusion_px: float = 10.0
     correct_px: float = 12.0
-    distinctiveness_weight: float = 0.3
+    distinctiveness_weight: float = 0.5
     search_weight: float = 0.5
     max_error_cells: float = 3.0
     correction_weight: float = 0.5
@@ -51,11 +51,27 @@ class CrossEntropyConfig:
     confidence_weight: float = 0.3
 
 
+class _Found(NamedTuple):
+    """The best block of each point.
+
+    Attributes:
+        index: (B, N) int64 of the other image's flat map.
+        is_right: (B, N) bool, within `correct_px`.
+    """
+
+    index: torch.Tensor
+    is_right: torch.Tensor
+
+
 class CrossEntropyLoss:
     """For each point, softmax over the blocks of the other image; both directions.
 
     Where the network has a refiner, what the matcher would have found in the second image is
     refined and judged too.
+
+    The distinctiveness says at each point of an image whether its best block was right. With a
+    refiner it says what its product, the rank of a match, is used for: at both ends of the match
+    that was found, whether the refined match is right.
     """
 
     def __init__(self, config: CrossEntropyConfig) -> None:
@@ -72,23 +88,38 @@ class CrossEntropyLoss:
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Compute the loss; see `Loss`. The batch carries points, their state and precision."""
         points0, points1, state = batch['points0'], batch['points1'], batch['state']
-        is_precise = batch['is_precise'][:, None]
-        forward, figures, found = self._one_direction(
+        known = state != IGNORED
+        forward, found0 = self._one_direction(
             described0, described1, points0, points1, state, output_stride
         )
-        # Backwards only the matched points are known in image 1.
-        matched_only = torch.where(state == UNMATCHED, IGNORED, state)
-        backward, backward_figures, _ = self._one_direction(
-            described1, described0, points1, points0, matched_only, output_stride
+        backward, found1 = self._one_direction(
+            described1, described0, points1, points0, state, output_stride
         )
         loss = 0.5 * (forward + backward)
-        figures = {key: 0.5 * (figures[key] + backward_figures[key]) for key in figures}
-        if refiner is not None:
-            more, more_figures = self._refine(
-                described0, described1, points0, points1, state, is_precise, found, refiner
+        figures = {'descriptor': loss.detach()}
+        if refiner is None:
+            # Backwards only the matched points are known in image 1.
+            ends = (
+                (described0, points0, found0.is_right, known),
+                (described1, points1, found1.is_right, state == MATCHED),
             )
-            loss, figures = loss + more, figures | more_figures
-        return loss, figures
+        else:
+            refinement, refinement_figures, found_points, is_right = self._refine(
+                described0, described1, batch, found0, refiner
+            )
+            loss, figures = loss + refinement, figures | refinement_figures
+            ends = (
+                (described0, points0, is_right, known),
+                (described1, found_points, is_right, known),
+            )
+        distinctiveness = 0.5 * sum(_judge(*end, output_stride) for end in ends)
+        figures |= {
+            'distinctiveness': distinctiveness.detach(),
+            'right': masked_mean(
+                0.5 * (found0.is_right.float() + found1.is_right.float()), state == MATCHED
+            ),
+        }
+        return loss + self.config.distinctiveness_weight * distinctiveness, figures
 
     def _one_direction(
         self,
@@ -98,11 +129,10 @@ class CrossEntropyLoss:
         points1: torch.Tensor,
         state: torch.Tensor,
         stride: int,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
-        """Give the loss, figures, and the best block of each point, (B, N) of its flat map."""
+    ) -> tuple[torch.Tensor, _Found]:
+        """Give the descriptors' loss, and what each point would have found."""
         config = self.config
         matched = state == MATCHED
-        known = matched | (state == UNMATCHED)
         descriptors0 = sample_descriptors(described0.descriptors, points0, stride)
 
         # The candidates of the deployed matcher. The nearest one is the target, so that a point
@@ -118,47 +148,34 @@ class CrossEntropyLoss:
         cross_entropy = functional.cross_entropy(
             logits.flatten(0, 1), target.flatten(), reduction='none'
         ).reshape(matched.shape)
-        descriptor_loss = masked_mean(cross_entropy, matched)
-
-        with torch.no_grad():
-            best = similarity.argmax(dim=-1)
-            error_px = distance_px.gather(2, best[..., None])[..., 0]
-            is_right = matched & (error_px < config.correct_px)
-        logit = sample_map(described0.distinctiveness_logits, points0, stride)[..., 0]
-        distinctiveness_loss = masked_mean(
-            functional.binary_cross_entropy_with_logits(logit, is_right.float(), reduction='none'),
-            known,
-        )
-        loss = descriptor_loss + config.distinctiveness_weight * distinctiveness_loss
-        figures = {
-            'descriptor': descriptor_loss.detach(),
-            'distinctiveness': distinctiveness_loss.detach(),
-            'right': masked_mean(is_right.float(), matched),
-        }
-        return loss, figures, best
+        best = similarity.detach().argmax(dim=-1)
+        error_px = distance_px.gather(2, best[..., None])[..., 0]
+        is_right = matched & (error_px < config.correct_px)
+        return masked_mean(cross_entropy, matched), _Found(best, is_right)
 
     def _refine(
         self,
         described0: DescribedImage,
         described1: DescribedImage,
-        points0: torch.Tensor,
-        points1: torch.Tensor,
-        state: torch.Tensor,
-        is_precise: torch.Tensor,
-        found: torch.Tensor,
+        batch: dict[str, torch.Tensor],
+        found: _Found,
         refiner: nn.Module,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
         """Refine what the matcher would have found, with the first image as the keyframe.
 
         Not the other way round: the points of the first image are centres of blocks, so as targets
         they would teach that every point is the centre of its block.
+
+        Returns:
+            The loss, its parts, the points that were found (B, N, 2), and whether they are right
+            (B, N): to `confident_px` where the truth is that precise, else to `correct_px`.
         """
         config = self.config
+        points0, points1, state = batch['points0'], batch['points1'], batch['state']
+        is_precise = batch['is_precise'][:, None]
         matched = state == MATCHED
         width = described1.descriptors.shape[-1] * MAP_STRIDE // BLOCK_PX
-        blocks = torch.stack([found % width, found // width], dim=-1)
-        start_px = (cells_to_pixels(blocks, BLOCK_PX) - points1).norm(dim=-1)
-        is_right = matched & (start_px < config.correct_px)
+        blocks = torch.stack([found.index % width, found.index // width], dim=-1)
         refined = refiner(
             KeyframePoints(
                 sample_descriptors(described0.descriptors, points0, MAP_STRIDE),
@@ -169,30 +186,48 @@ class CrossEntropyLoss:
         )
         searched_px = _distance(refined.searched_points, points1)
         search_loss = masked_mean(
-            (searched_px / MAP_STRIDE).clamp(max=config.max_error_cells), is_right & is_precise
+            (searched_px / MAP_STRIDE).clamp(max=config.max_error_cells),
+            found.is_right & is_precise,
         )
         # Saturates: a point that is 1 px off gains more from a tenth than one that is 5 px off.
         error_px = _distance(refined.points, points1)
-        is_near = is_right & is_precise & (searched_px.detach() < config.reach_px)
+        is_near = found.is_right & is_precise & (searched_px.detach() < config.reach_px)
         correction_loss = masked_mean(error_px / (error_px + 1.0), is_near)
         is_exact = matched & (error_px.detach() < config.confident_px)
         confidence_loss = masked_mean(
             functional.binary_cross_entropy_with_logits(
                 refined.confidence_logits, is_exact.float(), reduction='none'
             ),
-            (matched | (state == UNMATCHED)) & is_precise,
+            (state != IGNORED) & is_precise,
         )
         loss = (
             config.search_weight * search_loss
             + config.correction_weight * correction_loss
             + config.confidence_weight * confidence_loss
         )
-        return loss, {
+        figures = {
             'search_cells': search_loss.detach(),
             'correction': correction_loss.detach(),
             'confidence': confidence_loss.detach(),
             'exact': masked_mean(is_exact.float(), matched & is_precise),
         }
+        is_right = torch.where(is_precise, is_exact, found.is_right)
+        return loss, figures, refined.points.detach(), is_right
+
+
+def _judge(
+    described: DescribedImage,
+    points: torch.Tensor,
+    is_right: torch.Tensor,
+    known: torch.Tensor,
+    stride: int,
+) -> torch.Tensor:
+    """Cross-entropy of the distinctiveness at (B, N, 2) points on whether they are right."""
+    logits = sample_map(described.distinctiveness_logits, points, stride)[..., 0]
+    entropy = functional.binary_cross_entropy_with_logits(
+        logits, is_right.float(), reduction='none'
+    )
+    return masked_mean(entropy, known)
 
 
 def _distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
