@@ -34,9 +34,10 @@ class DeployedEncoder(nn.Module):
         """Encode (1, H, W, 3) uint8 RGB.
 
         float16 halves the memory of the keyframe cache; the features are sums of normalised
-        activations, far inside its range.
+        activations, far inside its range. The cast comes first: TensorRT takes bytes as an input
+        but computes nothing with them.
         """
-        features, local = self.network.encode(image.permute(0, 3, 1, 2).float())
+        features, local = self.network.encode(image.float().permute(0, 3, 1, 2))
         return (
             *(features[stride].half() for stride in FEATURE_STRIDES),
             self.global_descriptor(local),
