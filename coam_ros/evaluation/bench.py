@@ -20,7 +20,7 @@ from pathlib import Path
 
 from coam_ros.evaluation import benchmark_localization
 from coam_ros.evaluation.benchmark_kinds import PAIR_BENCHMARKS
-from coam_ros.evaluation.benchmark_pairs import match_pairs
+from coam_ros.evaluation.benchmark_pairs import hash_pairs, match_pairs
 from coam_ros.evaluation.benchmark_report import (
     make_result,
     make_tables,
@@ -28,14 +28,14 @@ from coam_ros.evaluation.benchmark_report import (
     Result,
     write_report,
 )
-from coam_ros.evaluation.matchers import (
-    Matcher,
-    MatcherError,
-    PEER_PYTHON,
-    PeerMatcher,
-    PEERS,
-    SiftMatcher,
+from coam_ros.evaluation.matcher_choice import (
+    add_matcher_arguments,
+    ALL,
+    chosen_matchers,
 )
+from coam_ros.evaluation.matchers import MatcherError
+from coam_ros.evaluation.provenance import describe_run, hash_files
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.localization import LocalizationConfig
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.importers.seven_scenes import read_frames
@@ -44,7 +44,6 @@ import cv2
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-OURS, SIFT, ALL = 'ours', 'sift', 'all'
 Outcome = Mapping[str, object]
 
 
@@ -54,14 +53,16 @@ class _DataSet:
 
     Attributes:
         name: for people.
+        content_hash: of its images and of what is true of them.
         size: number of outcomes to come.
         run: what a matcher makes of it, one after the other.
         summarise: figures of all outcomes.
     """
 
     name: str
+    content_hash: str
     size: int
-    run: Callable[[Matcher], Iterator[Outcome]]
+    run: Callable[[RecordedMatcher], Iterator[Outcome]]
     summarise: Callable[[Sequence[Outcome]], dict[str, object]]
 
 
@@ -87,31 +88,9 @@ def _add_kind(
 ) -> argparse.ArgumentParser:
     parser = kinds.add_parser(name, help=summary, description=_protocol(name))
     parser.add_argument('directories', type=Path, nargs='+', metavar='DIR', help='data set')
-    parser.add_argument(
-        '--matcher',
-        action='append',
-        choices=[OURS, SIFT, *PEERS, ALL],
-        help='may be given several times (default: ours); all skips, and names, what is absent',
-    )
-    parser.add_argument(
-        '--model',
-        type=Path,
-        action='append',
-        metavar='FOLDER',
-        help='of ours; may be given several times (default: the included one)',
-    )
+    add_matcher_arguments(parser)
     parser.add_argument(
         '--every', type=int, default=1, metavar='N', help='take every N-th pair, for a quick look'
-    )
-    parser.add_argument(
-        '--threads', type=int, metavar='N', help='CPU threads (default: of each library)'
-    )
-    parser.add_argument(
-        '--peers',
-        type=Path,
-        default=PEER_PYTHON,
-        metavar='PYTHON',
-        help='interpreter of the environment of the matchers of others (.venv-peers/bin/python)',
     )
     parser.add_argument('--out', type=Path, metavar='FILE', help='report to write, JSON')
     return parser
@@ -130,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     if args.threads:
         cv2.setNumThreads(args.threads)
-    asked = args.matcher or [OURS]
     data_sets = _open_data_sets(args)
     header = {
+        **describe_run(),
         'benchmark': args.kind,
         'protocol': _protocol(args.kind),
         'settings': {
@@ -143,21 +122,17 @@ def run(args: argparse.Namespace) -> int:
         'absent': {},
     }
     results: list[Result] = []
-    for name, make in _chosen_matchers(asked, args):
+    for choice in chosen_matchers(args):
         try:
-            matcher = make()
+            matcher = choice.open(args)
         except MatcherError as error:
-            if ALL not in asked:
+            if ALL not in (args.matcher or []):
                 raise
-            header['absent'][name] = str(error)
+            header['absent'][choice.name] = str(error)
             continue
         with closing(matcher):
             for data_set in data_sets:
-                outcomes = _run_with_progress(data_set, name, matcher, console)
-                figures = data_set.summarise(outcomes)
-                results.append(
-                    make_result(data_set.name, name, matcher.model_id, outcomes, figures)
-                )
+                results.append(_measure(data_set, choice.name, matcher, console))
                 if args.out is not None:
                     write_report(args.out, header, results)
 
@@ -178,22 +153,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _chosen_matchers(
-    asked: Sequence[str], args: argparse.Namespace
-) -> Iterator[tuple[str, Callable[[], Matcher]]]:
-    """Name the matchers asked for, ours once for each model, and say how each is made."""
-    models = args.model or [None]
-    if {OURS, ALL} & set(asked):
-        for model in models:
-            name = OURS if len(models) == 1 else f'{OURS} {model}'
-            yield name, lambda model=model: CoamMatcher.load(model, num_threads=args.threads)
-    if {SIFT, ALL} & set(asked):
-        yield SIFT, SiftMatcher
-    for peer in PEERS:
-        if {peer, ALL} & set(asked):
-            yield peer, lambda peer=peer: PeerMatcher(peer, args.threads, python=args.peers)
-
-
 def _open_data_sets(args: argparse.Namespace) -> list[_DataSet]:
     for directory in args.directories:
         if not directory.is_dir():
@@ -212,7 +171,7 @@ def _open_pairs(directory: Path, args: argparse.Namespace) -> _DataSet:
     benchmark = PAIR_BENCHMARKS[args.kind]
     pairs = benchmark.read(directory)[:: args.every]
 
-    def run_matcher(matcher: Matcher) -> Iterator[Outcome]:
+    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
         for matched in match_pairs(pairs, matcher):
             yield {
                 'name': matched.pair.name,
@@ -222,34 +181,57 @@ def _open_pairs(directory: Path, args: argparse.Namespace) -> _DataSet:
                 **benchmark.judge(matched),
             }
 
-    return _DataSet(directory.resolve().name, len(pairs), run_matcher, benchmark.summarise)
+    return _DataSet(
+        directory.resolve().name,
+        hash_pairs(pairs),
+        len(pairs),
+        run_matcher,
+        benchmark.summarise,
+    )
 
 
 def _open_recording(directory: Path, retrieval: CoamMatcher, args: argparse.Namespace) -> _DataSet:
     queries = read_frames(directory, 'query.txt')
     keyframe_map = build_map(read_frames(directory, 'map.txt'), retrieval)
 
-    def run_matcher(matcher: Matcher) -> Iterator[Outcome]:
+    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
         return benchmark_localization.localize_queries(
             queries, args.every, keyframe_map, matcher, retrieval, args.num_keyframes
         )
 
-    size = len(range(0, len(queries), args.every))
     return _DataSet(
-        directory.resolve().name, size, run_matcher, benchmark_localization.summarise_queries
+        directory.resolve().name,
+        hash_files(_frame_files(directory), directory),
+        len(range(0, len(queries), args.every)),
+        run_matcher,
+        benchmark_localization.summarise_queries,
     )
 
 
-def _run_with_progress(
-    data_set: _DataSet, name: str, matcher: Matcher, console: Console
-) -> list[Outcome]:
+def _frame_files(directory: Path) -> list[Path]:
+    """List what decides a result on a recording."""
+    lists = [directory / name for name in ('map.txt', 'query.txt', 'intrinsics.txt')]
+    return [*lists, *directory.glob('frame-*')]
+
+
+def _measure(data_set: _DataSet, name: str, matcher: RecordedMatcher, console: Console) -> Result:
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    kept_before = matcher.num_kept
     with Progress(*columns, console=console, transient=True) as progress:
         iterator = data_set.run(matcher)
         description = f'{data_set.name}: {name}'
-        return list(progress.track(iterator, total=data_set.size, description=description))
+        outcomes = list(progress.track(iterator, total=data_set.size, description=description))
+    identity = {
+        'data_set': data_set.name,
+        'data_hash': data_set.content_hash,
+        'matcher': name,
+        'model_id': matcher.model_id,
+        'matcher_hash': matcher.content_hash,
+        'kept_matches': matcher.num_kept - kept_before,
+    }
+    return make_result(identity, outcomes, data_set.summarise(outcomes))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-import time
 
 from coam_ros.evaluation.benchmark_pairs import resize_for_matching
 from coam_ros.evaluation.localization_report import evaluate_query, recall_key
-from coam_ros.evaluation.matchers import Matcher, MatcherError, no_correspondences
+from coam_ros.evaluation.matchers import MatcherError, no_correspondences
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.localization import LocalizationConfig, Relocalizer
 from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -40,7 +40,7 @@ class MatcherForRelocalizer:
         failures: what the matcher said of pairs on which it failed, since `clear`.
     """
 
-    def __init__(self, matcher: Matcher, retrieval: CoamMatcher) -> None:
+    def __init__(self, matcher: RecordedMatcher, retrieval: CoamMatcher) -> None:
         """Combine a matcher with one whose global descriptors retrieve the keyframes."""
         self._matcher = matcher
         self._retrieval = retrieval
@@ -70,13 +70,12 @@ class MatcherForRelocalizer:
         return [self._match(query, keyframe) for keyframe in keyframes]
 
     def _match(self, query: EncodedImage, keyframe: EncodedImage) -> Correspondences:
-        start = time.perf_counter()
         try:
             found = self._matcher.match(query.features['image'], keyframe.features['image'])
         except MatcherError as error:
             self.failures.append(str(error))
             found = no_correspondences()
-        self.durations_s.append(time.perf_counter() - start)
+        self.durations_s.append(self._matcher.duration_s)
         self.num_matches.append(len(found))
         return Correspondences(
             query.resizing.to_image(found.points0),
@@ -89,7 +88,7 @@ def localize_queries(
     frames: SevenScenesSequence,
     every: int,
     keyframe_map: KeyframeMap,
-    matcher: Matcher,
+    matcher: RecordedMatcher,
     retrieval: CoamMatcher,
     num_keyframes: int,
 ) -> Iterator[dict[str, object]]:

@@ -10,11 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 import re
-import time
 from typing import Protocol
 
 from coam_ros.evaluation.benchmark_metrics import transfer
-from coam_ros.evaluation.matchers import Matcher, MatcherError, no_correspondences
+from coam_ros.evaluation.matchers import MatcherError, no_correspondences
+from coam_ros.evaluation.provenance import hash_bytes
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
 from coam_ros.geometry.transforms import is_rigid
@@ -42,6 +43,11 @@ class ImagePair(Protocol):
     name: str
     path0: Path
     path1: Path
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """All numbers that say how the images lie to each other, (N,)."""
+        ...
 
     def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> ImagePair:
         """Give the pair after both images were resized.
@@ -77,6 +83,13 @@ class PosedPair:
     intrinsics1: NDArray[np.float64]
     T_1_0: NDArray[np.float64]
 
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """K of both images and T_1_0; see `ImagePair`."""
+        return np.concatenate(
+            [x.ravel() for x in (self.intrinsics0, self.intrinsics1, self.T_1_0)]
+        )
+
     def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> PosedPair:
         """Give the pair after a resize; see `ImagePair`."""
         return replace(
@@ -104,6 +117,11 @@ class PlanarPair:
     path0: Path
     path1: Path
     homography: NDArray[np.float64]
+
+    @property
+    def truth(self) -> NDArray[np.float64]:
+        """The homography; see `ImagePair`."""
+        return self.homography.ravel()
 
     def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> PlanarPair:
         """Give the pair after a resize; see `ImagePair`."""
@@ -238,6 +256,26 @@ def _not_empty(pairs: list, place: Path) -> list:
     return pairs
 
 
+def hash_pairs(pairs: Sequence[ImagePair]) -> str:
+    """Return a hash of the names, the image files and the truth of pairs.
+
+    Raises:
+        OSError: an image cannot be read.
+    """
+    paths = {path for pair in pairs for path in (pair.path0, pair.path1)}
+    files = {path: hash_bytes([path.read_bytes()]).encode() for path in paths}
+    return hash_bytes(
+        part
+        for pair in pairs
+        for part in (
+            pair.name.encode(),
+            files[pair.path0],
+            files[pair.path1],
+            pair.truth.astype('<f8').tobytes(),
+        )
+    )
+
+
 def resize_for_matching(
     image: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], Resizing]:
@@ -246,7 +284,7 @@ def resize_for_matching(
     return resizing.apply(image), resizing
 
 
-def match_pairs(pairs: Sequence[ImagePair], matcher: Matcher) -> Iterator[MatchedPair]:
+def match_pairs(pairs: Sequence[ImagePair], matcher: RecordedMatcher) -> Iterator[MatchedPair]:
     """Match pairs one after the other; a pair on which the matcher fails goes on empty.
 
     Raises:
@@ -256,14 +294,12 @@ def match_pairs(pairs: Sequence[ImagePair], matcher: Matcher) -> Iterator[Matche
         image0, resizing0 = resize_for_matching(read_image(pair.path0))
         image1, resizing1 = resize_for_matching(read_image(pair.path1))
         failure = None
-        start = time.perf_counter()
         try:
             found = matcher.match(image0, image1)
         except MatcherError as error:
             found, failure = no_correspondences(), str(error)
-        duration_s = time.perf_counter() - start
         resized = pair.resized(_affine(resizing0), _affine(resizing1))
-        yield MatchedPair(resized, resizing0.resized_size, found, duration_s, failure)
+        yield MatchedPair(resized, resizing0.resized_size, found, matcher.duration_s, failure)
 
 
 def _affine(resizing: Resizing) -> NDArray[np.float64]:

@@ -14,18 +14,14 @@ Result = Mapping[str, object]
 
 
 def make_result(
-    data_set: str,
-    matcher: str,
-    model_id: str,
+    identity: Mapping[str, object],
     outcomes: Sequence[Mapping[str, object]],
     figures: Mapping[str, object],
 ) -> Result:
     """Join what is known of one matcher on one data set.
 
     Args:
-        data_set: its name.
-        matcher: its name.
-        model_id: what made the matches.
+        identity: which ones; with `data_set` and `matcher`, their names.
         outcomes: of the pairs; each with `name`, `num_matches`, `duration_s`, `failure`.
         figures: of the benchmark.
     """
@@ -38,9 +34,7 @@ def make_result(
         'median_ms_per_pair': 1000 * float(np.median([o['duration_s'] for o in outcomes])),
     }
     return {
-        'data_set': data_set,
-        'matcher': matcher,
-        'model_id': model_id,
+        **identity,
         'summary': summary,
         'failures': failures,
         'per_pair': outcomes,

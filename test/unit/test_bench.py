@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+import re
+import signal
+import subprocess
+import sys
+import time
 
 from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
@@ -23,6 +29,13 @@ def sequences(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where matches are kept, by default."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'caches'))
+    return tmp_path / 'caches/coam_ros/bench'
+
+
 def bench(*words: object) -> int:
     return main(['bench', *map(str, words), '--peers', 'none'])
 
@@ -37,6 +50,8 @@ def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_pa
     (result,) = report['results']
     assert (result['data_set'], result['matcher']) == ('planes', 'sift')
     assert result['model_id'].startswith('opencv')
+    assert re.match('[0-9a-f]{40}|coam_ros ', report['commit'])
+    assert len(result['data_hash']) == len(result['matcher_hash']) == 16
     assert result['summary']['mma_1px'] > 0.95  # an image with itself
     assert result['summary']['auc_3px'] > 0.95
     names = [pair['name'] for pair in result['per_pair']]
@@ -44,6 +59,53 @@ def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_pa
     assert all(pair['duration_s'] > 0 for pair in result['per_pair'])
     assert list(out.parent.iterdir()) == [out]
     assert 'mma 3px' in capsys.readouterr().out
+
+
+def test_hashes_follow_the_content_and_nothing_else(sequences, tmp_path):
+    def hashes(*words: object) -> dict:
+        out = tmp_path / 'report.json'
+        assert bench('homography', sequences, '--matcher', 'sift', '--out', out, *words) == 0
+        (result,) = json.loads(out.read_text())['results']
+        return {name: result[name] for name in ('data_hash', 'matcher_hash')}
+
+    first = hashes()
+    assert hashes('--threads', 1) == first
+    assert hashes('--every', 2)['data_hash'] != first['data_hash']
+    (sequences / 'a/H_1_2').write_text('1 0 1  0 1 0  0 0 1')
+    changed = hashes()
+    assert changed['data_hash'] != first['data_hash']
+    assert changed['matcher_hash'] == first['matcher_hash']
+
+
+def test_an_interrupted_run_continues(tmp_path, cache):
+    for number in range(30):
+        write_sequence(tmp_path / 'planes' / f'v_{number}', [np.eye(3)])
+        write_image(tmp_path / 'planes' / f'v_{number}/1.png', 100 + number)
+    out = tmp_path / 'report.json'
+    words = ['homography', tmp_path / 'planes', '--matcher', 'sift', '--threads', 1, '--out', out]
+    command = [sys.executable, '-m', 'coam_ros.cli', 'bench', *map(str, words)]
+    child = subprocess.Popen(command, env=dict(os.environ), stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(cache.rglob('*.npz')) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGINT)
+    assert child.communicate(timeout=60)[1].endswith('Interrupted.\n')
+    assert child.returncode == 130
+    kept = len(list(cache.rglob('*.npz')))
+    assert 0 < kept < 30
+    assert not list(cache.rglob('*.part'))
+    assert bench(*words) == 0
+    (result,) = json.loads(out.read_text())['results']
+    assert result['kept_matches'] == kept
+    assert result['summary']['pairs'] == 30
+    assert all(pair['duration_s'] > 0 for pair in result['per_pair'])
+    # Once more, all from what is kept, and then nothing of it.
+    assert bench(*words) == 0
+    (again,) = json.loads(out.read_text())['results']
+    assert again['kept_matches'] == 30
+    assert again['per_pair'] == result['per_pair']
+    assert bench(*words, '--fresh', '--every', 10) == 0
+    assert json.loads(out.read_text())['results'][0]['kept_matches'] == 0
 
 
 def test_all_names_the_matchers_that_are_absent(sequences, tmp_path, capsys):

@@ -21,6 +21,7 @@ from coam_ros.evaluation.benchmark_pairs import (
     read_planar_pairs,
     read_posed_pairs,
 )
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def to_matched(pixels: np.ndarray) -> np.ndarray:
 
 def run(kind: str, directory, matcher) -> tuple[list[dict], dict]:
     benchmark = PAIR_BENCHMARKS[kind]
-    matched = list(match_pairs(benchmark.read(directory), matcher))
+    matched = list(match_pairs(benchmark.read(directory), RecordedMatcher(matcher)))
     outcomes = [benchmark.judge(one) for one in matched]
     return outcomes, benchmark.summarise(outcomes)
 
@@ -156,7 +157,8 @@ def test_every_matcher_gets_images_of_one_area_and_truth_follows(tmp_path):
             sizes.extend([image0.shape, image1.shape])
             return super().match(image0, image1)
 
-    (matched,) = match_pairs(read_planar_pairs(tmp_path), SizeMatcher([found]))
+    matcher = RecordedMatcher(SizeMatcher([found]))
+    (matched,) = match_pairs(read_planar_pairs(tmp_path), matcher)
     assert sizes == [(480, 640, 3)] * 2
     assert np.prod(matched.size0) == IMAGE_AREA_PX
     assert isinstance(matched.pair, PlanarPair)

@@ -1,0 +1,74 @@
+"""Where a figure comes from: commit, content of files, machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timezone
+import hashlib
+from importlib.metadata import PackageNotFoundError, version
+import os
+from pathlib import Path
+import platform
+import subprocess
+
+_ROOT = Path(__file__).parents[2]
+# Enough against chance; short enough for a table.
+_DIGITS = 16
+
+
+def source_commit() -> str:
+    """Return the commit of this code, with a remark when files differ from it.
+
+    Without a checkout: the version of the installed package.
+    """
+    try:
+        commit = _git('rev-parse', 'HEAD')
+        changed = _git('status', '--porcelain', '--untracked-files=no')
+    except (OSError, subprocess.CalledProcessError):
+        try:
+            return f'coam_ros {version("coam_ros")}'
+        except PackageNotFoundError:
+            return 'unknown'
+    return f'{commit} with changes' if changed else commit
+
+
+def _git(*words: str) -> str:
+    command = ['git', '-C', str(_ROOT), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def describe_run() -> dict[str, object]:
+    """Say which code ran when, and on what; for the header of a report."""
+    return {
+        'commit': source_commit(),
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'machine': f'{platform.machine()}, {os.cpu_count()} cores',
+        'python': platform.python_version(),
+    }
+
+
+def hash_bytes(parts: Iterable[bytes]) -> str:
+    """Return a hash of byte strings and of where each of them ends."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, 'little'))
+        digest.update(part)
+    return digest.hexdigest()[:_DIGITS]
+
+
+def hash_files(paths: Iterable[Path], relative_to: Path) -> str:
+    """Return a hash of the names and the content of files, whatever their order.
+
+    Args:
+        paths: of the files; of a folder all Python files under it.
+        relative_to: folder that their names start from, so that a copy elsewhere is the same.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    files: set[Path] = set()
+    for path in paths:
+        files.update(path.rglob('*.py') if path.is_dir() else [path])
+    # relpath: a list may name images outside its folder.
+    named = sorted((os.path.relpath(path, relative_to), path) for path in files)
+    return hash_bytes(part for name, path in named for part in (name.encode(), path.read_bytes()))

@@ -1,0 +1,87 @@
+"""Matches are kept by the content of what made them, and failures are those of one pair."""
+
+from __future__ import annotations
+
+from bench_samples import correspondences, KnownMatcher
+from coam_ros.evaluation.matchers import MatcherError
+from coam_ros.evaluation.recorded_matcher import MatchCache, RecordedMatcher
+import numpy as np
+import pytest
+
+IMAGE = np.zeros((4, 6, 3), np.uint8)
+OTHER = np.ones((4, 6, 3), np.uint8)
+
+
+def answer(number: int):
+    points = np.full((3, 2), number)
+    return correspondences(points, points + 1)
+
+
+def first_points(matcher: RecordedMatcher, *images: np.ndarray) -> float:
+    return float(matcher.match(*images).points0[0, 0])
+
+
+def test_a_pair_is_matched_once_and_its_first_time_kept(tmp_path):
+    cache = MatchCache(tmp_path)
+    first = RecordedMatcher(KnownMatcher([answer(1), answer(2)]), ['code'], cache)
+    assert first_points(first, IMAGE, OTHER) == 1
+    duration_s = first.duration_s
+    assert first_points(first, OTHER, IMAGE) == 2  # the order of the images counts
+    again = RecordedMatcher(KnownMatcher([]), ['code'], cache)
+    assert first_points(again, IMAGE, OTHER) == 1
+    assert again.duration_s == duration_s > 0
+    assert (first.num_kept, again.num_kept) == (0, 1)
+
+
+def test_all_columns_come_back_and_absent_ones_stay_absent(tmp_path):
+    found = answer(1)
+    matcher = RecordedMatcher(KnownMatcher([found]), cache=MatchCache(tmp_path))
+    matcher.match(IMAGE, OTHER)
+    kept = matcher.match(IMAGE, OTHER)
+    for name in ('points0', 'points1', 'scores'):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(found, name))
+    assert kept.similarities is None
+
+
+@pytest.mark.parametrize('images', [(IMAGE, IMAGE), (OTHER, OTHER), (IMAGE.reshape(6, 4, 3),) * 2])
+def test_other_images_are_matched_anew(tmp_path, images):
+    matcher = RecordedMatcher(KnownMatcher([answer(1), answer(2)]), cache=MatchCache(tmp_path))
+    matcher.match(IMAGE, OTHER)
+    assert first_points(matcher, *images) == 2
+
+
+def test_another_matcher_is_not_given_these_matches(tmp_path):
+    cache = MatchCache(tmp_path)
+    RecordedMatcher(KnownMatcher([answer(1)]), ['code'], cache).match(IMAGE, OTHER)
+    changed = RecordedMatcher(KnownMatcher([answer(2)]), ['new code'], cache)
+    assert first_points(changed, IMAGE, OTHER) == 2
+
+
+def test_a_damaged_file_is_made_anew(tmp_path):
+    cache = MatchCache(tmp_path)
+    RecordedMatcher(KnownMatcher([answer(1)]), cache=cache).match(IMAGE, OTHER)
+    (path,) = tmp_path.rglob('*.npz')
+    for content in (b'', b'nothing', path.read_bytes()[:-40]):
+        path.write_bytes(content)
+        again = RecordedMatcher(KnownMatcher([answer(2)]), cache=cache)
+        assert first_points(again, IMAGE, OTHER) == 2
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').write_text('')
+    matcher = RecordedMatcher(KnownMatcher([answer(1)]), cache=MatchCache(tmp_path / 'file'))
+    with pytest.raises(OSError, match='file'):
+        matcher.match(IMAGE, OTHER)
+
+
+class BrokenMatcher(KnownMatcher):
+    def match(self, image0, image1):
+        raise IndexError('no such level')
+
+
+def test_whatever_a_matcher_raises_is_a_failure_of_this_pair_and_is_not_kept(tmp_path):
+    matcher = RecordedMatcher(BrokenMatcher([]), cache=MatchCache(tmp_path))
+    with pytest.raises(MatcherError, match='IndexError: no such level'):
+        matcher.match(IMAGE, OTHER)
+    assert not list(tmp_path.rglob('*.npz'))
+    assert matcher.duration_s > 0
