@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1
+from coam_ros.inference.sealed_json import (
+    check_file,
+    EngineIncompatibleError,
+    load_sealed,
+    save_sealed,
+)
+
+FORMAT_VERSION = 2
 MANIFEST_NAME = 'manifest.json'
-
-
-class EngineIncompatibleError(RuntimeError):
-    """The files of a model do not fit their manifest, this software or this machine."""
+_REMEDY = 'copy the whole model folder again or export it with `coam export`'
 
 
 @dataclass(frozen=True)
@@ -76,10 +79,7 @@ class Manifest:
 
     def save(self, directory: Path) -> None:
         """Write `manifest.json`, aside first and then renamed."""
-        path = directory / MANIFEST_NAME
-        aside = path.with_suffix('.tmp')
-        aside.write_text(json.dumps(asdict(self), indent=2) + '\n')
-        aside.replace(path)
+        save_sealed(directory / MANIFEST_NAME, asdict(self))
 
     @classmethod
     def load(cls, directory: Path) -> Manifest:
@@ -87,8 +87,8 @@ class Manifest:
 
         Raises:
             FileNotFoundError: no such folder, no manifest in it, or a network file is missing.
-            EngineIncompatibleError: unreadable manifest, another format version, or a file whose
-                content is not what the manifest says.
+            EngineIncompatibleError: unreadable manifest, another format version, or a byte of it
+                or of a network was changed.
         """
         path = directory / MANIFEST_NAME
         if not path.is_file():
@@ -96,54 +96,18 @@ class Manifest:
                 f'No model: {path} does not exist; wanted a folder with {MANIFEST_NAME} and two '
                 'ONNX files, as `coam export` writes it.'
             )
-        manifest = cls._parse(path)
-        for network in (manifest.encoder, manifest.pair_matcher):
-            _check_file(directory / network.file, network.sha256)
-        return manifest
-
-    @classmethod
-    def _parse(cls, path: Path) -> Manifest:
-        again = 'export the model again with `coam export`'
-        try:
-            content = json.loads(path.read_text())
-            version = content['format_version']
-        except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-            raise EngineIncompatibleError(
-                f'Unreadable manifest: {path} is not the JSON of a manifest ({error!r}); {again}.'
-            ) from error
-        if version != FORMAT_VERSION:
-            raise EngineIncompatibleError(
-                f'Manifest of another version: {path} has format version {version!r}, this '
-                f'software reads {FORMAT_VERSION}; {again}.'
-            )
+        content = load_sealed(path, FORMAT_VERSION, _REMEDY)
         try:
             networks = {
                 name: NetworkFile(**content.pop(name)) for name in ('encoder', 'pair_matcher')
             }
-            return cls(**networks, **content)
-        except (KeyError, TypeError, AttributeError) as error:
+            manifest = cls(**networks, **content)
+        except (KeyError, TypeError) as error:
             wanted = ', '.join(field.name for field in fields(cls))
             raise EngineIncompatibleError(
                 f'Incomplete manifest: {path} does not hold exactly the entries {wanted} '
-                f'({error}); {again}.'
+                f'({error}); {_REMEDY}.'
             ) from error
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _check_file(path: Path, wanted: str) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'Incomplete model: {path} does not exist though the manifest names it; copy the '
-            'whole model folder or export it again with `coam export`.'
-        )
-    found = sha256_of(path)
-    if found != wanted:
-        raise EngineIncompatibleError(
-            f'Changed model file: {path} has sha256 {found[:12]}, its manifest wants '
-            f'{wanted[:12]}; the file is damaged or of another model. Copy the whole folder '
-            'again or export it with `coam export`.'
-        )
+        for network in (manifest.encoder, manifest.pair_matcher):
+            check_file(directory / network.file, network.sha256, _REMEDY)
+        return manifest

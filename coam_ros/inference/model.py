@@ -10,7 +10,8 @@ import sys
 from typing import Any
 
 from coam_ros.inference.backend import Arrays, InferenceBackend
-from coam_ros.inference.manifest import EngineIncompatibleError, Manifest
+from coam_ros.inference.manifest import Manifest
+from coam_ros.inference.sealed_json import EngineIncompatibleError
 import numpy as np
 from numpy.typing import NDArray
 
