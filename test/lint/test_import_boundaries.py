@@ -65,8 +65,11 @@ THIRD_PARTY = {
     'evaluation': {'numpy', 'cv2', 'matplotlib', 'poselib', 'rerun', 'rich'},
     'demo': {'numpy', 'cv2', 'matplotlib', 'rerun', 'rich', 'skimage'} | ROS,
 }
-# Single files that may import more: each engine's backend, and what `coam` shows on the terminal.
+# Single files that may import more: each format and engine where it is read, and what `coam` shows
+# on the terminal.
 THIRD_PARTY_OF_FILES = {
+    'coam_ros.evaluation.colmap_database': {'pycolmap'},
+    'coam_ros.evaluation.hloc_export': {'h5py'},
     'coam_ros.inference.onnxruntime_backend': {'onnxruntime'},
     'coam_ros.mapping.command': {'rich'},
     'coam_ros.matching.command': {'rich'},

@@ -13,14 +13,17 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 from source_tree import imported_modules, PACKAGE, ROOT, source_files
 
-# rosdep keys of what is not a ROS package. None: no key exists, setup.py alone names it.
+# rosdep keys of what is not a ROS package. None: no key exists, or no robot needs it (the extra
+# `evaluation`); setup.py alone names it.
 ROSDEP_KEYS = {
     'cv2': 'python3-opencv',
     'faiss': 'python3-faiss',
+    'h5py': None,
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
     'onnxruntime': 'python3-onnxruntime-pip',
     'poselib': None,
+    'pycolmap': None,
     'rerun': None,
     'rich': 'python3-rich',
     'skimage': 'python3-skimage',
@@ -84,16 +87,18 @@ def test_package_xml_names_exactly_what_runtime_code_imports() -> None:
 
 def test_setup_py_names_exactly_the_python_packages_that_runtime_code_imports() -> None:
     arguments = setup_arguments()
-    named = {*arguments['install_requires'], *arguments['extras_require']['demo']} - {'setuptools'}
+    extras = arguments['extras_require']
+    named = {*arguments['install_requires'], *extras['demo'], *extras['evaluation']}
     imported = runtime_imports() & ROSDEP_KEYS.keys()
-    assert named == {DISTRIBUTIONS.get(name, name) for name in imported}
+    assert named - {'setuptools'} == {DISTRIBUTIONS.get(name, name) for name in imported}
 
 
 def test_requirements_pin_what_setup_py_names() -> None:
     arguments = setup_arguments()
     run_time = pinned('requirements.txt')
     assert set(arguments['install_requires']) - {'setuptools'} == set(run_time)
-    assert set(arguments['extras_require']['demo']) <= set(pinned('requirements-dev.txt'))
+    for extra in ('demo', 'evaluation'):
+        assert set(arguments['extras_require'][extra]) <= set(pinned('requirements-dev.txt'))
 
 
 @pytest.mark.parametrize('file', sorted(path.name for path in ROOT.glob('requirements*.txt')))

@@ -1,0 +1,165 @@
+"""Matches into a COLMAP database, and COLMAP's reconstruction from it.
+
+COLMAP's pixel (0, 0) is the corner of the top-left pixel, ours its centre: half a pixel is added
+and taken away here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+import shutil
+
+from coam_ros.evaluation.shared_keypoints import SharedKeypoints
+import numpy as np
+from numpy.typing import NDArray
+import pycolmap
+
+_HALF_PIXEL = 0.5
+_SEED = 0
+# A model of fewer images is no reconstruction.
+_MIN_IMAGES = 3
+
+
+def write_database(
+    path: Path,
+    directory: Path,
+    shared: SharedKeypoints,
+    intrinsics: Mapping[str, NDArray[np.float64]],
+) -> None:
+    """Write cameras, images, key points, matches and verified two-view geometries.
+
+    Args:
+        path: of the database; a former file stays whole until the new one is.
+        directory: of the images.
+        shared: key points and matches.
+        intrinsics: (3, 3) by name; images without are given COLMAP's guess, from EXIF where there
+            is one. Images of equal size and intrinsics share a camera.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + '.part')
+    unfinished.unlink(missing_ok=True)
+    with _quiet():
+        with pycolmap.Database.open(unfinished) as database:
+            ids = _write_images(database, directory, shared.image_sizes, intrinsics)
+            for name, keypoints in shared.keypoints.items():
+                database.write_keypoints(ids[name], keypoints + np.float32(_HALF_PIXEL))
+            for (name0, name1), matches in shared.matches.items():
+                if len(matches):
+                    database.write_matches(ids[name0], ids[name1], matches.astype(np.uint32))
+        pycolmap.geometric_verification(
+            unfinished, two_view_geometry_options={'ransac': {'random_seed': _SEED}}
+        )
+    unfinished.replace(path)
+
+
+def _write_images(
+    database: pycolmap.Database,
+    directory: Path,
+    image_sizes: Mapping[str, tuple[int, int]],
+    intrinsics: Mapping[str, NDArray[np.float64]],
+) -> dict[str, int]:
+    """Write every image with its camera, each alone on a rig; returns the ids by name."""
+    rigs: dict[object, tuple[int, pycolmap.sensor_t, int]] = {}
+    ids = {}
+    for name, size in image_sizes.items():
+        if name in intrinsics:
+            key = (size, intrinsics[name].tobytes())
+            camera = _pinhole(intrinsics[name], size)
+        else:
+            camera = pycolmap.infer_camera_from_image(directory / name)
+            # Without EXIF nothing says that two images are of one camera.
+            key = (size, tuple(camera.params)) if camera.has_prior_focal_length else name
+        if key not in rigs:
+            camera.camera_id = database.write_camera(camera)
+            rig = pycolmap.Rig()
+            rig.add_ref_sensor(camera.sensor_id)
+            rigs[key] = (database.write_rig(rig), camera.sensor_id, camera.camera_id)
+        rig_id, sensor_id, camera_id = rigs[key]
+        image = pycolmap.Image(name=name, camera_id=camera_id)
+        ids[name] = image.image_id = database.write_image(image)
+        frame = pycolmap.Frame(rig_id=rig_id)
+        frame.add_data_id(pycolmap.data_t(sensor_id, image.image_id))
+        database.write_frame(frame)
+    return ids
+
+
+def _pinhole(K: NDArray[np.float64], size: tuple[int, int]) -> pycolmap.Camera:
+    params = [K[0, 0], K[1, 1], K[0, 2] + _HALF_PIXEL, K[1, 2] + _HALF_PIXEL]
+    width, height = size
+    camera = pycolmap.Camera(model='PINHOLE', width=width, height=height, params=params)
+    camera.has_prior_focal_length = True
+    return camera
+
+
+def reconstruct(
+    database: Path,
+    directory: Path,
+    out: Path,
+    *,
+    refine_intrinsics: bool,
+    num_threads: int | None = None,
+) -> pycolmap.Reconstruction | None:
+    """Reconstruct a scene and write the model with the most images.
+
+    Args:
+        database: as `write_database` makes it.
+        directory: of the images.
+        out: folder for the model, whose former content is removed.
+        refine_intrinsics: for intrinsics that are a guess.
+        num_threads: CPU threads; None takes all.
+
+    Returns:
+        That model, or None when there is none of at least 3 images; then `out` is empty.
+    """
+    unfinished = out.with_name(out.name + '.part')
+    for folder in (unfinished, out):
+        shutil.rmtree(folder, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    options = {
+        'random_seed': _SEED,
+        'min_model_size': _MIN_IMAGES,
+        'num_threads': num_threads or -1,
+        'ba_refine_focal_length': refine_intrinsics,
+        'ba_refine_extra_params': refine_intrinsics,
+        'mapper': {
+            'abs_pose_refine_focal_length': refine_intrinsics,
+            'abs_pose_refine_extra_params': refine_intrinsics,
+        },
+    }
+    with _quiet():
+        models = pycolmap.incremental_mapping(database, directory, unfinished, options=options)
+    shutil.rmtree(unfinished)
+    out.mkdir(parents=True)
+    best = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
+    if best is not None:
+        best.write(out)
+    return best
+
+
+def relative_poses(
+    model: pycolmap.Reconstruction | None, pairs: Sequence[tuple[str, str]]
+) -> list[NDArray[np.float64] | None]:
+    """Give T_1_0 (4, 4), of the model's scale, of named pairs; None where an image is missing."""
+    poses = {}
+    if model is not None:
+        for image in model.images.values():
+            if image.has_pose:
+                pose = image.cam_from_world()
+                poses[image.name] = np.vstack([pose.matrix(), (0, 0, 0, 1)])
+    return [
+        poses[name1] @ np.linalg.inv(poses[name0]) if {name0, name1} <= poses.keys() else None
+        for name0, name1 in pairs
+    ]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep COLMAP's log off the terminal; what goes wrong it raises."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = level

@@ -1,0 +1,112 @@
+"""Match the images of a folder and write the matches for COLMAP and for hloc.
+
+Examples:
+  coam export-colmap photos --out exported
+  coam export-colmap photos --pairs pairs.txt --out exported --reconstruct
+  colmap mapper --database_path exported/database.db --image_path photos --output_path sparse
+
+The folder written holds
+  database.db            COLMAP: cameras, images, key points, matches, verified geometries
+  features.h5 matches.h5 pairs.txt   the same in the HDF5 layout of hloc
+  sparse/                COLMAP model, with --reconstruct
+"""
+
+from __future__ import annotations
+
+import argparse
+from contextlib import closing
+from pathlib import Path
+
+from coam_ros.evaluation.colmap_database import write_database
+from coam_ros.evaluation.hloc_export import write_hloc
+from coam_ros.evaluation.image_collection import (
+    ImageCollection,
+    match_collection,
+    NUM_NEIGHBOURS,
+    read_collection,
+)
+from coam_ros.evaluation.matcher_choice import add_matcher_arguments, chosen_matchers
+from coam_ros.evaluation.sfm import DATABASE, measure_reconstruction
+from coam_ros.evaluation.shared_keypoints import share_keypoints
+from coam_ros.matching import CoamMatcher
+from rich.console import Console
+from rich.progress import track
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument('directory', type=Path, metavar='DIR', help='images, in sub-folders too')
+    parser.add_argument(
+        '--out', type=Path, required=True, metavar='FOLDER', help='where to write the files'
+    )
+    add_collection_arguments(parser)
+    add_matcher_arguments(parser)
+    parser.add_argument(
+        '--reconstruct', action='store_true', help='reconstruct the scene with COLMAP at once'
+    )
+
+
+def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which pairs to match; `open_collection` takes them."""
+    parser.add_argument(
+        '--pairs',
+        type=Path,
+        metavar='LIST',
+        help='text file, names of two images a line (default: DIR/pairs.txt as of SuperGlue, with '
+        'its intrinsics; where there is none, each image with the most similar ones)',
+    )
+    parser.add_argument(
+        '--neighbours',
+        type=int,
+        default=NUM_NEIGHBOURS,
+        metavar='N',
+        help='images to match with each one, where there is no list (%(default)s)',
+    )
+
+
+def open_collection(directory: Path, args: argparse.Namespace) -> ImageCollection:
+    """Find the images and the pairs that the arguments name."""
+    model = (args.model or [None])[0]
+    return read_collection(
+        directory,
+        args.pairs,
+        args.neighbours,
+        lambda: CoamMatcher.load(model, num_threads=args.threads),
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Match, write the files and say what is in them."""
+    console = Console()
+    choices = list(chosen_matchers(args))
+    if len(choices) != 1:
+        raise ValueError(
+            f'{len(choices)} matchers, {", ".join(choice.name for choice in choices)}; wanted '
+            'one, whose matches the files hold. Name it with --matcher.'
+        )
+    collection = open_collection(args.directory, args)
+    with closing(choices[0].open(args)) as matcher:
+        matched = list(
+            track(
+                match_collection(collection, matcher),
+                'Matching',
+                total=len(collection.pairs),
+                console=console,
+            )
+        )
+    for pair in matched:
+        if pair.failure:
+            console.print(f'{matcher.model_id} failed on {" ".join(pair.names)}: {pair.failure}')
+    shared = share_keypoints(matched)
+    write_hloc(args.out, shared)
+    if args.reconstruct:
+        figures = measure_reconstruction(collection, shared, args.out, args.threads)
+        for name, value in figures.items():
+            console.print(f'{name.replace("_", " ")}: {value:.4g}')
+    else:
+        write_database(args.out / DATABASE, args.directory, shared, collection.intrinsics)
+    console.print(
+        f'{args.out}: {sum(map(len, shared.matches.values()))} matches of {len(shared.matches)} '
+        f'pairs of {len(shared.keypoints)} images by {matcher.model_id}'
+    )
+    return 0

@@ -1,0 +1,211 @@
+"""Folders of images and the pairs of them to match, for reconstruction and export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from coam_ros.evaluation.benchmark_pairs import (
+    BenchmarkDataError,
+    PosedPair,
+    read_posed_pairs,
+    resize_for_matching,
+)
+from coam_ros.evaluation.matchers import MatcherError, no_correspondences
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.matching import CoamMatcher, Correspondences
+from coam_ros.matching.command import read_image
+import numpy as np
+from numpy.typing import NDArray
+
+_IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff'}
+# As many as hloc takes for its reconstructions of Aachen and Cambridge.
+NUM_NEIGHBOURS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class ImageCollection:
+    """Images of one scene and the pairs of them to match.
+
+    Attributes:
+        directory: that the names are relative to.
+        pairs: names of two images each, every pair once.
+        intrinsics: (3, 3) by name, (0, 0) being the centre of the top-left pixel; empty where
+            they are not known.
+        posed_pairs: true relative poses; empty where they are not known.
+    """
+
+    directory: Path
+    pairs: Sequence[tuple[str, str]]
+    intrinsics: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    posed_pairs: Sequence[PosedPair] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all images that a pair names, sorted."""
+        return sorted({name for pair in self.pairs for name in pair})
+
+
+@dataclass(frozen=True, eq=False)
+class CollectionMatches:
+    """What a matcher found in a pair of a collection.
+
+    Attributes:
+        names: of the two images.
+        sizes: (width, height) of both [px].
+        found: in pixels of the images as they are; empty when the matcher failed.
+        duration_s: of the matcher.
+        failure: what it said when it failed.
+    """
+
+    names: tuple[str, str]
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    found: Correspondences
+    duration_s: float
+    failure: str | None
+
+
+def read_collection(
+    directory: Path,
+    pair_list: Path | None = None,
+    num_neighbours: int = NUM_NEIGHBOURS,
+    load_retrieval: Callable[[], CoamMatcher] = CoamMatcher.load,
+) -> ImageCollection:
+    """Find the images of a folder and choose the pairs to match.
+
+    Args:
+        directory: with images, in sub-folders too.
+        pair_list: a text file, two names a line as of hloc, more words being left out; None takes
+            `directory`/pairs.txt (a list of SuperGlue: its intrinsics and poses count), or, where
+            there is none, pairs each image with those most similar to it.
+        num_neighbours: of each image, where there is no list.
+        load_retrieval: loads what chooses them by its global descriptors; called for more than
+            `num_neighbours` + 1 images without a list.
+
+    Raises:
+        FileNotFoundError: no such folder or list.
+        BenchmarkDataError: a line is wrong, an image is missing, or there are no pairs.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(f'No folder {directory}; check the path.')
+    if pair_list is not None:
+        return ImageCollection(directory, _read_names(directory, pair_list))
+    if (directory / 'pairs.txt').is_file():
+        return _from_posed_pairs(directory)
+    names = find_images(directory)
+    if num_neighbours < 1:
+        raise ValueError(f'{num_neighbours} neighbours of each image, wanted at least 1.')
+    if len(names) <= num_neighbours + 1:
+        return ImageCollection(directory, list(combinations(names, 2)))
+    retrieval = load_retrieval()
+    descriptors = [
+        retrieval.encode(read_image(directory / name)).global_descriptor for name in names
+    ]
+    pairs = most_similar_pairs(np.stack(descriptors), num_neighbours)
+    return ImageCollection(directory, [(names[i], names[j]) for i, j in pairs])
+
+
+def find_images(directory: Path) -> list[str]:
+    """Name the images of a folder and its sub-folders, sorted.
+
+    Raises:
+        BenchmarkDataError: fewer than two.
+    """
+    names = sorted(
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob('*')
+        if path.suffix.lower() in _IMAGE_SUFFIXES
+    )
+    if len(names) < 2:
+        raise BenchmarkDataError(
+            f'{len(names)} images in {directory}, wanted at least 2 ({", ".join(_IMAGE_SUFFIXES)}'
+            '); check the path.'
+        )
+    return names
+
+
+def most_similar_pairs(descriptors: NDArray[np.float32], k: int) -> list[tuple[int, int]]:
+    """Pair each of (N, D) unit vectors with the k most similar others; (i, j), i < j, sorted."""
+    similarity = descriptors @ descriptors.T
+    np.fill_diagonal(similarity, -np.inf)
+    nearest = np.argsort(-similarity, axis=1, kind='stable')[:, :k]
+    return sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(nearest) for j in row})
+
+
+def match_collection(
+    collection: ImageCollection, matcher: RecordedMatcher
+) -> Iterator[CollectionMatches]:
+    """Match all pairs, images at the area of all benchmarks, one pair after the other.
+
+    A pair on which the matcher fails goes on empty.
+
+    Raises:
+        ValueError: an image does not decode.
+    """
+    for names in collection.pairs:
+        (image0, resizing0), (image1, resizing1) = (
+            resize_for_matching(read_image(collection.directory / name)) for name in names
+        )
+        failure = None
+        try:
+            found = matcher.match(image0, image1)
+        except MatcherError as error:
+            found, failure = no_correspondences(), str(error)
+        yield CollectionMatches(
+            names,
+            (resizing0.image_size, resizing1.image_size),
+            Correspondences(
+                resizing0.to_image(found.points0), resizing1.to_image(found.points1), found.scores
+            ),
+            matcher.duration_s,
+            failure,
+        )
+
+
+def _from_posed_pairs(directory: Path) -> ImageCollection:
+    posed = read_posed_pairs(directory)
+    intrinsics: dict[str, NDArray[np.float64]] = {}
+    for pair in posed:
+        intrinsics[_name(directory, pair.path0)] = pair.intrinsics0
+        intrinsics[_name(directory, pair.path1)] = pair.intrinsics1
+    pairs = [(_name(directory, pair.path0), _name(directory, pair.path1)) for pair in posed]
+    return ImageCollection(directory, _each_once(pairs), intrinsics, posed)
+
+
+def _name(directory: Path, path: Path) -> str:
+    return path.relative_to(directory).as_posix()
+
+
+def _read_names(directory: Path, path: Path) -> list[tuple[str, str]]:
+    if not path.is_file():
+        raise FileNotFoundError(f'No pair list {path}; wanted a text file, two names a line.')
+    pairs = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        words = line.split()
+        if not words or line.startswith('#'):
+            continue
+        if len(words) < 2 or words[0] == words[1]:
+            raise BenchmarkDataError(
+                f'{path}, line {number}: got {line!r}, wanted the names of two images; correct '
+                'the line.'
+            )
+        for name in words[:2]:
+            if not (directory / name).is_file():
+                raise BenchmarkDataError(
+                    f'{path}, line {number}: no image {directory / name}; bring it or remove the '
+                    'line.'
+                )
+        pairs.append((words[0], words[1]))
+    if not pairs:
+        raise BenchmarkDataError(f'No pairs in {path}; wanted two names a line.')
+    return _each_once(pairs)
+
+
+def _each_once(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Drop pairs named before, in either order."""
+    kept: dict[frozenset[str], tuple[str, str]] = {}
+    for pair in pairs:
+        kept.setdefault(frozenset(pair), pair)
+    return list(kept.values())

@@ -1,0 +1,268 @@
+"""Matches to shared key points, to COLMAP and hloc files, to a reconstruction, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench_samples import correspondences, HEIGHT, INTRINSICS, pair_line, WIDTH, write_image
+from coam_ros.cli import main
+from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError
+from coam_ros.evaluation.colmap_database import write_database
+from coam_ros.evaluation.hloc_export import write_hloc
+from coam_ros.evaluation.image_collection import (
+    CollectionMatches,
+    ImageCollection,
+    most_similar_pairs,
+    read_collection,
+)
+from coam_ros.evaluation.sfm import measure_reconstruction
+from coam_ros.evaluation.shared_keypoints import merge_points, share_keypoints
+from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
+import h5py
+import numpy as np
+import pycolmap
+import pytest
+
+NUM_VIEWS = 5
+SIZE = (WIDTH, HEIGHT)
+
+
+def pair(name0: str, name1: str, points0, points1, scores=None) -> CollectionMatches:
+    found = correspondences(np.array(points0), np.array(points1), scores)
+    return CollectionMatches((name0, name1), (SIZE, SIZE), found, 0.1, None)
+
+
+def view_poses() -> list[np.ndarray]:
+    """T_camera_world of cameras on an arc that look at the origin's surroundings."""
+    return [
+        make_transform(rotation_from_vector([0, 0.15 * i, 0.02 * i]), [-0.6 * i, 0.05 * i, 4])
+        for i in range(NUM_VIEWS)
+    ]
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> tuple[ImageCollection, list[CollectionMatches]]:
+    """Five views of one cloud of points, each pair with points of its own, 0.3 px off."""
+    rng = np.random.default_rng(0)
+    points_world = rng.uniform((-1.5, -1.2, -1), (1.5, 1.2, 1), (400, 3))
+    poses = view_poses()
+    names = [f'day/{i}.png' for i in range(NUM_VIEWS)]
+    (tmp_path / 'day').mkdir()
+    lines, matched = [], []
+    for i, name in enumerate(names):
+        write_image(tmp_path / name, i)
+        for j in range(i):
+            lines.append(pair_line(names[j], name, poses[i] @ np.linalg.inv(poses[j])))
+            views = []
+            for pose in (poses[j], poses[i]):
+                pixels = transform_points(pose, points_world) @ INTRINSICS.T
+                views.append(pixels[:, :2] / pixels[:, 2:] + rng.uniform(-0.3, 0.3, (400, 2)))
+            is_seen = np.all([((v > 0) & (v < SIZE)).all(axis=1) for v in views], axis=0)
+            matched.append(pair(names[j], name, *(view[is_seen] for view in views)))
+    (tmp_path / 'pairs.txt').write_text(''.join(lines))
+    return read_collection(tmp_path), matched
+
+
+def test_points_within_the_radius_become_one_also_across_cells():
+    # 3.99 and 4.01 lie in two cells of 2 px; 9 is far from both.
+    points = np.array([[3.99, 5.0], [4.01, 5.0], [9.0, 5.0], [3.99, 5.0]])
+    merged, scores, index = merge_points(points, np.array([1, 2, 1, 1]), 2.0)
+    assert len(merged) == 2
+    assert index[0] == index[1] == index[3] != index[2]
+    np.testing.assert_allclose(merged[index[0]], [4.0, 5.0], atol=1e-5)
+    assert scores[index[0]] == 4
+
+
+def test_every_point_is_near_its_key_point_and_key_points_are_apart():
+    points = np.random.default_rng(0).uniform(0, 60, (2000, 2))
+    merged, _, index = merge_points(points, np.ones(2000), 2.0)
+    # A cell's diagonal to its mean, and the radius.
+    assert np.linalg.norm(merged[index] - points, axis=1).max() < 2 * np.sqrt(2) + 2
+    assert len(np.unique(index)) == len(merged) < 1000
+
+
+def test_a_place_found_anew_in_every_pair_is_one_key_point():
+    matched = [
+        pair('a', 'b', [[10, 10], [50, 50]], [[20, 20], [60, 60]]),
+        pair('b', 'c', [[20.3, 20.2], [60.5, 60]], [[30, 30], [70, 70]]),
+        pair('a', 'c', [[10.2, 9.9]], [[30.1, 30]]),
+    ]
+    shared = share_keypoints(matched)
+    assert {name: len(points) for name, points in shared.keypoints.items()} == dict.fromkeys(
+        'abc', 2
+    )
+    b_of_a = dict(shared.matches['a', 'b'].tolist())
+    c_of_b = dict(shared.matches['b', 'c'].tolist())
+    ((a, c),) = shared.matches['a', 'c'].tolist()
+    assert c_of_b[b_of_a[a]] == c
+
+
+def test_of_matches_that_end_in_one_key_point_the_best_stays():
+    matched = [pair('a', 'b', [[10, 10], [10.2, 10]], [[20, 20], [90, 90]], [0.5, 0.9])]
+    shared = share_keypoints(matched)
+    assert len(shared.keypoints['a']) == 1
+    assert len(shared.matches['a', 'b']) == 1
+    (end,) = shared.keypoints['b'][shared.matches['a', 'b'][:, 1]]
+    np.testing.assert_allclose(end, [90, 90])
+    assert shared.match_scores['a', 'b'] == pytest.approx([0.9])
+
+
+def test_colmap_reads_what_was_written(scene, tmp_path):
+    collection, matched = scene
+    shared = share_keypoints(matched)
+    path = tmp_path / 'out' / 'database.db'
+    write_database(path, collection.directory, shared, collection.intrinsics)
+    assert [file.name for file in path.parent.iterdir()] == ['database.db']
+    with pycolmap.Database.open(path) as database:
+        images = {image.name: image for image in database.read_all_images()}
+        assert set(images) == set(collection.names)
+        (camera,) = database.read_all_cameras()
+        assert (camera.width, camera.height, camera.model_name) == (*SIZE, 'PINHOLE')
+        # The corner of the top-left pixel is COLMAP's origin.
+        np.testing.assert_allclose(camera.params, [260, 262, 160, 120])
+        for name, image in images.items():
+            keypoints = database.read_keypoints(image.image_id)
+            np.testing.assert_allclose(keypoints[:, :2], shared.keypoints[name] + 0.5, atol=1e-4)
+        for names, matches in shared.matches.items():
+            ids = [images[name].image_id for name in names]
+            np.testing.assert_array_equal(database.read_matches(*ids), matches)
+            verified = database.read_two_view_geometry(*ids).inlier_matches
+            assert len(verified) > 0.9 * len(matches)
+
+
+def test_hloc_reads_what_was_written(scene, tmp_path):
+    _, matched = scene
+    shared = share_keypoints(matched)
+    write_hloc(tmp_path / 'out', shared)
+    pairs = [line.split() for line in (tmp_path / 'out/pairs.txt').read_text().splitlines()]
+    assert [tuple(names) for names in pairs] == list(shared.matches)
+    with (
+        h5py.File(tmp_path / 'out/features.h5') as features,
+        h5py.File(tmp_path / 'out/matches.h5') as file,
+    ):
+        for name0, name1 in pairs:
+            group = file[f'{name0.replace("/", "-")}/{name1.replace("/", "-")}']
+            matches0 = group['matches0'][:]
+            assert len(matches0) == len(features[name0]['keypoints'])
+            assert matches0.max() < len(features[name1]['keypoints'])
+            found = {(i, int(j)) for i, j in enumerate(matches0) if j >= 0}
+            assert found == set(map(tuple, shared.matches[name0, name1].tolist()))
+            assert ((group['matching_scores0'][:] > 0) == (matches0 >= 0)).all()
+            np.testing.assert_array_equal(features[name0]['keypoints'][:], shared.keypoints[name0])
+
+
+def test_reconstruction_of_a_known_scene_is_right(scene, tmp_path):
+    collection, matched = scene
+    figures = measure_reconstruction(collection, share_keypoints(matched), tmp_path / 'sfm', 1)
+    assert figures['registered_images'] == figures['images'] == NUM_VIEWS
+    assert figures['points'] > 300
+    assert figures['mean_track_length'] > 4
+    assert figures['reprojection_error_px'] < 0.3
+    assert figures['median_pose_error_deg'] < 0.2
+    model = pycolmap.Reconstruction(tmp_path / 'sfm' / 'sparse')
+    assert model.num_points3D() == figures['points']
+
+
+def test_matches_that_fit_nothing_reconstruct_nothing(scene, tmp_path):
+    collection, _ = scene
+    rng = np.random.default_rng(0)
+    matched = [
+        pair(*names, rng.uniform(0, 200, (30, 2)), rng.uniform(0, 200, (30, 2)))
+        for names in collection.pairs
+    ]
+    figures = measure_reconstruction(collection, share_keypoints(matched), tmp_path / 'sfm', 1)
+    assert figures['registered_images'] == figures['points'] == 0
+    assert np.isnan(figures['mean_track_length'])
+    assert figures['auc_5deg'] == 0
+
+
+def test_without_a_list_each_image_goes_with_its_most_similar_ones():
+    angles = np.radians([0, 10, 90, 100])
+    descriptors = np.column_stack([np.cos(angles), np.sin(angles)])
+    assert most_similar_pairs(descriptors, 1) == [(0, 1), (2, 3)]
+    assert len(most_similar_pairs(descriptors, 3)) == 6
+
+
+def test_a_few_images_without_a_list_are_all_paired(tmp_path):
+    for number in range(3):
+        write_image(tmp_path / f'{number}.png', number)
+    collection = read_collection(tmp_path)
+    assert collection.pairs == [('0.png', '1.png'), ('0.png', '2.png'), ('1.png', '2.png')]
+    assert not collection.intrinsics
+
+
+def test_more_images_than_neighbours_are_paired_by_the_model(tmp_path):
+    for number, seed in enumerate((1, 2, 1, 2)):
+        write_image(tmp_path / f'{number}.png', seed)
+    assert read_collection(tmp_path, num_neighbours=1).pairs == [
+        ('0.png', '2.png'),
+        ('1.png', '3.png'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('0.png 1.png\n0.png none.png\n', r'line 2: no image .*none\.png'),
+        ('0.png\n', 'line 1: got'),
+        ('0.png 0.png\n', 'line 1: got'),
+        ('# nothing\n', 'No pairs'),
+    ],
+)
+def test_wrong_line_of_a_list_is_named(tmp_path, text, message):
+    for number in range(2):
+        write_image(tmp_path / f'{number}.png', number)
+    (tmp_path / 'list.txt').write_text(text)
+    with pytest.raises(BenchmarkDataError, match=message):
+        read_collection(tmp_path, tmp_path / 'list.txt')
+
+
+def test_pair_named_twice_is_matched_once(tmp_path):
+    for number in range(2):
+        write_image(tmp_path / f'{number}.png', number)
+    (tmp_path / 'list.txt').write_text('0.png 1.png\n1.png 0.png\n')
+    assert read_collection(tmp_path, tmp_path / 'list.txt').pairs == [('0.png', '1.png')]
+
+
+def export(*words: object) -> int:
+    return main(['export-colmap', *map(str, words)])
+
+
+def test_command_writes_all_files(tmp_path, capsys):
+    photos = tmp_path / 'photos'
+    photos.mkdir()
+    for number in range(2):
+        write_image(photos / f'{number}.png', 0)
+    out = tmp_path / 'out'
+    words = ['--matcher', 'sift', '--cache', tmp_path / 'cache']
+    assert export(photos, '--out', out, *words) == 0
+    assert {path.name for path in out.iterdir()} == {
+        'database.db',
+        'features.h5',
+        'matches.h5',
+        'pairs.txt',
+    }
+    assert '1 pairs of 2 images by opencv' in ' '.join(capsys.readouterr().out.split())
+    with pycolmap.Database.open(out / 'database.db') as database:
+        # An image with itself: SIFT finds nearly all of its points again.
+        assert database.num_matches() > 100
+        # Nothing says that the two images are of one camera.
+        assert database.num_cameras() == 2
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('{none}', 'No folder'),
+        ('{empty}', '0 images in'),
+        ('{empty} --pairs {none}', 'No pair list'),
+        ('{empty} --matcher sift --matcher ours', '2 matchers'),
+    ],
+)
+def test_error_of_the_user_is_one_line_and_status_2(tmp_path, capsys, words, message):
+    (tmp_path / 'empty').mkdir()
+    places = {'none': tmp_path / 'none', 'empty': tmp_path / 'empty'}
+    assert export(*words.format(**places).split(), '--out', tmp_path / 'out') == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
