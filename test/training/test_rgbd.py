@@ -25,6 +25,7 @@ import pytest
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.training.data import make_source, RgbdSourceConfig, ViewSpec
 from coam_ros.training.data.posed_depth import (
     CoarseDepth,
@@ -34,7 +35,6 @@ from coam_ros.training.data.posed_depth import (
     project,
 )
 from coam_ros.training.data.reading import read_rgb
-from coam_ros.training.data.tum import TumSequence
 
 SPEC = ViewSpec(SIZE, 200)
 CAMERA = PinholeCamera.from_K(K, *SIZE)

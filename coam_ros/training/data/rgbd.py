@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
+from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.training.data.keyframe_pairs import KeyframePairSource, survey
 from coam_ros.training.data.pairs import SourceConfig
 from coam_ros.training.data.posed_depth import DepthTolerance, overlapping_pairs
-from coam_ros.training.data.tum import TumSequence
 from coam_ros.training.data.views import ViewSpec
 
 
