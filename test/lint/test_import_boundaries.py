@@ -70,14 +70,19 @@ THIRD_PARTY = {
 THIRD_PARTY_OF_FILES = {
     'coam_ros.evaluation.colmap_database': {'pycolmap'},
     'coam_ros.evaluation.hloc_export': {'h5py'},
+    'coam_ros.inference.half_precision': {'onnx'},
     'coam_ros.inference.onnxruntime_backend': {'onnxruntime'},
+    'coam_ros.inference.tensorrt_builder': {'onnx'},
     'coam_ros.mapping.command': {'rich'},
+    'coam_ros.mapping.importers.colmap': {'pycolmap'},
     'coam_ros.matching.command': {'rich'},
     'coam_ros.training.data.megadepth': {'h5py'},
 }
 # Packages that only some folders may bring into a process.
 HEAVY = {'matplotlib', 'onnx', 'rerun', 'tensorrt', 'torch'} | ROS
 HEAVY_ALLOWED = {
+    # Its engine builder only; whoever imports the package does not get it.
+    'inference': {'onnx'},
     'nodes': ROS,
     'demo': ROS | {'matplotlib', 'rerun'},
     'evaluation': {'matplotlib', 'rerun'},

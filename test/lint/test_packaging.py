@@ -21,8 +21,10 @@ ROSDEP_KEYS = {
     'h5py': None,
     'matplotlib': 'python3-matplotlib',
     'numpy': 'python3-numpy',
+    'onnx': None,
     'onnxruntime': 'python3-onnxruntime-pip',
     'poselib': None,
+    'pycuda': None,
     'pycolmap': None,
     'rerun': None,
     'rich': 'python3-rich',
@@ -88,7 +90,8 @@ def test_package_xml_names_exactly_what_runtime_code_imports() -> None:
 def test_setup_py_names_exactly_the_python_packages_that_runtime_code_imports() -> None:
     arguments = setup_arguments()
     extras = arguments['extras_require']
-    named = {*arguments['install_requires'], *extras['demo'], *extras['evaluation']}
+    of_extras = (name for extra in ('demo', 'evaluation', 'tensorrt') for name in extras[extra])
+    named = {*arguments['install_requires'], *of_extras}
     imported = runtime_imports() & ROSDEP_KEYS.keys()
     assert named - {'setuptools'} == {DISTRIBUTIONS.get(name, name) for name in imported}
 
@@ -105,7 +108,10 @@ def test_requirements_pin_what_setup_py_names() -> None:
 def test_every_requirement_has_one_exact_version(file: str) -> None:
     for lines in pinned(file).values():
         assert all(
-            re.fullmatch(r'[\w.-]+==[\w.]+(; python_version (<|>=) .+)?', line) for line in lines
+            re.fullmatch(
+                r'[\w.-]+==[\w.]+(; (python_version (<|>=)|platform_machine ==) .+)?', line
+            )
+            for line in lines
         )
 
 
