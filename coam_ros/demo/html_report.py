@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Sequence
 import html
 
@@ -10,26 +9,10 @@ from coam_ros.demo.plots import plot_errors, plot_latency, plot_recall, plot_top
 from coam_ros.demo.recording import Recording
 from coam_ros.demo.scenario import Scenario
 from coam_ros.demo.scoring import is_right, Score
+from coam_ros.evaluation.html_page import make_figure, make_page, make_table
 from coam_ros.evaluation.localization_plots import draw_result
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.rendering.photometric import encode_jpeg
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
-       color: #222; }
-h1, h2 { font-weight: 600; }
-table { border-collapse: collapse; margin: 1em 0; }
-td, th { padding: .25em .9em .25em 0; text-align: left; border-bottom: 1px solid #ddd;
-         vertical-align: top; }
-img { max-width: 100%; }
-.met { color: #2f9e44; font-weight: 600; }
-.missed { color: #c8321e; font-weight: 600; }
-figure { margin: 1.2em 0; }
-figcaption { color: #555; }
-.side { display: flex; flex-wrap: wrap; gap: 1em; }
-.side figure { flex: 1 1 420px; margin: 0; }
-code { background: #f3f3f3; padding: 0 .25em; }
-"""
 
 
 def make_html(
@@ -57,28 +40,25 @@ def make_html(
         'dropped because a newer image came first. '
         'Shaded: places that the map does not know; any pose there would be false.'
     )
-    return '\n'.join(
+    return make_page(
+        'coam_ros demo',
         [
-            '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',
-            f'<title>coam_ros demo</title><style>{_STYLE}</style></head><body>',
-            f'<h1>coam_ros demo</h1><p>{html.escape(scenario.title)}. Made with '
-            f'<code>{html.escape(command)}</code></p>',
+            f'<p>{html.escape(scenario.title)}. Made with <code>{html.escape(command)}</code></p>',
             _bars_table(score),
-            _table(rows),
+            make_table(rows),
             '<h2>Where</h2>',
-            _figure(top_view, 'png', 'Seen from above.'),
+            make_figure(top_view, 'png', 'Seen from above.'),
             '<h2>When</h2>',
-            _figure(errors, 'png', legend),
+            make_figure(errors, 'png', legend),
             '<h2>How well, how fast</h2><div class="side">',
-            _figure(plot_recall(score), 'png', 'Share of the queries below an error.'),
-            _figure(
+            make_figure(plot_recall(score), 'png', 'Share of the queries below an error.'),
+            make_figure(
                 plot_latency(recording), 'png', 'Boxes: quartiles; whiskers: 5 and 95 percent.'
             ),
             '</div><h2>Matches</h2>',
             '<p>Live image left, keyframe right. Green: agrees with the pose. Red: rejected.</p>',
             *_pictures(scenario, recording, score, keyframe_map),
-            '</body></html>',
-        ]
+        ],
     )
 
 
@@ -93,22 +73,6 @@ def _bars_table(score: Score) -> str:
         for bar in score.bars
     )
     return f'<table><tr><th>Bar</th><th>Measured</th><th>Wanted</th><th></th></tr>{rows}</table>'
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    cells = ''.join(
-        f'<tr><td>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>'
-        for name, value in rows
-    )
-    return f'<table>{cells}</table>'
-
-
-def _figure(data: bytes, kind: str, caption: str) -> str:
-    encoded = base64.b64encode(data).decode('ascii')
-    return (
-        f'<figure><img alt="{html.escape(caption)}" src="data:image/{kind};base64,{encoded}">'
-        f'<figcaption>{html.escape(caption)}</figcaption></figure>'
-    )
 
 
 def _pictures(
@@ -130,7 +94,7 @@ def _pictures(
             )
         else:
             caption += f'{answer.reason}. {answer.message}'
-        yield _figure(encode_jpeg(picture, 80), 'jpeg', caption)
+        yield make_figure(encode_jpeg(picture, 80), 'jpeg', caption)
 
 
 def _interesting_frames(scenario: Scenario, recording: Recording, score: Score) -> dict[int, str]:

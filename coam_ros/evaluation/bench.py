@@ -1,13 +1,18 @@
-"""Measure matchers side by side: ours, SIFT, XFeat, ALIKED + LightGlue.
+"""Measure matchers side by side: ours, SIFT, ORB, and those of others.
 
 Examples:
   coam bench pose redkitchen outdoor/castle-P30 --matcher all --out pose.json
-  coam bench homography hpatches --matcher ours --model runs/a/model --model runs/b/model
-  coam bench localize redkitchen --matcher all
-  coam bench ranking hpatches --plot ranking.png
+  coam bench homography hpatches --matcher ours --matcher sift --estimator opencv
+  coam bench homography hpatches --model runs/a/model --model runs/b/model --out ab.json
+  coam bench sweep photos --matcher all --out sweep.json
+  coam bench localize redkitchen --matcher all --out localize.json
+  coam bench ranking hpatches --out ranking.json
+  coam bench --compare monday.json tuesday.json --out both.json
 
-The matchers of others run in an environment of their own, which benchmarks/setup_peers.sh of the
-checkout makes.
+--out RUN.json writes beside it RUN.html, one file with tables, plots and pictures, and RUN.png,
+the plots. Matches are kept (--cache), so that an interrupted command continues when it is given
+again. The matchers of others run in an environment of their own, which benchmarks/setup_peers.sh
+of the checkout makes; what is absent is named.
 """
 
 from __future__ import annotations
@@ -16,18 +21,36 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+import shlex
+import sys
 
 from coam_ros.evaluation import benchmark_localization
+from coam_ros.evaluation.benchmark_html import make_html, Picture
 from coam_ros.evaluation.benchmark_kinds import PAIR_BENCHMARKS
-from coam_ros.evaluation.benchmark_pairs import hash_pairs, match_pairs
+from coam_ros.evaluation.benchmark_pairs import hash_pairs, ImagePair, match_pairs
+from coam_ros.evaluation.benchmark_plots import draw_pair, plot_results
 from coam_ros.evaluation.benchmark_report import (
+    compare_results,
+    format_figure,
+    join_runs,
     make_result,
     make_tables,
-    plot_rankings,
+    read_run,
     Result,
+    verdict,
+    write_file,
     write_report,
 )
+from coam_ros.evaluation.benchmark_statistics import (
+    NUM_SAMPLES,
+    NUM_SAMPLES_OF_RANKING,
+    Outcome,
+    STATISTICS,
+    Summarise,
+)
+from coam_ros.evaluation.estimators import ESTIMATORS
 from coam_ros.evaluation.matcher_choice import (
     add_matcher_arguments,
     ALL,
@@ -36,15 +59,19 @@ from coam_ros.evaluation.matcher_choice import (
 from coam_ros.evaluation.matchers import MatcherError
 from coam_ros.evaluation.provenance import describe_run, hash_files
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.localization import LocalizationConfig
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.matching import CoamMatcher
+from coam_ros.rendering.photometric import encode_jpeg
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Outcome = Mapping[str, object]
+_JPEG_QUALITY = 80
 
 
 @dataclass(frozen=True)
@@ -56,142 +83,278 @@ class _DataSet:
         content_hash: of its images and of what is true of them.
         size: number of outcomes to come.
         run: what a matcher makes of it, one after the other.
-        summarise: figures of all outcomes.
+        draw: matches of the outcome of a name, (H, W, 3) uint8 RGB; None = no pictures.
     """
 
     name: str
     content_hash: str
     size: int
     run: Callable[[RecordedMatcher], Iterator[Outcome]]
-    summarise: Callable[[Sequence[Outcome]], dict[str, object]]
+    draw: Callable[[RecordedMatcher, str], NDArray[np.uint8]] | None = None
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A benchmark: a sub-command.
+
+    Attributes:
+        summary: of the sub-command, for its help.
+        protocol: what is measured, and how.
+        open: what a folder holds.
+        summarise: figures of all outcomes, as they are or as read from JSON.
+        add_arguments: its own ones.
+        error: what the `error` of its outcomes is, with its unit.
+        num_samples: of the bootstrap and of the test.
+    """
+
+    summary: str
+    protocol: str
+    open: Callable[[Path, argparse.Namespace], _DataSet]
+    summarise: Summarise
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    error: str = ''
+    num_samples: int = NUM_SAMPLES
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    kinds = parser.add_subparsers(required=True, metavar='KIND', dest='kind')
-    _add_kind(kinds, 'pose', 'relative pose of pairs: DIR/pairs.txt as of SuperGlue')
-    _add_kind(kinds, 'homography', 'accuracy of matches and homographies: layout of HPatches')
-    localize = _add_kind(kinds, 'localize', 'relocalization: 7-Scenes, map.txt and query.txt')
-    localize.add_argument(
+    _add_report_arguments(parser, compare=[], out=None)
+    kinds = parser.add_subparsers(metavar='KIND', dest='kind')
+    for name, kind in _KINDS.items():
+        child = kinds.add_parser(
+            name, help=kind.summary, description=f'{kind.protocol} {STATISTICS}'
+        )
+        child.add_argument('directories', type=Path, nargs='+', metavar='DIR', help='data set')
+        kind.add_arguments(child)
+        add_matcher_arguments(child)
+        child.add_argument(
+            '--pictures',
+            type=int,
+            default=3,
+            metavar='N',
+            help='how many of the worst and of the best pairs the HTML report shows (%(default)s)',
+        )
+        # What was said before KIND stays when it is not said again.
+        _add_report_arguments(child, compare=argparse.SUPPRESS, out=argparse.SUPPRESS)
+
+
+def _add_report_arguments(parser: argparse.ArgumentParser, compare: object, out: object) -> None:
+    parser.add_argument(
+        '--compare',
+        type=Path,
+        nargs='+',
+        default=compare,
+        metavar='RUN',
+        help='former reports (JSON) to lay beside this run; without KIND, side by side alone',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=out,
+        metavar='RUN.json',
+        help='report to write; RUN.html and RUN.png come beside it',
+    )
+
+
+def _add_every(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--every', type=int, default=1, metavar='N', help='take every N-th pair, for a quick look'
+    )
+
+
+def _add_estimator(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--estimator',
+        choices=ESTIMATORS,
+        default='poselib',
+        help='of all matchers: '
+        + '; '.join(f'{name} = {e.description}' for name, e in ESTIMATORS.items())
+        + ' (%(default)s)',
+    )
+
+
+def _add_pair_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_every(parser)
+    _add_estimator(parser)
+
+
+def _add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--photos',
+        type=int,
+        default=NUM_PHOTOS,
+        metavar='N',
+        help='take N photos of the folder, evenly by name (%(default)s)',
+    )
+    _add_estimator(parser)
+
+
+def _add_localize_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_every(parser)
+    parser.add_argument(
         '--num-keyframes',
         type=int,
         default=LocalizationConfig().num_keyframes,
         metavar='N',
         help='keyframes to match with each query (%(default)s)',
     )
-    ranking = _add_kind(kinds, 'ranking', 'precision against recall; DIR as of pose or homography')
-    ranking.add_argument('--plot', type=Path, metavar='FILE', help='picture of the curves')
-
-
-def _add_kind(
-    kinds: argparse._SubParsersAction, name: str, summary: str
-) -> argparse.ArgumentParser:
-    parser = kinds.add_parser(name, help=summary, description=_protocol(name))
-    parser.add_argument('directories', type=Path, nargs='+', metavar='DIR', help='data set')
-    add_matcher_arguments(parser)
-    parser.add_argument(
-        '--every', type=int, default=1, metavar='N', help='take every N-th pair, for a quick look'
-    )
-    parser.add_argument('--out', type=Path, metavar='FILE', help='report to write, JSON')
-    return parser
-
-
-def _protocol(kind: str) -> str:
-    if kind in PAIR_BENCHMARKS:
-        return PAIR_BENCHMARKS[kind].protocol
-    return benchmark_localization.PROTOCOL
 
 
 def run(args: argparse.Namespace) -> int:
     """Run every matcher on every data set, print the table and write the report."""
-    if args.every < 1:
-        raise ValueError(f'--every {args.every}, wanted at least 1; 1 takes all pairs.')
-    console = Console()
+    runs = _read_runs(args)
+    name = args.kind or next(iter(runs.values()))['benchmark']
+    kind = _KINDS[name]
+    console = Console(markup=False)  # units stand in brackets
+    report = {
+        **describe_run(),
+        'command': shlex.join(['coam', *sys.argv[1:]]),
+        'benchmark': name,
+        'protocol': kind.protocol,
+        'statistics': STATISTICS,
+        'settings': {
+            setting: getattr(args, setting)
+            for setting in ('every', 'photos', 'estimator', 'num_keyframes', 'threads')
+            if hasattr(args, setting)
+        },
+        'compared_with': {name: f'commit {run["commit"]}' for name, run in runs.items()},
+        'absent': {},
+        'comparisons': [],
+    }
+    results, pictures = [], []
+    if args.kind:
+        results, pictures = _measure_all(args, kind, report, console)
+    results = join_runs(results, runs)
+    report['comparisons'] = compare_results(results, kind.summarise, kind.num_samples)
+    _print(console, report, results)
+    if args.out is not None:
+        plot = plot_results(name, results)
+        write_report(args.out, report, results)
+        page = make_html(report, results, plot, pictures)
+        write_file(args.out.with_suffix('.html'), page.encode())
+        if plot is not None:
+            write_file(args.out.with_suffix('.png'), plot)
+        console.print(f'Report: {args.out} and {args.out.with_suffix(".html")}')
+    return 0
+
+
+def _read_runs(args: argparse.Namespace) -> dict[str, dict[str, object]]:
+    """Read the former reports by the name of their file, and check that all fit together."""
+    runs = {}
+    for path in args.compare:
+        if path.stem in runs:
+            raise ValueError(f'Reports of equal names: {path.stem} is there twice; rename one.')
+        runs[path.stem] = read_run(path)
+    kinds = {run['benchmark'] for run in runs.values()} | ({args.kind} if args.kind else set())
+    if len(kinds) > 1:
+        raise ValueError(f'Reports of several benchmarks: got {sorted(kinds)}, wanted one.')
+    if not kinds:
+        raise ValueError(
+            f'Nothing to measure: wanted one of {", ".join(_KINDS)} with a folder, or --compare '
+            'with reports; see coam bench --help.'
+        )
+    (kind,) = kinds
+    if kind not in _KINDS:
+        raise ValueError(f'Unknown benchmark {kind!r} in {args.compare}; wanted {list(_KINDS)}.')
+    return runs
+
+
+def _measure_all(
+    args: argparse.Namespace, kind: _Kind, report: dict[str, object], console: Console
+) -> tuple[list[Result], list[Picture]]:
+    """Run all matchers; what is absent goes into the report."""
+    for option in ('every', 'photos', 'num_keyframes'):
+        if getattr(args, option, 1) < 1:
+            raise ValueError(
+                f'--{option.replace("_", "-")} {getattr(args, option)}, wanted at least 1.'
+            )
+    if args.out is not None and args.out.suffix != '.json':
+        raise ValueError(f'--out {args.out}, wanted a name that ends with .json.')
     if args.threads:
         cv2.setNumThreads(args.threads)
-    data_sets = _open_data_sets(args)
-    header = {
-        **describe_run(),
-        'benchmark': args.kind,
-        'protocol': _protocol(args.kind),
-        'settings': {
-            name: getattr(args, name)
-            for name in ('every', 'threads', 'num_keyframes')
-            if hasattr(args, name)
-        },
-        'absent': {},
-    }
+    data_sets = _open_data_sets(args, kind)
     results: list[Result] = []
+    pictures: list[Picture] = []
     for choice in chosen_matchers(args):
         try:
             matcher = choice.open(args)
         except MatcherError as error:
             if ALL not in (args.matcher or []):
                 raise
-            header['absent'][choice.name] = str(error)
+            report['absent'][choice.name] = str(error)
             continue
         with closing(matcher):
             for data_set in data_sets:
-                results.append(_measure(data_set, choice.name, matcher, console))
+                result = _measure(data_set, kind, choice.name, matcher, console)
+                results.append(result)
                 if args.out is not None:
-                    write_report(args.out, header, results)
+                    # A run that is interrupted leaves what it has.
+                    write_report(args.out, report, results)
+                    pictures += _draw(data_set, kind, result, matcher, args.pictures)
+    return results, pictures
 
-    console.print(_protocol(args.kind))
+
+def _print(console: Console, report: Mapping[str, object], results: Sequence[Result]) -> None:
+    console.print(report['protocol'])
     for table in make_tables(results):
         console.print(table)
+    for comparison in report['comparisons']:
+        console.print(verdict(comparison))
     for result in results:
         for pair, reason in result['failures'].items():
             console.print(f'{result["matcher"]} failed on {result["data_set"]}, {pair}: {reason}')
-    for name, reason in header['absent'].items():
+    for name, reason in report['absent'].items():
         console.print(f'Left out: {name}. {reason}')
-    if args.out is not None:
-        write_report(args.out, header, results)  # once more: what is absent was not known before
-        console.print(f'Report: {args.out}')
-    if getattr(args, 'plot', None) is not None:
-        plot_rankings(args.plot, results)
-        console.print(f'Plot: {args.plot}')
-    return 0
 
 
-def _open_data_sets(args: argparse.Namespace) -> list[_DataSet]:
+def _open_data_sets(args: argparse.Namespace, kind: _Kind) -> list[_DataSet]:
     for directory in args.directories:
         if not directory.is_dir():
             raise FileNotFoundError(f'No folder {directory}; check the path.')
     names = [directory.resolve().name for directory in args.directories]
     if len(set(names)) < len(names):
         raise ValueError(f'Data sets of equal names: got {names}; measure them in two calls.')
-    if args.kind == 'localize':
-        model = (args.model or [None])[0]
-        retrieval = CoamMatcher.load(model, num_threads=args.threads)
-        return [_open_recording(directory, retrieval, args) for directory in args.directories]
-    return [_open_pairs(directory, args) for directory in args.directories]
+    return [kind.open(directory, args) for directory in args.directories]
 
 
-def _open_pairs(directory: Path, args: argparse.Namespace) -> _DataSet:
-    benchmark = PAIR_BENCHMARKS[args.kind]
-    pairs = benchmark.read(directory)[:: args.every]
+def _open_pairs(name: str, directory: Path, args: argparse.Namespace) -> _DataSet:
+    return _pairs_as_data_set(
+        name, directory, PAIR_BENCHMARKS[name].read(directory)[:: args.every], args
+    )
+
+
+def _open_sweep(directory: Path, args: argparse.Namespace) -> _DataSet:
+    return _pairs_as_data_set('sweep', directory, read_sweep(directory, args.photos), args)
+
+
+def _pairs_as_data_set(
+    name: str, directory: Path, pairs: Sequence[ImagePair], args: argparse.Namespace
+) -> _DataSet:
+    benchmark = PAIR_BENCHMARKS[name]
+    estimator = ESTIMATORS[args.estimator]
+    groups = {pair.path0: number for number, pair in enumerate(pairs)}
 
     def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
         for matched in match_pairs(pairs, matcher):
             yield {
                 'name': matched.pair.name,
+                'group': groups[matched.pair.path0],
                 'num_matches': len(matched.found),
                 'duration_s': matched.duration_s,
                 'failure': matched.failure,
-                **benchmark.judge(matched),
+                **benchmark.judge(matched, estimator),
             }
 
-    return _DataSet(
-        directory.resolve().name,
-        hash_pairs(pairs),
-        len(pairs),
-        run_matcher,
-        benchmark.summarise,
-    )
+    def draw(matcher: RecordedMatcher, name: str) -> NDArray[np.uint8]:
+        pair = next(pair for pair in pairs if pair.name == name)
+        return draw_pair(next(match_pairs([pair], matcher)))
+
+    return _DataSet(directory.resolve().name, hash_pairs(pairs), len(pairs), run_matcher, draw)
 
 
-def _open_recording(directory: Path, retrieval: CoamMatcher, args: argparse.Namespace) -> _DataSet:
+def _open_recording(directory: Path, args: argparse.Namespace) -> _DataSet:
     queries = read_frames(directory, 'query.txt')
+    retrieval = CoamMatcher.load((args.model or [None])[0], num_threads=args.threads)
     keyframe_map = build_map(read_frames(directory, 'map.txt'), retrieval)
 
     def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
@@ -204,7 +367,6 @@ def _open_recording(directory: Path, retrieval: CoamMatcher, args: argparse.Name
         hash_files(_frame_files(directory), directory),
         len(range(0, len(queries), args.every)),
         run_matcher,
-        benchmark_localization.summarise_queries,
     )
 
 
@@ -214,7 +376,9 @@ def _frame_files(directory: Path) -> list[Path]:
     return [*lists, *directory.glob('frame-*')]
 
 
-def _measure(data_set: _DataSet, name: str, matcher: RecordedMatcher, console: Console) -> Result:
+def _measure(
+    data_set: _DataSet, kind: _Kind, name: str, matcher: RecordedMatcher, console: Console
+) -> Result:
     columns = (
         TextColumn('{task.description}'),
         BarColumn(),
@@ -234,4 +398,66 @@ def _measure(data_set: _DataSet, name: str, matcher: RecordedMatcher, console: C
         'matcher_hash': matcher.content_hash,
         'kept_matches': matcher.num_kept - kept_before,
     }
-    return make_result(identity, outcomes, data_set.summarise(outcomes))
+    return make_result(identity, outcomes, kind.summarise, kind.num_samples)
+
+
+def _draw(
+    data_set: _DataSet, kind: _Kind, result: Result, matcher: RecordedMatcher, number: int
+) -> Iterator[Picture]:
+    """Draw the worst and the best pairs; the matches are those kept."""
+    if data_set.draw is None or number < 1:
+        return
+    outcomes = [o for o in result['per_pair'] if not o['failure']]
+    ranked = sorted(outcomes, key=lambda o: np.inf if o['error'] is None else o['error'])
+    half = min(number, len(ranked) // 2)
+    chosen = {'worst': ranked[len(ranked) - half :][::-1], 'best': ranked[:half]}
+    for word, part in chosen.items():
+        for outcome in part:
+            error = outcome['error']
+            caption = (
+                f'among the {word}: {outcome["name"]}, {outcome["num_matches"]} matches, '
+                f'{kind.error} {"none" if error is None else format_figure("error", error)}'
+            )
+            picture = data_set.draw(matcher, outcome['name'])
+            jpeg = encode_jpeg(picture, _JPEG_QUALITY)
+            yield Picture(data_set.name, result['matcher'], caption, jpeg)
+
+
+def _pair_kind(name: str, summary: str, num_samples: int = NUM_SAMPLES) -> _Kind:
+    benchmark = PAIR_BENCHMARKS[name]
+    return _Kind(
+        summary,
+        benchmark.protocol,
+        partial(_open_pairs, name),
+        benchmark.summarise,
+        _add_pair_arguments,
+        benchmark.error,
+        num_samples,
+    )
+
+
+_SWEEP = PAIR_BENCHMARKS['sweep']
+_KINDS = {
+    'pose': _pair_kind('pose', 'relative pose of pairs: DIR/pairs.txt as of SuperGlue'),
+    'homography': _pair_kind(
+        'homography', 'accuracy of matches and homographies: layout of HPatches'
+    ),
+    'localize': _Kind(
+        'relocalization: 7-Scenes, map.txt and query.txt',
+        benchmark_localization.PROTOCOL,
+        _open_recording,
+        benchmark_localization.summarise_queries,
+        _add_localize_arguments,
+    ),
+    'sweep': _Kind(
+        'where a matcher gives up: rotation, scale, tilt, overlap, blur, gamma, noise of photos',
+        _SWEEP.protocol,
+        _open_sweep,
+        _SWEEP.summarise,
+        _add_sweep_arguments,
+        _SWEEP.error,
+    ),
+    'ranking': _pair_kind(
+        'ranking', 'precision against recall; DIR as of pose or homography', NUM_SAMPLES_OF_RANKING
+    ),
+}

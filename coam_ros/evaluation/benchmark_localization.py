@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from coam_ros.evaluation.benchmark_pairs import resize_for_matching
+from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError, resize_for_matching
 from coam_ros.evaluation.localization_report import evaluate_query, recall_key
+from coam_ros.evaluation.localization_sets import each, LocalizationSet, PosedFrames
 from coam_ros.evaluation.matchers import MatcherError, no_correspondences
+from coam_ros.evaluation.oracle_retrieval import OracleRetriever
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.localization import LocalizationConfig, Relocalizer
-from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
+from coam_ros.mapping.builder import build_map
+from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.matching import CoamMatcher, Correspondences, EncodedImage
 import numpy as np
 from numpy.typing import NDArray
 
+# (m, deg)
 THRESHOLDS = ((0.10, 5.0), (0.25, 10.0))
 # Every pose counts: the gates are made for our matcher and would be another rule for each.
 _NO_GATES = {
@@ -25,9 +29,10 @@ _NO_GATES = {
     'max_rotation_std_deg': 180.0,
 }
 PROTOCOL = (
-    'Keyframes of map.txt, queries of query.txt. Retrieval by the global descriptors of our '
-    'model for all matchers, keyframes lifted by their depth, our absolute pose (PoseLib, 12 px, '
-    'seed 0), no gates: only the matches differ. Images at an area of 640 x 480 px.'
+    'Retrieval by the global descriptors of our model for all matchers, or by the true pose (the '
+    'views that share most); keyframes lifted by their depth or landmarks, our absolute pose '
+    '(PoseLib, 12 px at 640 x 480, seed 0), no gates: only the matches differ. Images at an area '
+    'of 640 x 480 px. Errors: medians of all queries, a query without a pose counting as lost.'
 )
 
 
@@ -84,39 +89,73 @@ class MatcherForRelocalizer:
         )
 
 
+def build_localization_map(data: LocalizationSet, retrieval: CoamMatcher) -> KeyframeMap:
+    """Make the map of a data set.
+
+    Raises:
+        BenchmarkDataError: none of its images has depth or landmarks.
+        ValueError: an image or a pose cannot be used.
+    """
+    keyframe_map = build_map(each(data.keyframes), retrieval)
+    if not any(k.depth is not None or k.landmark_pixels is not None for k in keyframe_map):
+        raise BenchmarkDataError(
+            f'{data.name}: none of the {len(keyframe_map)} map images has depth or landmarks '
+            f'(such as {data.keyframes.names[0]}), wanted 3D for some; bring the depth images.'
+        )
+    return keyframe_map
+
+
 def localize_queries(
-    frames: SevenScenesSequence,
+    queries: PosedFrames,
     every: int,
     keyframe_map: KeyframeMap,
     matcher: RecordedMatcher,
     retrieval: CoamMatcher,
     num_keyframes: int,
+    *,
+    oracle: OracleRetriever | None = None,
+    thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
 ) -> Iterator[dict[str, object]]:
-    """Localize every n-th frame.
+    """Localize every n-th query.
 
     Args:
-        frames: the queries.
+        queries: with their true poses.
         every: 1 for all of them.
         keyframe_map: with global descriptors of `retrieval`.
         matcher: to measure.
         retrieval: whose global descriptors choose the keyframes.
         num_keyframes: to match with each query.
+        oracle: chooses the keyframes instead, of the same map.
+        thresholds: (m, deg) of the recalls.
 
     Yields:
         For each query its outcome; number of matches and time are means of its pairs.
     """
     adapter = MatcherForRelocalizer(matcher, retrieval)
     config = LocalizationConfig(num_keyframes=num_keyframes, **_NO_GATES)
-    relocalizer = Relocalizer(adapter, keyframe_map, config)
-    for index in range(0, len(frames), every):
+    searched = (
+        keyframe_map
+        if oracle is None
+        else KeyframeMap(descriptor_model_id=keyframe_map.descriptor_model_id)
+    )
+    relocalizer = Relocalizer(adapter, searched, config)
+    for index in range(0, len(queries), every):
         adapter.clear()
-        frame = frames[index]
-        result = relocalizer.relocalize(frame.decode_image(), frame.camera)
-        outcome = evaluate_query(frames.names[index], result, frame.T_map_camera)
+        query = queries[index]
+        if oracle is not None:
+            _hold_only(searched, oracle.retrieve(query, num_keyframes))
+        result = relocalizer.relocalize(query.decode_image(), query.camera)
+        outcome = evaluate_query(queries.names[index], result, query.T_map_camera)
+        errors = (outcome.translation_error_m, outcome.rotation_error_deg)
         yield {
             'name': outcome.name,
-            'translation_error_m': outcome.translation_error_m,
-            'rotation_error_deg': outcome.rotation_error_deg,
+            'translation_error_m': errors[0],
+            'rotation_error_deg': errors[1],
+            # NaN compares as False.
+            'is_within': {
+                recall_key(*limit): bool(np.less_equal(errors, limit).all())
+                for limit in thresholds
+            },
             'num_inliers': outcome.num_inliers,
             'num_matches': float(np.mean(adapter.num_matches or [0])),
             'duration_s': float(np.mean(adapter.durations_s or [0])),
@@ -126,15 +165,22 @@ def localize_queries(
         }
 
 
+def _hold_only(keyframe_map: KeyframeMap, keyframes: Sequence[Keyframe]) -> None:
+    for former in keyframe_map:
+        keyframe_map.remove(former.id)
+    for keyframe in keyframes:
+        keyframe_map.add(keyframe)
+
+
 def summarise_queries(outcomes: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Give the recalls, of all queries, and the median errors, of those with a pose."""
-    errors = np.array([(o['translation_error_m'], o['rotation_error_deg']) for o in outcomes])
-    has_pose = np.isfinite(errors[:, 0])
-    medians = np.median(errors[has_pose], axis=0) if has_pose.any() else (np.nan, np.nan)
+    """Give the recalls and the median errors of all queries; one without a pose is lost."""
+    columns = [(o['translation_error_m'], o['rotation_error_deg']) for o in outcomes]
+    errors = np.array(columns, dtype=np.float64)  # null, as JSON has it, becomes NaN
+    medians = np.median(np.where(np.isfinite(errors), errors, np.inf), axis=0)
     return {
-        # NaN compares as False.
         **{
-            recall_key(*limit): float((errors <= limit).all(axis=1).mean()) for limit in THRESHOLDS
+            key: float(np.mean([outcome['is_within'][key] for outcome in outcomes]))
+            for key in outcomes[0]['is_within']
         },
         'median_error_cm': 100 * float(medians[0]),
         'median_error_deg': float(medians[1]),

@@ -49,6 +49,14 @@ class ImagePair(Protocol):
         """All numbers that say how the images lie to each other, (N,)."""
         ...
 
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read both images, (H, W, 3) uint8 RGB.
+
+        Raises:
+            ValueError: one does not decode.
+        """
+        ...
+
     def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> ImagePair:
         """Give the pair after both images were resized.
 
@@ -90,6 +98,10 @@ class PosedPair:
             [x.ravel() for x in (self.intrinsics0, self.intrinsics1, self.T_1_0)]
         )
 
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read both images; see `ImagePair`."""
+        return read_image(self.path0), read_image(self.path1)
+
     def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> PosedPair:
         """Give the pair after a resize; see `ImagePair`."""
         return replace(
@@ -123,6 +135,10 @@ class PlanarPair:
         """The homography; see `ImagePair`."""
         return self.homography.ravel()
 
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Read both images; see `ImagePair`."""
+        return read_image(self.path0), read_image(self.path1)
+
     def resized(self, to0: NDArray[np.float64], to1: NDArray[np.float64]) -> PlanarPair:
         """Give the pair after a resize; see `ImagePair`."""
         return replace(self, homography=to1 @ self.homography @ np.linalg.inv(to0))
@@ -138,14 +154,14 @@ class MatchedPair:
 
     Attributes:
         pair: geometry in pixels of the images as matched.
-        size0: (width, height) of image 0 as matched [px].
+        images: both as matched, (H, W, 3) uint8 RGB.
         found: empty when the matcher failed.
         duration_s: of the matcher.
         failure: what it said when it failed.
     """
 
     pair: ImagePair
-    size0: tuple[int, int]
+    images: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     found: Correspondences
     duration_s: float
     failure: str | None
@@ -291,15 +307,14 @@ def match_pairs(pairs: Sequence[ImagePair], matcher: RecordedMatcher) -> Iterato
         ValueError: an image does not decode.
     """
     for pair in pairs:
-        image0, resizing0 = resize_for_matching(read_image(pair.path0))
-        image1, resizing1 = resize_for_matching(read_image(pair.path1))
+        (image0, resizing0), (image1, resizing1) = map(resize_for_matching, pair.read())
         failure = None
         try:
             found = matcher.match(image0, image1)
         except MatcherError as error:
             found, failure = no_correspondences(), str(error)
         resized = pair.resized(_affine(resizing0), _affine(resizing1))
-        yield MatchedPair(resized, resizing0.resized_size, found, matcher.duration_s, failure)
+        yield MatchedPair(resized, (image0, image1), found, matcher.duration_s, failure)
 
 
 def _affine(resizing: Resizing) -> NDArray[np.float64]:

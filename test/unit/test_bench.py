@@ -37,7 +37,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def bench(*words: object) -> int:
-    return main(['bench', *map(str, words), '--peers', 'none'])
+    alone = [] if words[0] == '--compare' else ['--peers', 'none']
+    return main(['bench', *map(str, words), *alone])
 
 
 def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_path, capsys):
@@ -46,7 +47,8 @@ def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_pa
     report = json.loads(out.read_text())
     assert report['benchmark'] == 'homography'
     assert '640 x 480' in report['protocol']
-    assert report['settings'] == {'every': 2, 'threads': None}
+    settings = {'every': 2, 'threads': None, 'estimator': 'poselib'}
+    assert report['settings'] == settings
     (result,) = report['results']
     assert (result['data_set'], result['matcher']) == ('planes', 'sift')
     assert result['model_id'].startswith('opencv')
@@ -57,7 +59,19 @@ def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_pa
     names = [pair['name'] for pair in result['per_pair']]
     assert names == ['a 1.png 2.png', 'c 1.png 2.png']
     assert all(pair['duration_s'] > 0 for pair in result['per_pair'])
-    assert list(out.parent.iterdir()) == [out]
+    low, high = result['intervals']['mma_1px']
+    assert low <= result['summary']['mma_1px'] <= high
+    assert {path.name for path in out.parent.iterdir()} == {
+        'report.json',
+        'report.html',
+        'report.png',
+    }
+    page = (out.parent / 'report.html').read_text()
+    assert report['commit'] in page
+    # The plot, and of two pairs the better and the worse.
+    assert page.count('src="data:image/png;base64,') == 1
+    assert page.count('src="data:image/jpeg;base64,') == 2
+    assert 'http' not in page
     assert 'mma 3px' in capsys.readouterr().out
 
 
@@ -78,7 +92,7 @@ def test_hashes_follow_the_content_and_nothing_else(sequences, tmp_path):
 
 
 def test_an_interrupted_run_continues(tmp_path, cache):
-    for number in range(30):
+    for number in range(8):
         write_sequence(tmp_path / 'planes' / f'v_{number}', [np.eye(3)])
         write_image(tmp_path / 'planes' / f'v_{number}/1.png', 100 + number)
     out = tmp_path / 'report.json'
@@ -92,19 +106,19 @@ def test_an_interrupted_run_continues(tmp_path, cache):
     assert child.communicate(timeout=60)[1].endswith('Interrupted.\n')
     assert child.returncode == 130
     kept = len(list(cache.rglob('*.npz')))
-    assert 0 < kept < 30
+    assert 0 < kept < 8
     assert not list(cache.rglob('*.part'))
     assert bench(*words) == 0
     (result,) = json.loads(out.read_text())['results']
     assert result['kept_matches'] == kept
-    assert result['summary']['pairs'] == 30
+    assert result['summary']['pairs'] == 8
     assert all(pair['duration_s'] > 0 for pair in result['per_pair'])
     # Once more, all from what is kept, and then nothing of it.
     assert bench(*words) == 0
     (again,) = json.loads(out.read_text())['results']
-    assert again['kept_matches'] == 30
+    assert again['kept_matches'] == 8
     assert again['per_pair'] == result['per_pair']
-    assert bench(*words, '--fresh', '--every', 10) == 0
+    assert bench(*words, '--fresh', '--every', 8) == 0
     assert json.loads(out.read_text())['results'][0]['kept_matches'] == 0
 
 
@@ -144,11 +158,58 @@ def test_lost_pairs_are_null_in_the_report(tmp_path):
     assert result['summary']['auc_20deg'] == 0
 
 
-def test_ranking_draws_a_curve(sequences, tmp_path):
-    plot = tmp_path / 'ranking.png'
-    words = ['--matcher', 'sift', '--every', 3, '--plot', plot]
-    assert bench('ranking', sequences, *words) == 0
-    assert plot.stat().st_size > 10000
+@pytest.mark.parametrize('kind', ['homography', 'ranking'])
+def test_a_plot_lies_beside_the_report(sequences, tmp_path, kind):
+    words = ['--matcher', 'sift', '--every', 3, '--out', tmp_path / 'run.json']
+    assert bench(kind, sequences, *words) == 0
+    plot = cv2.imread(str(tmp_path / 'run.png'))
+    assert min(plot.shape[:2]) > 200
+    assert plot.std() > 5  # more than white paper
+
+
+def test_runs_lie_side_by_side_and_are_compared(sequences, tmp_path, capsys):
+    runs = [tmp_path / f'{name}.json' for name in ('first', 'second')]
+    words = ['homography', sequences, '--matcher', 'sift', '--out']
+    assert bench(*words, runs[0]) == 0
+    assert bench(*words, runs[1], '--estimator', 'opencv', '--compare', runs[0]) == 0
+    out = tmp_path / 'both.json'
+    assert main(['bench', '--compare', *map(str, runs), '--out', str(out)]) == 0
+    report = json.loads(out.read_text())
+    wanted = ['sift (first)', 'sift (second)', 'sift (first) (second)']
+    assert [result['matcher'] for result in report['results']] == wanted
+    comparison = report['comparisons'][1]
+    assert (comparison['a'], comparison['b']) == (wanted[0], wanted[2])
+    # The same run: no difference, and surely so.
+    assert comparison['figures']['mma_3px'] == {
+        'difference': 0,
+        'interval': [0, 0],
+        'p_value': 1,
+    }
+    assert report['compared_with'].keys() == {'first', 'second'}
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'planes: sift (first) against sift (second)' in output
+    assert 'sift (second)' in out.with_suffix('.html').read_text()
+
+
+def test_runs_of_other_data_are_not_compared(sequences, tmp_path, capsys):
+    words = ['homography', sequences, '--matcher', 'sift', '--every']
+    for number in (1, 2):
+        assert bench(*words, number, '--out', tmp_path / f'{number}.json') == 0
+    assert bench('--compare', tmp_path / '1.json', tmp_path / '2.json') == 2
+    assert 'not the same' in capsys.readouterr().err
+
+
+def test_broken_reports_are_named(tmp_path, capsys):
+    (tmp_path / 'a.json').write_text('{"benchmark": "pose"}')
+    (tmp_path / 'b.json').write_text('{')
+    for words, message in [
+        ([], 'Nothing to measure'),
+        (['--compare', tmp_path / 'a.json'], 'lacks commit, results'),
+        (['--compare', tmp_path / 'b.json'], 'is no report'),
+        (['--compare', tmp_path / 'none.json'], 'No report'),
+    ]:
+        assert main(['bench', *map(str, words)]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_localization_differs_in_the_matcher_alone(tmp_path):
@@ -176,6 +237,7 @@ def test_localization_differs_in_the_matcher_alone(tmp_path):
         ('ranking {empty}', 'No pairs'),
         ('localize {empty}', 'No list query.txt'),
         ('homography {sequences} --every 0', '--every 0'),
+        ('homography {sequences} --out report.txt', 'ends with .json'),
         ('homography {sequences} {sequences}', 'equal names'),
         ('homography {sequences} --matcher xfeat', 'not installed'),
         ('homography {sequences} --model {empty}', 'manifest'),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from bench_samples import (
     correspondences,
     HEIGHT,
@@ -21,6 +23,8 @@ from coam_ros.evaluation.benchmark_pairs import (
     read_planar_pairs,
     read_posed_pairs,
 )
+from coam_ros.evaluation.estimators import ESTIMATORS
+from coam_ros.evaluation.localization_report import to_json_values
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np
@@ -37,7 +41,8 @@ def to_matched(pixels: np.ndarray) -> np.ndarray:
 def run(kind: str, directory, matcher) -> tuple[list[dict], dict]:
     benchmark = PAIR_BENCHMARKS[kind]
     matched = list(match_pairs(benchmark.read(directory), RecordedMatcher(matcher)))
-    outcomes = [benchmark.judge(one) for one in matched]
+    estimator = ESTIMATORS['poselib']
+    outcomes = [{'name': m.pair.name, **benchmark.judge(m, estimator)} for m in matched]
     return outcomes, benchmark.summarise(outcomes)
 
 
@@ -111,11 +116,69 @@ def test_mma_and_auc_of_matches_with_known_errors(tmp_path):
     offsets = np.repeat([0.0, 1.5, 4.0, 20.0], 20)
     found = correspondences(points0, points1 + offsets[:, None] * (0.6, -0.8))
     outcomes, summary = run('homography', tmp_path, KnownMatcher([found, None]))
-    np.testing.assert_allclose(outcomes[0]['accuracy'], [0.25, 0.5, 0.5, 0.75, 0.75])
+    # 1 px: 20 of 80; 2 and 3 px: 40; from 4 px (float32 pixels: a hair more) on 60.
+    accuracy = outcomes[0]['accuracy']
+    np.testing.assert_allclose(accuracy[:3] + accuracy[4:], [0.25] + 2 * [0.5] + 6 * [0.75])
     # The pair that failed counts as 0.
     shares = [summary[f'mma_{px}px'] for px in (1, 2, 3, 5, 10)]
     np.testing.assert_allclose(shares, [0.125, 0.25, 0.25, 0.375, 0.375])
     assert outcomes[1]['corner_errors_px'] == 3 * [np.inf]
+
+
+def test_figures_agree_with_an_independent_computation(tmp_path):
+    """Every match moved by its own known amount: MMA and AUC from those amounts alone."""
+    rng = np.random.default_rng(3)
+    points0, points1 = planar_case(tmp_path)
+    offsets = rng.uniform(0, 12, (2, 80))
+    answers = [correspondences(points0, points1 + d[:, None] * (0.6, -0.8)) for d in offsets]
+    outcomes, summary = run('homography', tmp_path, KnownMatcher(answers))
+    for px in range(1, 11):
+        wanted = np.mean([(pair <= px).sum() / 80 for pair in offsets])
+        assert summary[f'mma_{px}px'] == pytest.approx(wanted, abs=0.005)
+    # Area under the steps' corners by adding trapezoids one by one.
+    errors = sorted(e for outcome in outcomes for e in outcome['corner_errors_px'])
+    for px in (1, 3, 5, 10):
+        area, last_x, last_y = 0.0, 0.0, 0.0
+        for number, error in enumerate(errors, start=1):
+            if error < px:
+                y = number / len(errors)
+                area += (error - last_x) * (last_y + y) / 2
+                last_x, last_y = error, y
+        area += (px - last_x) * last_y
+        assert summary[f'auc_{px}px'] == pytest.approx(area / px, abs=0.005)
+
+
+def test_illumination_and_viewpoint_are_also_told_apart(tmp_path):
+    for name in ('i_lamp', 'v_wall'):
+        write_sequence(tmp_path / name, [np.eye(3)])
+    points = np.random.default_rng(0).uniform((20, 20), (600, 440), (40, 2))
+    exact, wrong = correspondences(points, points), correspondences(points, points + 30)
+    _, summary = run('homography', tmp_path, KnownMatcher([exact, wrong]))
+    assert summary['mma_3px_illumination'] == 1
+    assert summary['mma_3px_viewpoint'] == 0
+    assert summary['mma_3px'] == 0.5
+    assert summary['auc_5px_illumination'] > 0.99
+    assert summary['auc_5px_viewpoint'] == 0
+
+
+def test_other_names_are_not_split(tmp_path):
+    write_sequence(tmp_path / 'graf', [np.eye(3)])
+    _, summary = run('homography', tmp_path, KnownMatcher([None]))
+    assert not [name for name in summary if 'viewpoint' in name or 'illumination' in name]
+
+
+@pytest.mark.parametrize('kind', ['pose', 'homography', 'ranking'])
+def test_figures_are_the_same_from_a_report(tmp_path, kind):
+    write_sequence(tmp_path / 'v_wall', [np.eye(3), np.eye(3)])
+    names = ('v_wall/1.png', 'v_wall/2.png')
+    (tmp_path / 'pairs.txt').write_text(2 * pair_line(*names, np.eye(4)))
+    if kind == 'homography':
+        (tmp_path / 'pairs.txt').unlink()
+    points = np.random.default_rng(0).uniform((20, 20), (600, 440), (40, 2))
+    answers = [correspondences(points, points), None]
+    outcomes, summary = run(kind, tmp_path, KnownMatcher(answers))
+    read_back = json.loads(json.dumps(to_json_values(outcomes)))
+    assert PAIR_BENCHMARKS[kind].summarise(read_back) == summary
 
 
 def test_exact_matches_give_the_homography(tmp_path):
@@ -160,7 +223,8 @@ def test_every_matcher_gets_images_of_one_area_and_truth_follows(tmp_path):
     matcher = RecordedMatcher(SizeMatcher([found]))
     (matched,) = match_pairs(read_planar_pairs(tmp_path), matcher)
     assert sizes == [(480, 640, 3)] * 2
-    assert np.prod(matched.size0) == IMAGE_AREA_PX
+    assert {image.shape for image in matched.images} == {(480, 640, 3)}
+    assert IMAGE_AREA_PX == 480 * 640
     assert isinstance(matched.pair, PlanarPair)
     assert matched.pair.errors_px(found) == pytest.approx(0, abs=1e-4)
 
