@@ -46,13 +46,19 @@ class SevenScenesSequence(Sequence[Keyframe]):
         names: of the frames, in order, such as 'frame-000012'.
     """
 
-    def __init__(self, directory: str | Path, list_file: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | Path,
+        list_file: str | Path | None = None,
+        default_K: NDArray[np.float64] | None = None,  # noqa: N803 - K is a name of the field
+    ) -> None:
         """Find the frames; reads no image.
 
         Args:
             directory: with the files of the frames.
             list_file: names of the frames to take, one a line; a relative path is looked for in
                 `directory` first. None takes all frames, by name.
+            default_K: (3, 3) of the images of a directory without intrinsics.txt.
 
         Raises:
             FileNotFoundError: no such directory or list.
@@ -66,7 +72,9 @@ class SevenScenesSequence(Sequence[Keyframe]):
         self.names = (
             _find_names(self.directory) if list_file is None else self._read_list(list_file)
         )
-        self._K = _read_intrinsics(self.directory / 'intrinsics.txt')
+        intrinsics = self.directory / 'intrinsics.txt'
+        has_own = default_K is None or intrinsics.is_file()
+        self._K = _read_intrinsics(intrinsics) if has_own else default_K
 
     def __len__(self) -> int:
         """Return the number of frames."""

@@ -1,0 +1,67 @@
+"""Models of COLMAP, binary or text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.transforms import invert, make_transform
+from coam_ros.mapping.importers.sfm_model import (
+    colmap_camera,
+    HALF_PIXEL,
+    SfmImage,
+    SfmModelError,
+)
+import numpy as np
+import pycolmap
+
+
+def is_colmap_model(directory: Path) -> bool:
+    """Tell whether a folder holds a model of COLMAP."""
+    return any((directory / f'images.{kind}').is_file() for kind in ('bin', 'txt'))
+
+
+def read_colmap_model(directory: Path) -> dict[str, SfmImage]:
+    """Read the images with a pose and the points that they see, by name, sorted.
+
+    Raises:
+        FileNotFoundError: no model there.
+        SfmModelError: a camera that has no counterpart, or a model that COLMAP does not read.
+    """
+    if not is_colmap_model(directory):
+        raise FileNotFoundError(
+            f'No COLMAP model in {directory}; wanted cameras, images and points3D (.bin or .txt).'
+        )
+    try:
+        model = pycolmap.Reconstruction(directory)
+    except (RuntimeError, ValueError) as error:
+        raise SfmModelError(f'{directory}: COLMAP cannot read this model ({error}).') from error
+    cameras = {key: _camera(directory, camera) for key, camera in model.cameras.items()}
+    images = {}
+    for image in model.images.values():
+        if not image.has_pose:
+            continue
+        seen = [
+            (point.xy, model.points3D[point.point3D_id].xyz)
+            for point in image.points2D
+            if point.has_point3D()
+        ]
+        pixels = np.array([xy for xy, _ in seen]).reshape(-1, 2) - HALF_PIXEL
+        pose = image.cam_from_world()
+        images[image.name] = SfmImage(
+            image.name,
+            cameras[image.camera_id],
+            invert(make_transform(pose.rotation.matrix(), pose.translation)),
+            pixels.astype(np.float32),
+            np.array([xyz for _, xyz in seen]).reshape(-1, 3),
+        )
+    return dict(sorted(images.items()))
+
+
+def _camera(directory: Path, camera: pycolmap.Camera) -> PinholeCamera:
+    try:
+        return colmap_camera(
+            camera.model_name, camera.width, camera.height, camera.params.tolist()
+        )
+    except ValueError as error:
+        raise SfmModelError(f'{directory}, camera {camera.camera_id}: {error}') from error

@@ -1,0 +1,355 @@
+"""Layouts of localization data sets, from files as published to keyframes and queries."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import shutil
+
+from coam_ros.evaluation.benchmark_localization import (
+    build_localization_map,
+    localize_queries,
+    summarise_queries,
+)
+from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError
+from coam_ros.evaluation.localization_sets import each, open_localization_set
+from coam_ros.evaluation.oracle_retrieval import OracleRetriever
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.geometry.transforms import invert, quaternion_xyzw_from_rotation, transform_points
+from coam_ros.mapping.importers.sfm_model import (
+    colmap_camera,
+    read_query_cameras,
+    SfmModelError,
+)
+from coam_ros.matching import CoamMatcher
+import numpy as np
+import pytest
+from recording_samples import DEPTH_M, FOCAL, HEIGHT, wall_image, WIDTH, write_view
+
+POSITIONS_M = (-0.4, -0.02, 0.4, 0.1)
+
+
+def write_views(directory: Path, suffix: str = '') -> None:
+    """Write the four views of the wall, frames 0 to 3."""
+    directory.mkdir(parents=True, exist_ok=True)
+    wall = wall_image()
+    for number, x_m in enumerate(POSITIONS_M):
+        write_view(directory, number, x_m, wall)
+    for path in directory.glob('frame-*') if suffix else ():
+        if path.suffix == '.jpg':
+            path.rename(directory / f'{path.name.split(".")[0]}{suffix}')
+        else:
+            path.unlink()
+
+
+def wall_points(step_px: int = 5) -> np.ndarray:
+    """(N, 3) points of the wall that the views see."""
+    xs = np.arange(-1.5, 1.5, step_px * DEPTH_M / FOCAL)
+    ys = np.arange(-0.8, 0.8, step_px * DEPTH_M / FOCAL)
+    grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
+    return np.column_stack([grid, np.full(len(grid), DEPTH_M)])
+
+
+def poses() -> list[np.ndarray]:
+    """T_map_camera of the views."""
+    all_poses = np.tile(np.eye(4), (len(POSITIONS_M), 1, 1))
+    all_poses[:, 0, 3] = POSITIONS_M
+    return list(all_poses)
+
+
+def observations(points: np.ndarray) -> list[list[tuple[float, float, int]]]:
+    """For each view the x, y from the centre of the image, and the number of each point seen."""
+    seen = []
+    for T_map_camera in poses():
+        x, y, z = transform_points(invert(T_map_camera), points).T
+        x, y = FOCAL * x / z, FOCAL * y / z
+        inside = np.flatnonzero((abs(x) < WIDTH / 2) & (abs(y) < HEIGHT / 2))
+        seen.append([(x[i], y[i], int(i)) for i in inside])
+    return seen
+
+
+def write_colmap(directory: Path, camera: str | None = None) -> None:
+    """Write a text model of the four views, the last of which is the query."""
+    write_views(directory / 'images', '.jpg')
+    model = directory / 'sparse' / '0'
+    model.mkdir(parents=True)
+    points = wall_points()
+    camera = camera or f'SIMPLE_PINHOLE {WIDTH} {HEIGHT} {FOCAL} {WIDTH / 2} {HEIGHT / 2}'
+    (model / 'cameras.txt').write_text(f'1 {camera}\n')
+    lines, tracks = [], [[] for _ in points]
+    for number, (T_map_camera, seen) in enumerate(zip(poses(), observations(points), strict=True)):
+        T_camera_map = invert(T_map_camera)
+        x, y, z, w = quaternion_xyzw_from_rotation(T_camera_map[:3, :3])
+        pose = ' '.join(map(str, [w, x, y, z, *T_camera_map[:3, 3]]))
+        lines.append(f'{number + 1} {pose} 1 frame-{number:06d}.jpg')
+        lines.append(
+            ' '.join(f'{u + WIDTH / 2} {v + HEIGHT / 2} {place + 1}' for u, v, place in seen)
+        )
+        for index, (_, _, place) in enumerate(seen):
+            tracks[place] += [number + 1, index]
+    (model / 'images.txt').write_text('\n'.join(lines) + '\n')
+    (model / 'points3D.txt').write_text(
+        ''.join(
+            ' '.join(map(str, [place + 1, *point, 0, 0, 0, 0, *track])) + '\n'
+            for place, (point, track) in enumerate(zip(points, tracks, strict=True))
+            if track
+        )
+    )
+    (directory / 'list_query.txt').write_text('frame-000003.jpg\n')
+
+
+def write_cambridge(directory: Path) -> None:
+    """Write the lists and the model; its names end with .jpg, the lists' with .png."""
+    write_views(directory / 'seq1', '.png')
+    points = wall_points()
+    lines = ['NVM_V3', '', '4']
+    heading = 'Visual Landmark Dataset V1\nImageFile, Camera Position [X Y Z W P Q R]\n\n'
+    entries = []
+    for number, T_map_camera in enumerate(poses()):
+        x, y, z, w = quaternion_xyzw_from_rotation(T_map_camera[:3, :3].T)
+        centre = ' '.join(map(str, T_map_camera[:3, 3]))
+        name = f'seq1/frame-{number:06d}'
+        lines.append(f'{name}.jpg\t{FOCAL} {w} {x} {y} {z} {centre} 0 0')
+        entries.append(f'{name}.png {centre} {w} {x} {y} {z}\n')
+    measurements = [[] for _ in points]
+    for number, seen in enumerate(observations(points)):
+        for x, y, place in seen:
+            measurements[place].append(f'{number} 0 {x} {y}')
+    lines += ['', str(len(points))]
+    for point, seen in zip(points, measurements, strict=True):
+        lines.append(' '.join([*map(str, point), '0 0 0', str(len(seen)), *seen]))
+    (directory / 'reconstruction.nvm').write_text('\n'.join(lines) + '\n0\n')
+    (directory / 'dataset_train.txt').write_text(heading + ''.join(entries[:3]))
+    (directory / 'dataset_test.txt').write_text(heading + entries[3])
+
+
+def write_tum(directory: Path) -> Path:
+    directory = directory / 'rgbd_dataset_freiburg3_wall'
+    write_views(directory / 'rgb')
+    names, truth = [], []
+    (directory / 'depth').mkdir()
+    for number, T_map_camera in enumerate(poses()):
+        names.append(f'{number}.0 rgb/frame-{number:06d}.color.jpg')
+        (directory / f'rgb/frame-{number:06d}.depth.png').rename(directory / f'depth/{number}.png')
+        position = ' '.join(map(str, T_map_camera[:3, 3]))
+        truth.append(f'{number}.001 {position} 0 0 0 1')
+    (directory / 'rgb.txt').write_text('\n'.join(names))
+    (directory / 'depth.txt').write_text('\n'.join(f'{n}.002 depth/{n}.png' for n in range(4)))
+    (directory / 'groundtruth.txt').write_text('\n'.join(truth))
+    words = [name.split()[1] for name in names]
+    (directory / 'map.txt').write_text('\n'.join(words[:3]))
+    (directory / 'query.txt').write_text(words[3])
+    return directory
+
+
+def write_seven_scenes(directory: Path) -> None:
+    write_views(directory / 'seq-01')
+    write_views(directory / 'seq-03')
+    (directory / 'TrainSplit.txt').write_text('sequence1\n')
+    (directory / 'TestSplit.txt').write_text('sequence3\n')
+
+
+def localize(directory: Path, **options) -> dict[str, object]:
+    matcher = CoamMatcher.load()
+    data = open_localization_set(directory)
+    keyframe_map = build_localization_map(data, matcher)
+    if options.pop('oracle', False):
+        options['oracle'] = OracleRetriever(keyframe_map)
+    outcomes = localize_queries(
+        data.queries, 1, keyframe_map, RecordedMatcher(matcher), matcher, 2, **options
+    )
+    return {'outcomes': (kept := list(outcomes)), **summarise_queries(kept)}
+
+
+def test_query_is_localized_by_the_landmarks_of_a_colmap_model(tmp_path):
+    write_colmap(tmp_path)
+    found = localize(tmp_path, thresholds=[(0.05, 1.0), (1e-6, 1e-6)], oracle=True)
+    assert found['recall_5cm_1deg'] == 1
+    assert found['recall_0.0001cm_1e-06deg'] == 0
+    assert found['median_error_cm'] < 5
+    # The query at 0.1 lies between those at -0.02 and at 0.4.
+    assert set(found['outcomes'][0]['keyframe_ids']) == {1, 2}
+
+
+def test_query_is_localized_by_the_landmarks_of_a_cambridge_scene(tmp_path):
+    write_cambridge(tmp_path)
+    found = localize(tmp_path)
+    assert found['recall_10cm_5deg'] == 1
+    assert found['outcomes'][0]['name'] == 'seq1/frame-000003.png'
+
+
+def test_images_of_another_size_than_the_model_are_fine(tmp_path):
+    half = f'SIMPLE_PINHOLE {WIDTH // 2} {HEIGHT // 2} {FOCAL / 2} {WIDTH / 4} {HEIGHT / 4}'
+    write_colmap(tmp_path, half)
+    data = open_localization_set(tmp_path)
+    camera = data.queries[0].camera
+    assert (camera.width, camera.height, camera.fx) == (WIDTH, HEIGHT, FOCAL)
+    assert (camera.cx, camera.cy) == ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
+    # Landmarks are at twice the pixels of the model.
+    keyframe = data.keyframes[0]
+    pixel = keyframe.landmark_pixels[0]
+    np.testing.assert_allclose(
+        pixel,
+        2 * (observations(wall_points())[0][0][:2] + np.array([WIDTH, HEIGHT]) / 2) - 0.5,
+        atol=1e-3,
+    )
+
+
+def test_landmarks_project_to_their_pixels(tmp_path):
+    write_colmap(tmp_path / 'colmap')
+    write_cambridge(tmp_path / 'cambridge')
+    for name in ('colmap', 'cambridge'):
+        for keyframe in each(open_localization_set(tmp_path / name).keyframes):
+            points = transform_points(invert(keyframe.T_map_camera), keyframe.landmark_points_map)
+            projected = keyframe.camera.project(points)
+            np.testing.assert_allclose(projected, keyframe.landmark_pixels, atol=1e-2)
+            assert len(points) > 1000
+
+
+def test_true_poses_of_queries_may_lie_in_a_model_of_their_own(tmp_path):
+    write_colmap(tmp_path)
+    shutil.copytree(tmp_path / 'sparse/0', tmp_path / 'empty_all')
+    lines = (tmp_path / 'sparse/0/images.txt').read_text().splitlines()
+    (tmp_path / 'sparse/0/images.txt').write_text('\n'.join(lines[:6]) + '\n')
+    (tmp_path / 'sparse/0/points3D.txt').write_text('')
+    (tmp_path / 'sparse/0/images.txt').write_text(
+        '\n'.join(line if i % 2 == 0 else '' for i, line in enumerate(lines[:6])) + '\n'
+    )
+    data = open_localization_set(tmp_path)
+    assert data.queries.names == ['frame-000003.jpg']
+    np.testing.assert_allclose(data.queries[0].T_map_camera, poses()[3], atol=1e-9)
+    assert len(data.keyframes) == 3
+
+
+def test_tum_recording_is_split_by_its_lists(tmp_path):
+    directory = write_tum(tmp_path)
+    data = open_localization_set(directory)
+    assert data.queries.names == ['rgb/frame-000003.color.jpg']
+    assert [keyframe.id for keyframe in each(data.keyframes)] == [0, 1, 2]
+    query = data.queries[0]
+    np.testing.assert_allclose(query.T_map_camera, poses()[3], atol=1e-9)
+    # The images of the test count millimetres, TUM 5,000 a metre.
+    assert query.decode_depth_m()[5, 5] == pytest.approx(1000 * DEPTH_M / 5000)
+
+
+def test_seven_scenes_as_published_is_split_by_sequences(tmp_path):
+    write_seven_scenes(tmp_path)
+    data = open_localization_set(tmp_path)
+    assert data.keyframes.names[0] == 'seq-01/frame-000000'
+    assert data.queries.names[-1] == 'seq-03/frame-000003'
+    assert data.keyframes[2].camera.K.tolist() == [[525, 0, 320], [0, 525, 240], [0, 0, 1]]
+    assert [keyframe.id for keyframe in each(data.keyframes)] == [0, 1, 2, 3]
+
+
+def test_hash_follows_the_content(tmp_path):
+    write_colmap(tmp_path)
+    before = open_localization_set(tmp_path).hash()
+    assert open_localization_set(tmp_path).hash() == before
+    (tmp_path / 'images/frame-000000.jpg').write_bytes(
+        (tmp_path / 'images/frame-000001.jpg').read_bytes()
+    )
+    assert open_localization_set(tmp_path).hash() != before
+
+
+def test_oracle_prefers_the_nearest_view(tmp_path):
+    write_colmap(tmp_path)
+    data = open_localization_set(tmp_path)
+    retriever = OracleRetriever(each(data.keyframes))
+    assert [keyframe.id for keyframe in retriever.retrieve(data.queries[0], 3)] == [1, 2, 0]
+
+
+def test_map_without_depth_is_refused(tmp_path):
+    write_views(tmp_path)
+    for path in tmp_path.glob('*.depth.png'):
+        path.unlink()
+    (tmp_path / 'intrinsics.txt').write_text('400 0 223.5\n0 400 167.5\n0 0 1\n')
+    (tmp_path / 'map.txt').write_text('frame-000000\nframe-000001\n')
+    (tmp_path / 'query.txt').write_text('frame-000003\n')
+    data = open_localization_set(tmp_path)
+    with pytest.raises(BenchmarkDataError, match='none of the 2 map images has depth'):
+        build_localization_map(data, CoamMatcher.load())
+
+
+def test_map_with_a_pose_that_is_not_rigid_is_refused(tmp_path):
+    write_views(tmp_path)
+    np.savetxt(tmp_path / 'frame-000001.pose.txt', np.diag([1, 2, 1, 1]))
+    (tmp_path / 'intrinsics.txt').write_text('400 0 223.5\n0 400 167.5\n0 0 1\n')
+    (tmp_path / 'map.txt').write_text('frame-000000\nframe-000001\n')
+    (tmp_path / 'query.txt').write_text('frame-000003\n')
+    data = open_localization_set(tmp_path)
+    with pytest.raises(ValueError, match=r'frame-000001.pose.txt.*not a rigid'):
+        build_localization_map(data, CoamMatcher.load())
+
+
+@pytest.mark.parametrize(
+    ('layout', 'name', 'content', 'words'),
+    [
+        (write_colmap, 'list_query.txt', 'none.jpg\n', r'names none\.jpg'),
+        (write_colmap, 'list_query.txt', '# none\n', 'No images to read'),
+        (write_colmap, 'list_query.txt', None, 'No list of queries'),
+        (write_colmap, 'images/frame-000001.jpg', None, r'has no frame-000001\.jpg'),
+        (write_colmap, 'sparse/0/images.txt', None, 'none of the layouts'),
+        (write_colmap, 'sparse/0/cameras.txt', '1 FOV 448 336 400 400 224 168 0.1\n', 'FOV'),
+        (write_cambridge, 'reconstruction.nvm', 'NVM_V3\n\n4\nseq1/a.jpg 400 1', 'not a whole'),
+        (write_cambridge, 'reconstruction.nvm', 'PLY\n', 'NVM_V3'),
+        (write_cambridge, 'seq1/frame-000003.png', None, r'frame-000003\.png.*not there'),
+        (write_cambridge, 'dataset_test.txt', 'a\nb\nc\nx.png 1 2 3\n', 'line 4'),
+        (write_cambridge, 'dataset_test.txt', None, r'dataset_test\.txt'),
+        (write_seven_scenes, 'TestSplit.txt', 'seq three\n', 'sequence1'),
+        (write_seven_scenes, 'TestSplit.txt', 'sequence9\n', 'seq-09'),
+    ],
+)
+def test_error_names_the_file(tmp_path, layout, name, content, words):
+    layout(tmp_path)
+    if content is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(content)
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        open_localization_set(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['map.txt', 'query.txt'])
+def test_list_of_a_tum_recording_that_names_a_missing_image_is_refused(tmp_path, name):
+    directory = write_tum(tmp_path)
+    (directory / name).write_text('rgb/9.jpg\n')
+    with pytest.raises(BenchmarkDataError, match=rf'{name} names rgb/9\.jpg'):
+        open_localization_set(directory)
+
+
+def test_folder_without_a_layout_is_refused_with_all_of_them(tmp_path):
+    with pytest.raises(BenchmarkDataError, match=r'7-Scenes.*TUM.*Cambridge.*COLMAP'):
+        open_localization_set(tmp_path)
+    with pytest.raises(FileNotFoundError, match='No folder'):
+        open_localization_set(tmp_path / 'none')
+
+
+@pytest.mark.parametrize(
+    ('model', 'params', 'distortion', 'kind'),
+    [
+        ('SIMPLE_RADIAL', [400, 224, 168, 0.1], (0.1, 0, 0, 0), 'plumb_bob'),
+        ('RADIAL', [400, 224, 168, 0.1, -0.2], (0.1, -0.2, 0, 0), 'plumb_bob'),
+        ('OPENCV', [400, 401, 224, 168, 1, 2, 3, 4], (1, 2, 3, 4), 'plumb_bob'),
+        ('OPENCV_FISHEYE', [400, 401, 224, 168, 1, 2, 3, 4], (1, 2, 3, 4), 'equidistant'),
+        (
+            'FULL_OPENCV',
+            [400, 401, 224, 168, *range(1, 9)],
+            tuple(range(1, 9)),
+            'rational_polynomial',
+        ),
+    ],
+)
+def test_camera_models_of_colmap_have_counterparts(model, params, distortion, kind):
+    camera = colmap_camera(model, 448, 336, params)
+    assert (camera.cx, camera.cy) == (223.5, 167.5)
+    assert (camera.distortion, camera.distortion_model) == (distortion, kind)
+    assert camera.fx == 400
+
+
+def test_query_lists_with_intrinsics_are_read(tmp_path):
+    path = tmp_path / 'queries.txt'
+    path.write_text('query/night/a.jpg SIMPLE_RADIAL 1600 1200 1469.2 800 600 -0.0353\n')
+    camera = read_query_cameras(path)['query/night/a.jpg']
+    assert (camera.width, camera.fy, camera.cx) == (1600, 1469.2, 799.5)
+    path.write_text('a.jpg SIMPLE_RADIAL 1600 1200 1469.2\n')
+    with pytest.raises(SfmModelError, match='line 1'):
+        read_query_cameras(path)
