@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+import logging
 import os
 from pathlib import Path
 import sys
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURE_NAMES = ('features_4', 'features_8', 'features_16', 'features_32')
-BACKENDS = ('auto', 'onnxruntime')
+BACKENDS = ('auto', 'tensorrt', 'onnxruntime')
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +40,41 @@ class RawMatches:
     similarities: NDArray[np.float32]
     distinctiveness: NDArray[np.float32]
 
+    def followed_by(self, others: RawMatches) -> RawMatches:
+        """Return these matches and those of more keyframes."""
+        both = (np.concatenate([getattr(x, f.name) for x in (self, others)]) for f in fields(self))
+        return RawMatches(*both)
+
 
 class CoamModel:
-    """Encoder and pair matcher of one model on one backend."""
+    """Encoder and pair matcher of one model on one backend.
+
+    Attributes:
+        manifest: what the model is.
+        input_size: (width, height) of the only images that it takes; None = any size.
+    """
 
     def __init__(
-        self, manifest: Manifest, encoder: InferenceBackend, pair_matcher: InferenceBackend
+        self,
+        manifest: Manifest,
+        encoder: InferenceBackend,
+        pair_matcher: InferenceBackend,
+        *,
+        input_size: tuple[int, int] | None = None,
+        max_keyframes: int | None = None,
     ) -> None:
-        """Take two loaded networks; see `load`."""
+        """Take two loaded networks; see `load`.
+
+        Args:
+            manifest: of the model.
+            encoder: sees one image.
+            pair_matcher: sees the features of a query and of keyframes.
+            input_size: (width, height) of the only images that they take; None = any.
+            max_keyframes: that the pair matcher takes at once; None = any number.
+        """
         self.manifest = manifest
+        self.input_size = input_size
+        self._max_keyframes = max_keyframes
         self._encoder = encoder
         self._pair_matcher = pair_matcher
 
@@ -61,7 +90,8 @@ class CoamModel:
         Args:
             directory: folder with `manifest.json` and the ONNX files; None = the default model
                 that comes with the package.
-            backend: one of BACKENDS; 'auto' takes the fastest that this machine can run.
+            backend: one of BACKENDS; 'auto' takes the fastest that this machine can run, TensorRT
+                where its engines have been built. 'tensorrt' builds them when they are missing.
             num_threads: CPU threads; None = one for each physical core.
 
         Raises:
@@ -71,11 +101,15 @@ class CoamModel:
         """
         if backend not in BACKENDS:
             raise ValueError(f'Unknown backend {backend!r}; wanted one of {", ".join(BACKENDS)}.')
+        directory = Path(directory) if directory else default_model_directory()
+        manifest = Manifest.load(directory)
+        if backend in ('auto', 'tensorrt'):
+            on_gpu = _load_engines(directory, must_load=backend == 'tensorrt')
+            if on_gpu is not None:
+                return on_gpu
         # Imported here: a machine with another backend needs no ONNX Runtime.
         from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
 
-        directory = Path(directory) if directory else default_model_directory()
-        manifest = Manifest.load(directory)
         networks = []
         for network in (manifest.encoder, manifest.pair_matcher):
             loaded = OnnxRuntimeBackend(directory / network.file, num_threads)
@@ -93,7 +127,8 @@ class CoamModel:
         """Encode one image.
 
         Args:
-            image: (H, W, 3) uint8 RGB, H and W multiples of `manifest.size_multiple`.
+            image: (H, W, 3) uint8 RGB, H and W multiples of `manifest.size_multiple`, or
+                `input_size` where there is one.
 
         Returns:
             Features by name, each (1, C, H / stride, W / stride) float16, and the global
@@ -119,15 +154,19 @@ class CoamModel:
             keyframes: features of K >= 1 keyframes, all of one shape.
             keyframe_sizes: the same as `query_size` for each keyframe.
         """
-        inputs: dict[str, NDArray[Any]] = {
+        most = self._max_keyframes or len(keyframes)
+        if len(keyframes) > most:
+            first = self.match(query, query_size, keyframes[:most], keyframe_sizes[:most])
+            others = self.match(query, query_size, keyframes[most:], keyframe_sizes[most:])
+            return first.followed_by(others)
+        inputs: dict[str, Any] = {
             'query_size': np.asarray([query_size], np.float32),
             'keyframe_size': np.asarray(keyframe_sizes, np.float32),
         }
         for name in FEATURE_NAMES:
             inputs[f'query_{name}'] = query[name]
-            inputs[f'keyframe_{name}'] = np.concatenate([keyframe[name] for keyframe in keyframes])
-        outputs = self._pair_matcher.run(inputs)
-        return RawMatches(**outputs)
+            inputs[f'keyframe_{name}'] = _join([keyframe[name] for keyframe in keyframes])
+        return RawMatches(**self._pair_matcher.run(inputs))
 
     def close(self) -> None:
         """Free both networks."""
@@ -157,6 +196,32 @@ def default_model_directory() -> Path:
         f'The default model was not found; looked in {looked}. Install the package with its '
         'models/ folder, or give a model folder.'
     )
+
+
+def _join(parts: list[Any]) -> Any:  # noqa: ANN401 - arrays, or what stays on the GPU
+    return np.concatenate(parts) if isinstance(parts[0], np.ndarray) else parts
+
+
+def _load_engines(directory: Path, *, must_load: bool) -> CoamModel | None:
+    # Imported here: a machine without a GPU needs none of it.
+    from coam_ros.inference import engines
+    from coam_ros.inference.engine_manifest import EngineOptions
+
+    options = EngineOptions()
+    try:
+        return engines.load_engines(
+            directory,
+            engines.default_engine_directory(Manifest.load(directory), options),
+            options,
+            engines.this_machine(),
+            lambda text: _logger.info('%s', text) or True,
+            may_build=must_load,
+        )
+    except (EngineIncompatibleError, FileNotFoundError) as error:
+        if must_load:
+            raise
+        _logger.info('TensorRT is not used: %s', error)
+        return None
 
 
 def _check_names(kind: str, path: Path, found: list[str], wanted: dict[str, Any]) -> None:

@@ -1,10 +1,11 @@
-"""JSON files that notice when a byte of them, or of a file beside them, was changed."""
+"""Files of models: written aside, and sealed, so that a changed byte is noticed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from pathlib import Path
+import shutil
 from typing import Any
 
 _SEAL = 'sha256'
@@ -87,6 +88,16 @@ def write_aside(path: Path, data: bytes) -> None:
     aside = path.with_name(f'{path.name}.tmp')
     aside.write_bytes(data)
     aside.replace(path)
+
+
+def replace_folder(target: Path, aside: Path) -> None:
+    """Put a new folder in the place of an old one by renaming."""
+    old = target.with_name(f'.{target.name}-old')
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sealed_text(content: dict[str, Any]) -> str:

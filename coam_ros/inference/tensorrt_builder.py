@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-import importlib
 import logging
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,6 @@ from coam_ros.inference.half_precision import to_half
 from coam_ros.inference.sealed_json import EngineIncompatibleError
 import onnx
 
-PACKAGES = ('tensorrt', 'tensorrt_rtx')
 # Called with what is being done; answers whether to go on.
 Report = Callable[[str], bool]
 Shape = tuple[int, ...]
@@ -76,28 +74,6 @@ class BuildSettings:
     max_keyframes: int
     compute_capability: str
     timing_cache: Path
-
-
-def import_tensorrt(package: str | None = None) -> ModuleType:
-    """Import TensorRT.
-
-    Args:
-        package: one of `PACKAGES`; None = the first that is installed.
-
-    Raises:
-        EngineIncompatibleError: it, or all of them, cannot be imported.
-    """
-    reasons = []
-    for name in PACKAGES if package is None else (package,):
-        try:
-            return importlib.import_module(name)
-        except (ImportError, OSError) as error:
-            reasons.append(f'{name}: {error}')
-    raise EngineIncompatibleError(
-        f'No TensorRT ({"; ".join(reasons)}); wanted the Python package '
-        f'{package or " or ".join(PACKAGES)}. It comes with JetPack or from '
-        '`pip install tensorrt`, for RTX GPUs from `pip install tensorrt-rtx-cu13`.'
-    )
 
 
 def build(

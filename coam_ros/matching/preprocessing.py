@@ -37,6 +37,13 @@ class Resizing:
         padded = tuple(math.ceil(side / multiple) * multiple for side in resized)
         return cls(image_size, (resized[0], resized[1]), (padded[0], padded[1]))
 
+    @classmethod
+    def fit_inside(cls, image_size: tuple[int, int], input_size: tuple[int, int]) -> Resizing:
+        """Make an image as large as goes into an input of a fixed size."""
+        scale = min(inside / side for inside, side in zip(input_size, image_size, strict=True))
+        width, height = (max(1, round(side * scale)) for side in image_size)
+        return cls(image_size, (width, height), input_size)
+
     def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Turn (H, W, 3) uint8 into the encoder's input (H', W', 3) uint8."""
         shrinks = self.resized_size[0] < self.image_size[0]

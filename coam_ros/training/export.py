@@ -18,7 +18,7 @@ from typing import Any
 from coam_ros.inference import default_model_directory
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, NetworkFile
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
-from coam_ros.inference.sealed_json import sha256_of
+from coam_ros.inference.sealed_json import replace_folder, sha256_of
 from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
 from coam_ros.training.config_file import build
 from coam_ros.training.data.reading import list_photos, read_rgb
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
                 'step': content['step'],
             },
         )
-        _replace(args.out, aside)
+        replace_folder(args.out, aside)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     print(f'{args.out}: ONNX Runtime agrees with PyTorch')
@@ -269,13 +269,3 @@ def _describe(values: Any) -> dict[str, list[Any]]:  # noqa: ANN401  (a protobuf
         ]
         for value in values
     }
-
-
-def _replace(target: Path, aside: Path) -> None:
-    """Put the new folder in the place of the old one by renaming."""
-    old = target.with_name(f'.{target.name}-old')
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

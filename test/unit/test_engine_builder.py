@@ -20,8 +20,8 @@ from coam_ros.inference.tensorrt_builder import (  # noqa: E402
     BuildCancelledError,
     BuildSettings,
     capabilities,
-    import_tensorrt,
 )
+from coam_ros.inference.tensorrt_package import import_tensorrt  # noqa: E402
 import onnx  # noqa: E402
 
 MODEL = default_model_directory()

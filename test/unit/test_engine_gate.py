@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coam_ros.inference.gate import compare_backends, GatePair
-from coam_ros.inference.model import RawMatches
+from coam_ros.inference.gate_pairs import fixed_pairs
+from coam_ros.inference.model import CoamModel, RawMatches
 import numpy as np
 import pytest
 
@@ -92,3 +93,14 @@ def test_pairs_that_lose_all_their_matches_are_named(spoil):
 def test_a_gate_without_matches_decides_nothing(pairs):
     with pytest.raises(ValueError, match='finds no match in'):
         compare_backends(ScriptedModel(spoil=0.0), ScriptedModel(), pairs)
+
+
+def test_the_fixed_pairs_are_matched_and_their_truth_is_true():
+    pair = next(fixed_pairs((640, 480)))
+    again = next(fixed_pairs((640, 480)))
+    np.testing.assert_array_equal(pair.query, again.query)
+    model = CoamModel.load(backend='onnxruntime')
+    report = compare_backends(model, model, [pair])
+    assert report.num_reference_matches > 500
+    assert report.reference_precision[2] > 0.95
+    assert report.is_accepted

@@ -29,6 +29,17 @@ def test_input_has_multiples_and_the_area(size):
     assert resizing.apply(image).shape == (*resizing.input_size[::-1], 3)
 
 
+@pytest.mark.parametrize('size', SIZES)
+def test_an_image_fits_inside_a_fixed_input_and_touches_two_sides(size):
+    resizing = Resizing.fit_inside(size, (640, 480))
+    assert resizing.input_size == (640, 480)
+    free = np.subtract((640, 480), resizing.resized_size)
+    assert (free >= 0).all()
+    assert free.min() == 0
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    assert resizing.apply(image).shape == (480, 640, 3)
+
+
 def test_native_size_is_left_alone():
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     resizing = Resizing.fit((640, 480), 640 * 480, 32)

@@ -1,0 +1,277 @@
+"""From a model folder to engines that run: found where they fit, built where they do not."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+import logging
+import os
+from pathlib import Path
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+from coam_ros.inference.cuda_device import CudaDevice
+from coam_ros.inference.engine_manifest import (
+    EngineFile,
+    EngineManifest,
+    EngineOptions,
+    FORMAT_VERSION,
+    Target,
+)
+from coam_ros.inference.gate import compare_backends, GateReport
+from coam_ros.inference.gate_pairs import fixed_pairs
+from coam_ros.inference.manifest import Manifest
+from coam_ros.inference.model import CoamModel, FEATURE_NAMES
+from coam_ros.inference.sealed_json import (
+    EngineIncompatibleError,
+    replace_folder,
+    sha256_of,
+)
+from coam_ros.inference.tensorrt_backend import TensorRTBackend
+from coam_ros.inference.tensorrt_package import import_tensorrt
+
+if TYPE_CHECKING:
+    from coam_ros.inference.tensorrt_builder import Layer, Report, Shape
+
+_TIMING_CACHE_NAME = 'timing.cache'
+
+_logger = logging.getLogger(__name__)
+
+
+class EngineRefusedError(EngineIncompatibleError):
+    """The gate found that an engine does not do what its ONNX file does."""
+
+
+def default_engine_directory(manifest: Manifest, options: EngineOptions) -> Path:
+    """Name the folder where the engines of a model are kept when nobody says where."""
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    width, height = options.image_size
+    name = f'{manifest.model_id}-{options.precision}-{width}x{height}'
+    return cache / 'coam_ros' / 'engines' / name
+
+
+def this_machine() -> Target:
+    """Tell what engines must fit to run here.
+
+    Raises:
+        EngineIncompatibleError: there is no GPU that CUDA can use, or no TensorRT.
+    """
+    device = CudaDevice()
+    try:
+        tensorrt = import_tensorrt()
+        return Target(
+            tensorrt.__name__, tensorrt.__version__, device.compute_capability, device.name
+        )
+    finally:
+        device.close()
+
+
+def find_engines(
+    model: Path, engines: Path, options: EngineOptions, target: Target
+) -> EngineManifest:
+    """Look for engines that fit.
+
+    Args:
+        model: folder of the model.
+        engines: folder of its engines.
+        options: which engines are wanted.
+        target: TensorRT and GPU that they shall run on.
+
+    Raises:
+        FileNotFoundError: there are none.
+        EngineIncompatibleError: they are damaged, or built from, with or for something else.
+    """
+    manifest = EngineManifest.load(engines)
+    misfits = manifest.misfits(Manifest.load(model), options, target)
+    if misfits:
+        raise EngineIncompatibleError(
+            f'The engines in {engines} do not fit: {"; ".join(misfits)}. Build them again with '
+            f'`{build_command(model, engines, options)}`, or set force_engine_update.'
+        )
+    return manifest
+
+
+def build_command(model: Path, engines: Path, options: EngineOptions) -> str:
+    """Give the command that builds engines."""
+    width, height = options.image_size
+    return (
+        f'coam build-engine {model} --out {engines} --precision {options.precision} '
+        f'--image-size {width}x{height} --max-keyframes {options.max_keyframes}'
+    )
+
+
+def build_engines(
+    model: Path, engines: Path, options: EngineOptions, target: Target, report: Report
+) -> dict[str, tuple[Layer, ...]]:
+    """Build both engines of a model and put them in the place of what is there.
+
+    Args:
+        model: folder of the model.
+        engines: folder to write; a former one is replaced when both are built.
+        options: which engines.
+        target: TensorRT and GPU that they shall run on.
+        report: is told what is being done and answers whether to go on.
+
+    Returns:
+        The layers of each network as TensorRT understood them.
+
+    Raises:
+        FileNotFoundError, EngineIncompatibleError: the model is damaged, TensorRT does not take
+            it, or the image size does not suit it.
+        BuildCancelledError: `report` said so.
+    """
+    # Here, because running engines takes no ONNX.
+    from coam_ros.inference.tensorrt_builder import build, BuildSettings
+
+    manifest = Manifest.load(model)
+    width, height = options.image_size
+    # The pair matcher picks one point of each block of 8 x 8 pixels at most.
+    least = 64 * manifest.num_matches
+    if width % manifest.size_multiple or height % manifest.size_multiple or width * height < least:
+        raise EngineIncompatibleError(
+            f'Image size {width} x {height}: wanted multiples of {manifest.size_multiple} px and '
+            f'at least {least} px in all; choose such a size.'
+        )
+    tensorrt = import_tensorrt(target.package)
+    engines.parent.mkdir(parents=True, exist_ok=True)
+    settings = BuildSettings(
+        is_half=options.precision == 'fp16',
+        max_keyframes=options.max_keyframes,
+        compute_capability=target.compute_capability,
+        timing_cache=engines.parent / _TIMING_CACHE_NAME,
+    )
+    shapes: dict[str, Shape] = {'image': (1, height, width, 3)}
+    layers, files = {}, {}
+    aside = Path(tempfile.mkdtemp(prefix='.building-', dir=engines.parent))
+    aside.chmod(0o755)  # mkdtemp makes it private
+    try:
+        for name in ('encoder', 'pair_matcher'):
+            network = getattr(manifest, name)
+            engine = build(tensorrt, model / network.file, shapes, settings, report)
+            path = aside / f'{name}.engine'
+            path.write_bytes(engine.data)
+            files[name] = EngineFile(path.name, sha256_of(path), network.sha256)
+            layers[name] = engine.layers
+            shapes |= _pair_shapes(engine.output_shapes)
+        EngineManifest(
+            FORMAT_VERSION, manifest.model_id, target, options, **files, gate=None
+        ).save(aside)
+        replace_folder(engines, aside)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return layers
+
+
+def load_engines(
+    model: Path,
+    engines: Path,
+    options: EngineOptions,
+    target: Target,
+    report: Report,
+    *,
+    may_build: bool = True,
+    must_build: bool = False,
+) -> CoamModel:
+    """Load a model on TensorRT: the engines that are there or, where they do not fit, new ones.
+
+    New engines pass the gate before they are used.
+
+    Args:
+        model: folder of the model.
+        engines: folder of its engines.
+        options: which engines are wanted.
+        target: TensorRT and GPU of this machine.
+        report: is told what is being done and answers whether to go on.
+        may_build: build where none fit.
+        must_build: build in any case.
+
+    Raises:
+        FileNotFoundError, EngineIncompatibleError: no engines fit and none may be built, or as
+            `build_engines`.
+        EngineRefusedError: the engines fit, but the gate refuses them.
+        BuildCancelledError: `report` said so.
+    """
+    if must_build:
+        build_engines(model, engines, options, target, report)
+    try:
+        manifest = find_engines(model, engines, options, target)
+    except (FileNotFoundError, EngineIncompatibleError) as error:
+        if not may_build:
+            raise
+        _logger.info('Engines are built: %s', error)
+        build_engines(model, engines, options, target, report)
+        manifest = find_engines(model, engines, options, target)
+    loaded = _load(model, engines, manifest)
+    if manifest.gate is None:
+        report('gate: compare the engines with ONNX Runtime')
+        try:
+            manifest = pass_gate(model, engines, manifest, loaded)
+        except EngineRefusedError:
+            loaded.close()
+            raise
+    return loaded
+
+
+def pass_gate(
+    model: Path, engines: Path, manifest: EngineManifest, loaded: CoamModel
+) -> EngineManifest:
+    """Ask the gate about engines and note in their manifest what it found.
+
+    Raises:
+        EngineRefusedError: it refuses them; nothing is noted.
+    """
+    reference = CoamModel.load(model, backend='onnxruntime')
+    try:
+        report = compare_backends(reference, loaded, fixed_pairs(manifest.options.image_size))
+    finally:
+        reference.close()
+    check_gate(report, engines)
+    manifest = replace(manifest, gate=asdict(report))
+    manifest.save(engines)
+    return manifest
+
+
+def check_gate(report: GateReport, engines: Path) -> None:
+    """Raise what the gate found against engines.
+
+    Raises:
+        EngineRefusedError: it refuses them.
+    """
+    if not report.is_accepted:
+        raise EngineRefusedError(
+            f'The gate refuses the engines in {engines}: {"; ".join(report.failures)}. Build '
+            'them in fp32 (enable_fp16 false), or use another backend.'
+        )
+
+
+def _load(model: Path, engines: Path, manifest: EngineManifest) -> CoamModel:
+    tensorrt = import_tensorrt(manifest.target.package)
+    on_device = {*FEATURE_NAMES}
+    on_device |= {f'{side}_{name}' for side in ('query', 'keyframe') for name in FEATURE_NAMES}
+    loaded: list[TensorRTBackend] = []
+    try:
+        for file in (manifest.encoder, manifest.pair_matcher):
+            data = (engines / file.file).read_bytes()
+            precision = manifest.options.precision
+            loaded.append(TensorRTBackend(tensorrt, data, precision, on_device))
+    except EngineIncompatibleError:
+        for backend in loaded:
+            backend.close()
+        raise
+    options = manifest.options
+    return CoamModel(
+        Manifest.load(model),
+        *loaded,
+        input_size=options.image_size,
+        max_keyframes=options.max_keyframes,
+    )
+
+
+def _pair_shapes(outputs: dict[str, Shape]) -> dict[str, Shape]:
+    """Give the inputs of the pair matcher that take features among the outputs; -1 = keyframes."""
+    shapes: dict[str, Shape] = {'query_size': (1, 2), 'keyframe_size': (-1, 2)}
+    for name in FEATURE_NAMES:
+        if name in outputs:
+            shapes[f'query_{name}'] = outputs[name]
+            shapes[f'keyframe_{name}'] = (-1, *outputs[name][1:])
+    return shapes

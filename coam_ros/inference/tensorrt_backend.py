@@ -1,0 +1,241 @@
+"""A TensorRT engine on the GPU: bound once, recorded as CUDA graphs, features kept there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+import logging
+from types import ModuleType
+from typing import Any
+
+from coam_ros.inference.cuda_device import CudaDevice, DeviceArray, DevicePool, SharedBuffer
+from coam_ros.inference.cuda_graph import CudaGraph, CudaGraphError
+from coam_ros.inference.sealed_json import EngineIncompatibleError
+import numpy as np
+from numpy.typing import NDArray
+
+_logger = logging.getLogger(__name__)
+
+
+class TensorRTBackend:
+    """One engine. Only one thread at a time may use it.
+
+    Attributes:
+        name: library, precision and GPU.
+        input_names: of the engine.
+        output_names: of the engine.
+    """
+
+    def __init__(
+        self, tensorrt: ModuleType, data: bytes, precision: str, device_names: Collection[str]
+    ) -> None:
+        """Load an engine and allocate all that it will ever need.
+
+        Args:
+            tensorrt: `tensorrt` or `tensorrt_rtx`, the one that built it.
+            data: the engine.
+            precision: for the name.
+            device_names: inputs and outputs that stay on the GPU, as `DeviceArray`.
+
+        Raises:
+            EngineIncompatibleError: there is no GPU, or the engine does not load on it.
+        """
+        self._device = CudaDevice()
+        self.name = (
+            f'{tensorrt.__name__}-{tensorrt.__version__}-{precision} on {self._device.name}'
+        )
+        self._tensorrt = tensorrt
+        self._batch = 0
+        self._graphs: dict[int, CudaGraph | None] = {}
+        self._buffers: dict[str, SharedBuffer] = {}
+        with self._device:
+            self._pool = DevicePool(self._device)
+            try:
+                self._load(data)
+                self._bind(device_names)
+            except EngineIncompatibleError:
+                self._free()
+                raise
+
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Run the engine.
+
+        Args:
+            inputs: by name an array, or several that follow each other along the first axis.
+                Those named in `device_names` are `DeviceArray`s.
+
+        Returns:
+            Outputs by name, the host's as arrays of their own.
+
+        Raises:
+            RuntimeError: closed, or the GPU failed.
+        """
+        if self._context is None:
+            raise RuntimeError('The backend was closed; load the model again.')
+        parts = {
+            name: value if isinstance(value, Sequence) else [value]
+            for name, value in inputs.items()
+        }
+        batch = max(sum(part.shape[0] for part in value) for value in parts.values())
+        if batch > self._max_batch:
+            raise ValueError(
+                f'Batch of {batch} keyframes, the engine was built for 1 to {self._max_batch}; '
+                'build it again for more, or match fewer at once.'
+            )
+        with self._device:
+            for name, value in parts.items():
+                self._put(name, value)
+            self._enqueue(batch)
+            outputs = {name: self._take(name, batch) for name in self.output_names}
+            self._device.stream.synchronize()
+            # The buffers are written again by the next run.
+            return {
+                name: value.copy() if isinstance(value, np.ndarray) else value
+                for name, value in outputs.items()
+            }
+
+    def close(self) -> None:
+        """Free everything on the GPU, features in use too."""
+        if self._context is not None:
+            with self._device:
+                self._free()
+            self._device.close()
+
+    def _load(self, data: bytes) -> None:
+        tensorrt = self._tensorrt
+        self._engine = self._context = None
+        runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
+        self._engine = runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise EngineIncompatibleError(
+                f'{self.name} cannot load the engine of {len(data)} bytes; wanted one that this '
+                'version built for this GPU. Build it again with `coam build-engine`.'
+            )
+        # TensorRT RTX compiles when it first runs. A graph must not record what it puts in the
+        # place of kernels that are still to come.
+        strategies = getattr(tensorrt, 'DynamicShapesKernelSpecializationStrategy', None)
+        if strategies is None:
+            self._context = self._engine.create_execution_context()
+        else:
+            config = self._engine.create_runtime_config()
+            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
+            self._context = self._engine.create_execution_context(config)
+        if self._context is None:
+            raise EngineIncompatibleError(
+                f'{self.name} cannot run the engine, which wants '
+                f'{self._engine.device_memory_size_v2} bytes of memory beside its weights; free '
+                'memory of the GPU or build for fewer keyframes.'
+            )
+
+    def _bind(self, device_names: Collection[str]) -> None:
+        """Allocate for the largest batch and tell the engine the addresses, once."""
+        engine, tensorrt = self._engine, self._tensorrt
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        is_input = {n: engine.get_tensor_mode(n) == tensorrt.TensorIOMode.INPUT for n in names}
+        self.input_names = [name for name in names if is_input[name]]
+        self.output_names = [name for name in names if not is_input[name]]
+        self._shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        self._dtypes = {
+            name: np.dtype(tensorrt.nptype(engine.get_tensor_dtype(name))) for name in names
+        }
+        free = [name for name in self.input_names if self._shapes[name][0] < 0]
+        self._max_batch = engine.get_tensor_profile_shape(free[0], 0)[2][0] if free else 1
+        self._kept: dict[str, DeviceArray] = {}
+        for name in names:
+            shape = self._shape(name, self._max_batch)
+            if name in device_names:
+                self._kept[name] = self._pool.take(shape, self._dtypes[name])
+                address = self._kept[name].address
+            else:
+                buffer = SharedBuffer(self._device, shape, self._dtypes[name])
+                self._buffers[name] = buffer
+                address = buffer.address
+            self._check(self._context.set_tensor_address(name, address), f'bind {name}')
+
+    def _shape(self, name: str, batch: int) -> tuple[int, ...]:
+        first, *others = self._shapes[name]
+        return (batch if first < 0 else first, *others)
+
+    def _put(self, name: str, parts: Sequence[NDArray[Any] | DeviceArray]) -> None:
+        """Copy an input to where the engine reads it."""
+        rows = sum(part.shape[0] for part in parts)
+        wanted = self._shape(name, rows)
+        for part in parts:
+            if (
+                part.shape[1:] != wanted[1:]
+                or rows != wanted[0]
+                or part.dtype != self._dtypes[name]
+            ):
+                raise ValueError(
+                    f'Wrong {name}: got {rows} of {part.dtype} {tuple(part.shape[1:])}, the '
+                    f'engine wants {wanted[0]} of {self._dtypes[name]} {wanted[1:]}; build it '
+                    'for this image size.'
+                )
+        if name in self._buffers:
+            np.concatenate(parts, out=self._buffers[name].host[:rows])
+            self._buffers[name].upload(rows)
+            return
+        address = self._kept[name].address
+        for part in parts:
+            self._device.driver.memcpy_dtod_async(
+                address, part.address, part.nbytes, self._device.stream
+            )
+            address += part.nbytes
+
+    def _take(self, name: str, batch: int) -> NDArray[Any] | DeviceArray:
+        """Copy an output from where the engine wrote it, at the latest when the stream is done."""
+        shape = self._shape(name, batch)
+        if name in self._buffers:
+            self._buffers[name].download(shape[0])
+            return self._buffers[name].host[: shape[0]]
+        array = self._pool.take(shape, self._dtypes[name])
+        self._device.driver.memcpy_dtod_async(
+            array.address, self._kept[name].address, array.nbytes, self._device.stream
+        )
+        return array
+
+    def _enqueue(self, batch: int) -> None:
+        """Put the network on the stream: recorded, where it has run with this batch before."""
+        if batch in self._graphs:
+            graph = self._graphs[batch]
+            if graph is not None:
+                graph.launch()
+                return
+        if batch != self._batch:
+            for name in self.input_names:
+                shape = self._shape(name, batch)
+                self._check(self._context.set_input_shape(name, shape), f'shape {name} {shape}')
+            self._batch = batch
+        self._execute()
+        if batch not in self._graphs:
+            # The first run does what is left to do for a shape; only then is it fit to record.
+            self._device.stream.synchronize()
+            self._graphs[batch] = self._record()
+
+    def _record(self) -> CudaGraph | None:
+        try:
+            return CudaGraph(self._device.stream.handle, self._execute)
+        except (CudaGraphError, RuntimeError) as error:
+            _logger.warning('%s runs without CUDA graphs, more slowly: %s', self.name, error)
+            return None
+
+    def _execute(self) -> None:
+        stream = self._device.stream.handle
+        self._check(self._context.execute_async_v3(stream), f'run a batch of {self._batch}')
+
+    def _check(self, is_done: bool, what: str) -> None:
+        if not is_done:
+            raise RuntimeError(f'{self.name} failed to {what}; see the log of TensorRT.')
+
+    def _free(self) -> None:
+        self._device.stream.synchronize()
+        for graph in self._graphs.values():
+            if graph is not None:
+                graph.close()
+        self._graphs.clear()
+        # Before the engine, whose they are.
+        self._context = None
+        self._engine = None
+        for buffer in self._buffers.values():
+            buffer.free()
+        self._buffers.clear()
+        self._pool.free()

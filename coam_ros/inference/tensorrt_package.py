@@ -1,0 +1,32 @@
+"""Which TensorRT is here: `tensorrt` and `tensorrt_rtx` have one interface."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from coam_ros.inference.sealed_json import EngineIncompatibleError
+
+PACKAGES = ('tensorrt', 'tensorrt_rtx')
+
+
+def import_tensorrt(package: str | None = None) -> ModuleType:
+    """Import TensorRT.
+
+    Args:
+        package: one of `PACKAGES`; None = the first that is installed.
+
+    Raises:
+        EngineIncompatibleError: it, or all of them, cannot be imported.
+    """
+    reasons = []
+    for name in PACKAGES if package is None else (package,):
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError) as error:
+            reasons.append(f'{name}: {error}')
+    raise EngineIncompatibleError(
+        f'No TensorRT ({"; ".join(reasons)}); wanted the Python package '
+        f'{package or " or ".join(PACKAGES)}. It comes with JetPack or from '
+        '`pip install tensorrt`, for RTX GPUs from `pip install tensorrt-rtx-cu13`.'
+    )

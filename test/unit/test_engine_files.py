@@ -1,0 +1,203 @@
+"""Engines on disk: found where they fit, refused with reasons where they do not."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+import shutil
+
+import pytest
+
+pytest.importorskip('onnx', reason='onnx is not here; ./run test brings it')
+trt = pytest.importorskip(
+    'tensorrt_rtx', reason='tensorrt_rtx is not here; ./run test brings it on x86-64'
+)
+
+from coam_ros.inference import default_model_directory, EngineIncompatibleError  # noqa: E402
+from coam_ros.inference.engine_manifest import (  # noqa: E402
+    EngineManifest,
+    EngineOptions,
+    Target,
+)
+from coam_ros.inference.engines import (  # noqa: E402
+    build_engines,
+    default_engine_directory,
+    find_engines,
+    load_engines,
+)
+from coam_ros.inference.manifest import Manifest  # noqa: E402
+from coam_ros.inference.tensorrt_builder import BuildCancelledError  # noqa: E402
+
+MODEL = default_model_directory()
+OPTIONS = EngineOptions('fp16', (480, 320), 3)
+AHEAD = Target('tensorrt_rtx', trt.__version__, '8.9', gpu='')
+MACHINE = dataclasses.replace(AHEAD, gpu='NVIDIA GeForce RTX 4090')
+
+
+def go_on(text):
+    return True
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('engines') / 'built'
+    build_engines(MODEL, folder, OPTIONS, AHEAD, go_on)
+    return folder
+
+
+@pytest.fixture
+def engines(built, tmp_path):
+    """Return a private copy."""
+    return shutil.copytree(built, tmp_path / 'engines')
+
+
+def test_engines_built_ahead_of_time_fit_any_such_gpu(engines):
+    manifest = find_engines(MODEL, engines, OPTIONS, MACHINE)
+    assert manifest.target == AHEAD
+    assert manifest.options == OPTIONS
+    assert manifest.gate is None
+    assert manifest.model_id == Manifest.load(MODEL).model_id
+    assert sorted(path.name for path in engines.iterdir()) == [
+        'encoder.engine',
+        'engine.json',
+        'pair_matcher.engine',
+    ]
+
+
+def test_engines_for_more_keyframes_do_for_fewer(engines):
+    find_engines(MODEL, engines, dataclasses.replace(OPTIONS, max_keyframes=1), MACHINE)
+
+
+@pytest.mark.parametrize(
+    ('options', 'target', 'message'),
+    [
+        ({}, {'package_version': '10.3.0'}, r'version of TensorRT: built .*, wanted 10\.3\.0'),
+        ({}, {'compute_capability': '8.6'}, r'compute capability: built 8\.9, wanted 8\.6'),
+        ({}, {'package': 'tensorrt'}, 'package: built tensorrt_rtx, wanted tensorrt'),
+        ({'precision': 'fp32'}, {}, 'precision: built fp16, wanted fp32'),
+        ({'image_size': (640, 480)}, {}, r'image size: built \(480, 320\), wanted \(640, 480\)'),
+        ({'max_keyframes': 4}, {}, 'keyframes at once: built 3, wanted 4'),
+    ],
+)
+def test_engines_that_do_not_fit_are_refused_with_the_command(engines, options, target, message):
+    wanted = dataclasses.replace(OPTIONS, **options)
+    with pytest.raises(EngineIncompatibleError, match=message) as refusal:
+        find_engines(MODEL, engines, wanted, dataclasses.replace(MACHINE, **target))
+    width, height = wanted.image_size
+    assert f'coam build-engine {MODEL} --out {engines}' in str(refusal.value)
+    assert f'--image-size {width}x{height}' in str(refusal.value)
+
+
+def test_engines_of_another_gpu_are_refused(engines):
+    manifest = EngineManifest.load(engines)
+    dataclasses.replace(manifest, target=MACHINE).save(engines)
+    find_engines(MODEL, engines, OPTIONS, MACHINE)
+    other = dataclasses.replace(MACHINE, gpu='NVIDIA GeForce RTX 4060')
+    with pytest.raises(EngineIncompatibleError, match=r'GPU: built .* 4090, wanted .* 4060'):
+        find_engines(MODEL, engines, OPTIONS, other)
+
+
+def test_engines_of_another_model_are_refused(engines, tmp_path):
+    """The manifest of the model agrees with its files, the engines were built from others."""
+    model = shutil.copytree(MODEL, tmp_path / 'model')
+    manifest = Manifest.load(model)
+    swapped = dataclasses.replace(
+        manifest,
+        encoder=dataclasses.replace(
+            manifest.encoder,
+            file=manifest.pair_matcher.file,
+            sha256=manifest.pair_matcher.sha256,
+        ),
+    )
+    swapped.save(model)
+    with pytest.raises(EngineIncompatibleError, match='encoder ONNX: built'):
+        find_engines(model, engines, OPTIONS, MACHINE)
+
+
+@pytest.mark.parametrize('file', ['encoder.engine', 'pair_matcher.engine', 'engine.json'])
+@pytest.mark.parametrize('place', [0.0, 0.3, 1.0])
+def test_a_changed_byte_is_noticed(engines, file, place):
+    content = bytearray((engines / file).read_bytes())
+    content[round(place * (len(content) - 1))] ^= 4
+    (engines / file).write_bytes(content)
+    with pytest.raises(EngineIncompatibleError, match=f'(?i){file}.*coam build-engine'):
+        find_engines(MODEL, engines, OPTIONS, MACHINE)
+
+
+def test_a_truncated_engine_is_noticed(engines):
+    path = engines / 'encoder.engine'
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(EngineIncompatibleError, match='damaged'):
+        find_engines(MODEL, engines, OPTIONS, MACHINE)
+
+
+def test_a_missing_engine_is_named(engines):
+    (engines / 'pair_matcher.engine').unlink()
+    with pytest.raises(FileNotFoundError, match=r'pair_matcher\.engine.*coam build-engine'):
+        find_engines(MODEL, engines, OPTIONS, MACHINE)
+
+
+def test_no_engines_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'No engines: .*engine\.json'):
+        find_engines(MODEL, tmp_path, OPTIONS, MACHINE)
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{"format_version": 1}', '{"format_version": 7}'])
+def test_a_broken_manifest_is_named(engines, content):
+    (engines / 'engine.json').write_text(content)
+    with pytest.raises(EngineIncompatibleError, match=r'engine\.json'):
+        find_engines(MODEL, engines, OPTIONS, MACHINE)
+
+
+def test_a_cancelled_build_leaves_the_former_engines_and_nothing_else(engines):
+    before = {path.name: path.read_bytes() for path in engines.iterdir()}
+    with pytest.raises(BuildCancelledError):
+        build_engines(MODEL, engines, OPTIONS, AHEAD, lambda text: 'pair_matcher' not in text)
+    assert {path.name: path.read_bytes() for path in engines.iterdir()} == before
+    assert [path.name for path in engines.parent.iterdir()] == ['engines']
+
+
+@pytest.mark.parametrize('size', [(640, 400), (320, 256), (0, 0)])
+def test_an_image_size_that_the_model_cannot_take_is_named(tmp_path, size):
+    options = dataclasses.replace(OPTIONS, image_size=size)
+    message = f'{size[0]} x {size[1]}: wanted multiples of 32 px and at least 131072 px'
+    with pytest.raises(EngineIncompatibleError, match=message):
+        build_engines(MODEL, tmp_path / 'engines', options, AHEAD, go_on)
+
+
+def test_a_build_that_is_not_allowed_is_not_made(tmp_path):
+    with pytest.raises(FileNotFoundError, match='No engines'):
+        load_engines(MODEL, tmp_path / 'none', OPTIONS, MACHINE, go_on, may_build=False)
+    assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec('pycuda') is not None, reason='PyCUDA is here')
+def test_without_pycuda_fitting_engines_are_not_loaded_and_the_message_says_why(engines):
+    with pytest.raises(EngineIncompatibleError, match=r'No PyCUDA.*pip install pycuda'):
+        load_engines(MODEL, engines, OPTIONS, MACHINE, go_on)
+
+
+def test_each_kind_of_engine_has_a_folder_of_its_own(monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', '/cache')
+    manifest = Manifest.load(MODEL)
+    folders = {
+        default_engine_directory(manifest, options)
+        for options in (OPTIONS, EngineOptions('fp32', (480, 320)), EngineOptions('fp16'))
+    }
+    assert len(folders) == 3
+    assert {folder.parent for folder in folders} == {Path('/cache/coam_ros/engines')}
+
+
+def test_what_the_gate_found_is_kept_with_the_engines(engines):
+    """Whoever loads them next need not ask again, and cannot have forged it by an editor."""
+    manifest = EngineManifest.load(engines)
+    accepted = dataclasses.replace(manifest, gate={'retention': 0.997})
+    accepted.save(engines)
+    assert EngineManifest.load(engines) == accepted
+    path = engines / 'engine.json'
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {'gate': {'retention': 1.0}}, indent=2) + '\n')
+    with pytest.raises(EngineIncompatibleError, match='edited or damaged'):
+        EngineManifest.load(engines)
