@@ -22,6 +22,9 @@ _COMMANDS = {
     'map': _Command('coam_ros.mapping.command', 'build a map from posed images, look into a map'),
     'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
     'bench': _Command('coam_ros.evaluation.bench', 'measure matchers side by side'),
+    'check-covariance': _Command(
+        'coam_ros.evaluation.covariance_check', 'judge covariances and gates by the truth'
+    ),
     'export-colmap': _Command(
         'coam_ros.evaluation.export_colmap', 'match a folder of images for COLMAP and hloc'
     ),
@@ -32,6 +35,10 @@ _COMMANDS = {
         'coam_ros.training.import_checkpoint', "turn a checkpoint of the paper's authors into ours"
     ),
     'export': _Command('coam_ros.training.export', 'turn a trained network into a model folder'),
+    'build-engine': _Command('coam_ros.inference.build_command', 'build TensorRT engines'),
+    'check-engine': _Command(
+        'coam_ros.evaluation.check_engine', 'compare a backend with the fp32 reference'
+    ),
 }
 _USER_ERROR = 2
 _INTERRUPTED = 130

@@ -11,7 +11,7 @@ from typing import Any
 _SEAL = 'sha256'
 
 
-class EngineIncompatibleError(RuntimeError):
+class EngineIncompatibleError(ValueError):
     """The files of a model do not fit their manifest, this software or this machine."""
 
 

@@ -70,6 +70,7 @@ THIRD_PARTY = {
 THIRD_PARTY_OF_FILES = {
     'coam_ros.evaluation.colmap_database': {'pycolmap'},
     'coam_ros.evaluation.hloc_export': {'h5py'},
+    'coam_ros.inference.build_command': {'rich'},
     'coam_ros.inference.cuda_device': {'pycuda'},
     'coam_ros.inference.half_precision': {'onnx'},
     'coam_ros.inference.onnxruntime_backend': {'onnxruntime'},

@@ -1,0 +1,149 @@
+"""Compare a backend with the fp32 reference, match by match: the gate, as a table.
+
+The status is 1 when the gate refuses it.
+
+Examples:
+  coam check-engine                              # the backend that this machine would choose
+  coam check-engine --backend tensorrt --engines engines
+  coam check-engine --backend openvino --pairs DEV/fox --pairs DEV/homography --max-pairs 20
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from coam_ros.evaluation.benchmark_pairs import ImagePair, read_planar_pairs, read_posed_pairs
+from coam_ros.inference.build_command import add_option_arguments, read_options
+from coam_ros.inference.engine_manifest import EngineOptions
+from coam_ros.inference.engines import default_engine_directory, load_engines, this_machine
+from coam_ros.inference.gate import (
+    compare_backends,
+    GatePair,
+    GateReport,
+    PRECISION_THRESHOLDS_PX,
+)
+from coam_ros.inference.gate_pairs import fixed_pairs
+from coam_ros.inference.manifest import Manifest
+from coam_ros.inference.model import BACKENDS, CoamModel, default_model_directory
+from coam_ros.matching import Correspondences
+from coam_ros.matching.command import read_image
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument(
+        'model', type=Path, nargs='?', help='model folder (default: the included one)'
+    )
+    parser.add_argument(
+        '--backend', choices=BACKENDS, default='auto', help='what is compared (%(default)s)'
+    )
+    parser.add_argument(
+        '--engines',
+        type=Path,
+        help='folder of TensorRT engines (default: where `coam build-engine` puts them)',
+    )
+    parser.add_argument(
+        '--pairs',
+        type=Path,
+        action='append',
+        help='folder with a pairs.txt, or with sequences as in HPatches; may come again '
+        '(default: the fixed pairs that decide whether an engine is accepted)',
+    )
+    parser.add_argument(
+        '--max-pairs', type=int, default=50, metavar='N', help='of each folder (%(default)s)'
+    )
+    parser.add_argument('--threads', type=int, metavar='N', help='CPU threads')
+    add_option_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print."""
+    model = args.model or default_model_directory()
+    options = read_options(args)
+    reference = CoamModel.load(model, 'onnxruntime', args.threads)
+    candidate = _load_candidate(args, model, options)
+    try:
+        report = compare_backends(reference, candidate, _pairs(args, options.image_size))
+    finally:
+        candidate.close()
+        reference.close()
+    console = Console()
+    console.print(_table(report))
+    for failure in report.failures:
+        console.print(f'refused: {failure}')
+    if report.is_accepted:
+        console.print(f'accepted: {report.candidate} finds what {report.reference} finds')
+    return 0 if report.is_accepted else 1
+
+
+def _load_candidate(args: argparse.Namespace, model: Path, options: EngineOptions) -> CoamModel:
+    if args.backend != 'tensorrt':
+        return CoamModel.load(model, args.backend, args.threads)
+    engines = args.engines or default_engine_directory(Manifest.load(model), options)
+    return load_engines(
+        model, engines, options, this_machine(), lambda text: True, may_build=False
+    )
+
+
+def _pairs(args: argparse.Namespace, size: tuple[int, int]) -> Iterator[GatePair]:
+    if not args.pairs:
+        yield from fixed_pairs(size)
+    for folder in args.pairs or ():
+        is_posed = (folder / 'pairs.txt').is_file()
+        pairs = read_posed_pairs(folder) if is_posed else read_planar_pairs(folder)
+        for pair in pairs[:: -(-len(pairs) // args.max_pairs)]:
+            yield _gate_pair(pair, size)
+
+
+def _gate_pair(pair: ImagePair, size: tuple[int, int]) -> GatePair:
+    query, to_query = _cover(read_image(pair.path0), size)
+    keyframe, to_keyframe = _cover(read_image(pair.path1), size)
+    resized = pair.resized(to_query, to_keyframe)
+
+    def errors_px(points0: NDArray[np.float32], points1: NDArray[np.float32]) -> NDArray:
+        scores = np.ones(len(points0), np.float32)
+        return resized.errors_px(Correspondences(points0, points1, scores))
+
+    return GatePair(pair.name, query, keyframe, errors_px)
+
+
+def _cover(
+    image: NDArray[np.uint8], size: tuple[int, int]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Resize an image until it covers a size, cut right and bottom off, and say where it went."""
+    sides = image.shape[1::-1]
+    factor = max(wanted / side for wanted, side in zip(size, sides, strict=True))
+    resized = [max(round(side * factor), w) for side, w in zip(sides, size, strict=True)]
+    scale = np.divide(resized, sides)
+    affine = np.diag([*scale, 1.0])
+    affine[:2, 2] = (scale - 1) / 2  # pixel centres: see geometry.camera on resizing
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    covering = cv2.resize(image, resized, interpolation=interpolation)
+    return np.ascontiguousarray(covering[: size[1], : size[0]]), affine
+
+
+def _table(report: GateReport) -> Table:
+    thresholds = [f'right to {threshold:g} px' for threshold in PRECISION_THRESHOLDS_PX]
+    table = Table('backend', 'matches', 'retained', *thresholds, 'pairs emptied')
+    table.add_row(
+        report.reference,
+        str(report.num_reference_matches),
+        '',
+        *(f'{share:.2%}' for share in report.reference_precision),
+        '',
+    )
+    table.add_row(
+        report.candidate,
+        str(report.num_candidate_matches),
+        f'{report.retention:.2%}',
+        *(f'{share:.2%}' for share in report.candidate_precision),
+        f'{len(report.emptied_pairs)} of {report.num_pairs}',
+    )
+    return table
