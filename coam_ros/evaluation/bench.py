@@ -6,6 +6,8 @@ Examples:
   coam bench homography hpatches --model runs/a/model --model runs/b/model --out ab.json
   coam bench sweep photos --matcher all --out sweep.json
   coam bench localize redkitchen --matcher all --out localize.json
+  coam bench localize cambridge/ShopFacade --retrieval oracle --thresholds 0.05,5 0.25,2
+  coam bench sfm fountain --matcher all --out sfm.json
   coam bench ranking hpatches --out ranking.json
   coam bench --compare monday.json tuesday.json --out both.json
 
@@ -51,18 +53,20 @@ from coam_ros.evaluation.benchmark_statistics import (
     Summarise,
 )
 from coam_ros.evaluation.estimators import ESTIMATORS
+from coam_ros.evaluation.image_collection import add_collection_arguments, open_collection
+from coam_ros.evaluation.localization_sets import LAYOUTS, open_localization_set
 from coam_ros.evaluation.matcher_choice import (
     add_matcher_arguments,
     ALL,
     chosen_matchers,
 )
 from coam_ros.evaluation.matchers import MatcherError
-from coam_ros.evaluation.provenance import describe_run, hash_files
+from coam_ros.evaluation.oracle_retrieval import OracleRetriever
+from coam_ros.evaluation.provenance import describe_run, hash_bytes, hash_files
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.sfm_figures import SFM_PROTOCOL, summarise_scene
 from coam_ros.evaluation.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.localization import LocalizationConfig
-from coam_ros.mapping.builder import build_map
-from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.matching import CoamMatcher
 from coam_ros.rendering.photometric import encode_jpeg
 import cv2
@@ -72,6 +76,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 _JPEG_QUALITY = 80
+_MAX_FAILURES_SHOWN = 5
+# Exit status when a matcher answered nothing at all: its figures say nothing about it.
+_ALL_FAILED = 1
+# Arguments that a report records, of the kinds that have them.
+_SETTINGS = (
+    'every',
+    'photos',
+    'estimator',
+    'num_keyframes',
+    'retrieval',
+    'neighbours',
+    'threads',
+)
 
 
 @dataclass(frozen=True)
@@ -198,6 +215,32 @@ def _add_localize_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='keyframes to match with each query (%(default)s)',
     )
+    parser.add_argument(
+        '--retrieval',
+        choices=('ours', 'oracle'),
+        default='ours',
+        help='what chooses them: our global descriptors, or the true pose (%(default)s)',
+    )
+    parser.add_argument(
+        '--thresholds',
+        type=benchmark_localization.parse_threshold,
+        nargs='+',
+        default=benchmark_localization.THRESHOLDS,
+        metavar='M,DEG',
+        help='of the recalls, for example 0.05,5 0.25,2 (default: '
+        + ' '.join(f'{m:g},{deg:g}' for m, deg in benchmark_localization.THRESHOLDS)
+        + ')',
+    )
+
+
+def _add_sfm_arguments(parser: argparse.ArgumentParser) -> None:
+    add_collection_arguments(parser)
+    parser.add_argument(
+        '--models',
+        type=Path,
+        metavar='FOLDER',
+        help='where databases and models are kept, by scene and matcher (default: nowhere)',
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -213,9 +256,7 @@ def run(args: argparse.Namespace) -> int:
         'protocol': kind.protocol,
         'statistics': STATISTICS,
         'settings': {
-            setting: getattr(args, setting)
-            for setting in ('every', 'photos', 'estimator', 'num_keyframes', 'threads')
-            if hasattr(args, setting)
+            setting: getattr(args, setting) for setting in _SETTINGS if hasattr(args, setting)
         },
         'compared_with': {name: f'commit {run["commit"]}' for name, run in runs.items()},
         'absent': {},
@@ -235,7 +276,10 @@ def run(args: argparse.Namespace) -> int:
         if plot is not None:
             write_file(args.out.with_suffix('.png'), plot)
         console.print(f'Report: {args.out} and {args.out.with_suffix(".html")}')
-    return 0
+    broken = [r for r in results if r['summary']['failed_pairs'] == r['summary']['pairs']]
+    for result in broken:
+        console.print(f'{result["matcher"]} failed on every pair of {result["data_set"]}.')
+    return _ALL_FAILED if broken else 0
 
 
 def _read_runs(args: argparse.Namespace) -> dict[str, dict[str, object]]:
@@ -301,10 +345,18 @@ def _print(console: Console, report: Mapping[str, object], results: Sequence[Res
     for comparison in report['comparisons']:
         console.print(verdict(comparison))
     for result in results:
-        for pair, reason in result['failures'].items():
-            console.print(f'{result["matcher"]} failed on {result["data_set"]}, {pair}: {reason}')
+        _print_failures(console, result)
     for name, reason in report['absent'].items():
         console.print(f'Left out: {name}. {reason}')
+
+
+def _print_failures(console: Console, result: Result) -> None:
+    where = f'{result["matcher"]} failed on {result["data_set"]}'
+    failures = list(result['failures'].items())
+    for pair, reason in failures[:_MAX_FAILURES_SHOWN]:
+        console.print(f'{where}, {pair}: {reason}')
+    if len(failures) > _MAX_FAILURES_SHOWN:
+        console.print(f'{where}, {len(failures)} pairs in all; the report names them.')
 
 
 def _open_data_sets(args: argparse.Namespace, kind: _Kind) -> list[_DataSet]:
@@ -352,28 +404,43 @@ def _pairs_as_data_set(
     return _DataSet(directory.resolve().name, hash_pairs(pairs), len(pairs), run_matcher, draw)
 
 
-def _open_recording(directory: Path, args: argparse.Namespace) -> _DataSet:
-    queries = read_frames(directory, 'query.txt')
+def _open_localization(directory: Path, args: argparse.Namespace) -> _DataSet:
+    data = open_localization_set(directory)
     retrieval = CoamMatcher.load((args.model or [None])[0], num_threads=args.threads)
-    keyframe_map = build_map(read_frames(directory, 'map.txt'), retrieval)
+    keyframe_map = benchmark_localization.build_localization_map(data, retrieval)
+    oracle = OracleRetriever(keyframe_map) if args.retrieval == 'oracle' else None
 
     def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
         return benchmark_localization.localize_queries(
-            queries, args.every, keyframe_map, matcher, retrieval, args.num_keyframes
+            data.queries,
+            args.every,
+            keyframe_map,
+            matcher,
+            retrieval,
+            args.num_keyframes,
+            oracle=oracle,
+            thresholds=args.thresholds,
         )
 
-    return _DataSet(
-        directory.resolve().name,
-        hash_files(_frame_files(directory), directory),
-        len(range(0, len(queries), args.every)),
-        run_matcher,
-    )
+    size = len(range(0, len(data.queries), args.every))
+    return _DataSet(data.name, data.hash(), size, run_matcher)
 
 
-def _frame_files(directory: Path) -> list[Path]:
-    """List what decides a result on a recording."""
-    lists = [directory / name for name in ('map.txt', 'query.txt', 'intrinsics.txt')]
-    return [*lists, *directory.glob('frame-*')]
+def _open_sfm(directory: Path, args: argparse.Namespace) -> _DataSet:
+    # COLMAP is an extra.
+    from coam_ros.evaluation import sfm
+
+    collection = open_collection(directory, args)
+    name = directory.resolve().name
+
+    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
+        # One outcome: a scene is reconstructed from all of its pairs.
+        yield sfm.reconstruct_scene(name, collection, matcher, args.models, args.threads)
+
+    files = [collection.directory / image for image in collection.names]
+    words = [' '.join(pair) for pair in collection.pairs]
+    content = [hash_files(files, directory), *words]
+    return _DataSet(name, hash_bytes(word.encode() for word in content), 1, run_matcher)
 
 
 def _measure(
@@ -443,11 +510,18 @@ _KINDS = {
         'homography', 'accuracy of matches and homographies: layout of HPatches'
     ),
     'localize': _Kind(
-        'relocalization: 7-Scenes, map.txt and query.txt',
-        benchmark_localization.PROTOCOL,
-        _open_recording,
+        'relocalization: 7-Scenes, TUM, Cambridge, COLMAP models with query lists',
+        f'{benchmark_localization.PROTOCOL} {LAYOUTS}',
+        _open_localization,
         benchmark_localization.summarise_queries,
         _add_localize_arguments,
+    ),
+    'sfm': _Kind(
+        'structure from motion by COLMAP: how much of a scene is reconstructed',
+        SFM_PROTOCOL,
+        _open_sfm,
+        summarise_scene,
+        _add_sfm_arguments,
     ),
     'sweep': _Kind(
         'where a matcher gives up: rotation, scale, tilt, overlap, blur, gamma, noise of photos',

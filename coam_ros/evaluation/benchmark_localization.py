@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError, resize_for_matching
 from coam_ros.evaluation.localization_report import evaluate_query, recall_key
@@ -14,14 +16,15 @@ from coam_ros.localization import LocalizationConfig, Relocalizer
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.matching import CoamMatcher, Correspondences, EncodedImage
+from coam_ros.matching import CoamMatcher, Correspondences
+from coam_ros.matching.preprocessing import Resizing
 import numpy as np
 from numpy.typing import NDArray
 
 # (m, deg)
 THRESHOLDS = ((0.10, 5.0), (0.25, 10.0))
 # Every pose counts: the gates are made for our matcher and would be another rule for each.
-_NO_GATES = {
+NO_GATES = {
     'min_inliers': 6,
     'min_inlier_ratio': 0.0,
     'min_coverage': 0.0,
@@ -34,6 +37,41 @@ PROTOCOL = (
     '(PoseLib, 12 px at 640 x 480, seed 0), no gates: only the matches differ. Images at an area '
     'of 640 x 480 px. Errors: medians of all queries, a query without a pose counting as lost.'
 )
+
+
+def parse_threshold(text: str) -> tuple[float, float]:
+    """Read 'metres,degrees'.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    try:
+        metres, degrees = (float(word) for word in text.split(','))
+    except ValueError:
+        metres = degrees = 0.0
+    if not (metres > 0 and degrees > 0):
+        raise argparse.ArgumentTypeError(f'got {text!r}, wanted metres,degrees such as 0.25,2')
+    return metres, degrees
+
+
+@dataclass(frozen=True, eq=False)
+class ResizedImage:
+    """Stands where `Relocalizer` expects an `EncodedImage`.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, as it goes to the matcher.
+        global_descriptor: (D,) float32 of unit norm, for retrieval.
+        resizing: the way back to the image.
+    """
+
+    pixels: NDArray[np.uint8]
+    global_descriptor: NDArray[np.float32]
+    resizing: Resizing
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that it takes [bytes]."""
+        return self.pixels.nbytes + self.global_descriptor.nbytes
 
 
 class MatcherForRelocalizer:
@@ -62,21 +100,21 @@ class MatcherForRelocalizer:
         """Identity of the global descriptors."""
         return self._retrieval.descriptor_model_id
 
-    def encode(self, image: NDArray[np.uint8]) -> EncodedImage:
+    def encode(self, image: NDArray[np.uint8]) -> ResizedImage:
         """Keep the image as it goes to the matcher, with its global descriptor."""
         resized, resizing = resize_for_matching(image)
         descriptor = self._retrieval.encode(image).global_descriptor
-        return EncodedImage({'image': resized}, descriptor, resizing)
+        return ResizedImage(resized, descriptor, resizing)
 
     def match_encoded(
-        self, query: EncodedImage, keyframes: Sequence[EncodedImage]
+        self, query: ResizedImage, keyframes: Sequence[ResizedImage]
     ) -> list[Correspondences]:
         """Match a query with keyframes; pixels of the images as they were given to `encode`."""
         return [self._match(query, keyframe) for keyframe in keyframes]
 
-    def _match(self, query: EncodedImage, keyframe: EncodedImage) -> Correspondences:
+    def _match(self, query: ResizedImage, keyframe: ResizedImage) -> Correspondences:
         try:
-            found = self._matcher.match(query.features['image'], keyframe.features['image'])
+            found = self._matcher.match(query.pixels, keyframe.pixels)
         except MatcherError as error:
             self.failures.append(str(error))
             found = no_correspondences()
@@ -132,7 +170,7 @@ def localize_queries(
         For each query its outcome; number of matches and time are means of its pairs.
     """
     adapter = MatcherForRelocalizer(matcher, retrieval)
-    config = LocalizationConfig(num_keyframes=num_keyframes, **_NO_GATES)
+    config = LocalizationConfig(num_keyframes=num_keyframes, **NO_GATES)
     searched = (
         keyframe_map
         if oracle is None
@@ -178,10 +216,16 @@ def summarise_queries(outcomes: Sequence[Mapping[str, object]]) -> dict[str, obj
     errors = np.array(columns, dtype=np.float64)  # null, as JSON has it, becomes NaN
     medians = np.median(np.where(np.isfinite(errors), errors, np.inf), axis=0)
     return {
-        **{
-            key: float(np.mean([outcome['is_within'][key] for outcome in outcomes]))
-            for key in outcomes[0]['is_within']
-        },
+        **summarise_recalls(outcomes),
         'median_error_cm': 100 * float(medians[0]),
         'median_error_deg': float(medians[1]),
     }
+
+
+def summarise_recalls(outcomes: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    """Give the share of right ones for every key of `is_within`, of the queries that have it."""
+    by_key: dict[str, list[bool]] = {}
+    for outcome in outcomes:
+        for key, is_right in outcome['is_within'].items():
+            by_key.setdefault(key, []).append(is_right)
+    return {key: float(np.mean(answers)) for key, answers in by_key.items()}

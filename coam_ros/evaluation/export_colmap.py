@@ -20,15 +20,13 @@ from pathlib import Path
 from coam_ros.evaluation.colmap_database import write_database
 from coam_ros.evaluation.hloc_export import write_hloc
 from coam_ros.evaluation.image_collection import (
-    ImageCollection,
+    add_collection_arguments,
     match_collection,
-    NUM_NEIGHBOURS,
-    read_collection,
+    open_collection,
 )
 from coam_ros.evaluation.matcher_choice import add_matcher_arguments, chosen_matchers
 from coam_ros.evaluation.sfm import DATABASE, measure_reconstruction
 from coam_ros.evaluation.shared_keypoints import share_keypoints
-from coam_ros.matching import CoamMatcher
 from rich.console import Console
 from rich.progress import track
 
@@ -43,35 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_matcher_arguments(parser)
     parser.add_argument(
         '--reconstruct', action='store_true', help='reconstruct the scene with COLMAP at once'
-    )
-
-
-def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare which pairs to match; `open_collection` takes them."""
-    parser.add_argument(
-        '--pairs',
-        type=Path,
-        metavar='LIST',
-        help='text file, names of two images a line (default: DIR/pairs.txt as of SuperGlue, with '
-        'its intrinsics; where there is none, each image with the most similar ones)',
-    )
-    parser.add_argument(
-        '--neighbours',
-        type=int,
-        default=NUM_NEIGHBOURS,
-        metavar='N',
-        help='images to match with each one, where there is no list (%(default)s)',
-    )
-
-
-def open_collection(directory: Path, args: argparse.Namespace) -> ImageCollection:
-    """Find the images and the pairs that the arguments name."""
-    model = (args.model or [None])[0]
-    return read_collection(
-        directory,
-        args.pairs,
-        args.neighbours,
-        lambda: CoamMatcher.load(model, num_threads=args.threads),
     )
 
 

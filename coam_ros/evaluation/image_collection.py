@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -65,6 +66,35 @@ class CollectionMatches:
     found: Correspondences
     duration_s: float
     failure: str | None
+
+
+def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare which pairs to match; `open_collection` takes them."""
+    parser.add_argument(
+        '--pairs',
+        type=Path,
+        metavar='LIST',
+        help='text file, names of two images a line (default: DIR/pairs.txt as of SuperGlue, with '
+        'its intrinsics; where there is none, each image with the most similar ones)',
+    )
+    parser.add_argument(
+        '--neighbours',
+        type=int,
+        default=NUM_NEIGHBOURS,
+        metavar='N',
+        help='images to match with each one, where there is no list (%(default)s)',
+    )
+
+
+def open_collection(directory: Path, args: argparse.Namespace) -> ImageCollection:
+    """Find the images and the pairs that the arguments name."""
+    model = (args.model or [None])[0]
+    return read_collection(
+        directory,
+        args.pairs,
+        args.neighbours,
+        lambda: CoamMatcher.load(model, num_threads=args.threads),
+    )
 
 
 def read_collection(

@@ -35,6 +35,12 @@ import numpy as np
 _SEVEN_SCENES_K = np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])
 # Numbers of frames in a sequence stay below.
 _FRAMES_PER_SEQUENCE = 1_000_000
+LAYOUTS = (
+    'DIR, by its files: 7-Scenes (intrinsics.txt, map.txt, query.txt; or TrainSplit.txt, '
+    'TestSplit.txt, seq-01 ...), TUM (rgb.txt, depth.txt, groundtruth.txt, and map.txt, query.txt '
+    'with names as in rgb.txt), Cambridge (dataset_train.txt, dataset_test.txt, '
+    'reconstruction.nvm), or a COLMAP model with list_query.txt or query.txt.'
+)
 _MODEL_FOLDERS = ('model_train', 'sparse/0', 'sparse', 'model', '.')
 _QUERY_LISTS = ('list_query.txt', 'query.txt')
 

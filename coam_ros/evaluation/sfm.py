@@ -3,23 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from coam_ros.evaluation.benchmark_metrics import error_auc, relative_pose_error_deg
 from coam_ros.evaluation.colmap_database import reconstruct, relative_poses, write_database
-from coam_ros.evaluation.image_collection import ImageCollection
-from coam_ros.evaluation.shared_keypoints import MERGE_RADIUS_PX, SharedKeypoints
+from coam_ros.evaluation.image_collection import ImageCollection, match_collection
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.sfm_figures import POSE_AUC_DEG
+from coam_ros.evaluation.shared_keypoints import share_keypoints, SharedKeypoints
 import numpy as np
 
 DATABASE, MODEL = 'database.db', 'sparse'
-POSE_AUC_DEG = (1, 3, 5)
-PROTOCOL = (
-    'Matches of all pairs, images at an area of 640 x 480 px; points of an image within '
-    f'{MERGE_RADIUS_PX} px become one key point. Geometric verification and incremental mapping '
-    'of COLMAP, defaults, seed 0; intrinsics of a pair list are fixed, others refined. Of the '
-    'largest model: reprojection error in pixels of the images as they are. AUC: of the larger of '
-    'the errors of rotation and translation direction of the pairs of a list with poses; a pair '
-    'with a missing image counts as lost.'
-)
+
+
+def reconstruct_scene(
+    name: str,
+    collection: ImageCollection,
+    matcher: RecordedMatcher,
+    models: Path | None = None,
+    num_threads: int | None = None,
+) -> dict[str, object]:
+    """Match and reconstruct a scene.
+
+    Args:
+        name: of the scene.
+        collection: its images and pairs.
+        matcher: to measure.
+        models: keeps database and model in a folder by the scene and the matcher; None = nowhere.
+        num_threads: CPU threads of COLMAP; None takes all.
+
+    Returns:
+        The outcome of the scene; number of matches and time are means of its pairs.
+    """
+    matched = list(match_collection(collection, matcher))
+    shared = share_keypoints(matched)
+    with TemporaryDirectory() as temporary:
+        kept = Path(temporary) if models is None else models / name / matcher.content_hash
+        figures = measure_reconstruction(collection, shared, kept, num_threads)
+    failures = [f'{" ".join(pair.names)}: {pair.failure}' for pair in matched if pair.failure]
+    return {
+        'name': name,
+        'figures': figures,
+        'num_matches': float(np.mean([len(pair.found) for pair in matched])),
+        'duration_s': float(np.mean([pair.duration_s for pair in matched])),
+        'failure': '; '.join(failures) or None,
+    }
 
 
 def measure_reconstruction(

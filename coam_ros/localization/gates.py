@@ -48,6 +48,15 @@ def add_map_uncertainty(
     return covariance + np.diag(variances)
 
 
+def largest_stds(covariance: NDArray[np.float64]) -> tuple[float, float]:
+    """Give the standard deviations of a (6, 6) covariance in its worst directions [m, deg]."""
+    position_m, rotation_rad = (
+        float(np.sqrt(np.linalg.eigvalsh(part)[-1]))
+        for part in (covariance[:3, :3], covariance[3:, 3:])
+    )
+    return position_m, math.degrees(rotation_rad)
+
+
 def find_weakness(
     pose: AbsolutePose,
     covariance: NDArray[np.float64],
@@ -84,8 +93,7 @@ def find_weakness(
             f'Inliers on {coverage:.0%} of the image, wanted {config.min_coverage:.0%}: all of '
             'them lie on one thing, which may have been moved. Turn the camera to see more.'
         )
-    position_std_m = float(np.sqrt(np.linalg.eigvalsh(covariance[:3, :3])[-1]))
-    rotation_std_deg = float(np.degrees(np.sqrt(np.linalg.eigvalsh(covariance[3:, 3:])[-1])))
+    position_std_m, rotation_std_deg = largest_stds(covariance)
     if (
         position_std_m > config.max_position_std_m
         or rotation_std_deg > config.max_rotation_std_deg

@@ -126,8 +126,8 @@ def test_all_names_the_matchers_that_are_absent(sequences, tmp_path, capsys):
     out = tmp_path / 'report.json'
     assert bench('homography', sequences, '--matcher', 'all', '--every', 3, '--out', out) == 0
     report = json.loads(out.read_text())
-    assert [result['matcher'] for result in report['results']] == ['ours', 'sift']
-    assert set(report['absent']) == {'xfeat', 'aliked-lightglue'}
+    assert [result['matcher'] for result in report['results']] == ['ours', 'sift', 'orb']
+    assert set(report['absent']) == {'xfeat', 'aliked-lightglue', 'disk-lightglue'}
     output = ' '.join(capsys.readouterr().out.split())
     assert 'Left out: xfeat.' in output
     assert 'setup_peers.sh' in output
@@ -235,7 +235,8 @@ def test_localization_differs_in_the_matcher_alone(tmp_path):
         ('pose {empty}', 'No pair list'),
         ('homography {empty}', 'No pairs'),
         ('ranking {empty}', 'No pairs'),
-        ('localize {empty}', 'No list query.txt'),
+        ('localize {empty}', 'none of the layouts'),
+        ('sfm {empty}', '0 images'),
         ('homography {sequences} --every 0', '--every 0'),
         ('homography {sequences} --out report.txt', 'ends with .json'),
         ('homography {sequences} {sequences}', 'equal names'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from bench_samples import correspondences, HEIGHT, INTRINSICS, pair_line, WIDTH, write_image
@@ -266,3 +267,19 @@ def test_error_of_the_user_is_one_line_and_status_2(tmp_path, capsys, words, mes
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_bench_reports_one_outcome_a_scene(tmp_path):
+    scene = tmp_path / 'scene'
+    scene.mkdir()
+    for number in range(3):
+        write_image(scene / f'{number}.png', number // 2)
+    out = tmp_path / 'report.json'
+    words = ['--matcher', 'sift', '--cache', tmp_path / 'cache', '--models', tmp_path / 'models']
+    assert main(['bench', 'sfm', *map(str, [scene, *words, '--out', out])]) == 0
+    (result,) = json.loads(out.read_text())['results']
+    assert (result['data_set'], result['summary']['images']) == ('scene', 3)
+    # Two are one image, the third is another: no two views of anything.
+    assert result['summary']['registered_images'] == 0
+    assert result['summary']['mean_track_length'] is None
+    assert len(list((tmp_path / 'models/scene').glob('*/database.db'))) == 1

@@ -1,0 +1,155 @@
+"""The check of covariances and gates, on poses with known answers and from end to end."""
+
+from __future__ import annotations
+
+import json
+
+from coam_ros.cli import main
+from coam_ros.evaluation.covariance_check import (
+    chi2_quantile,
+    chi2_share,
+    gate_pose,
+    GatedPose,
+    is_published,
+    measure_consistency,
+    measure_gates,
+)
+from coam_ros.localization import LocalizationConfig, RelocalizationResult
+import cv2
+from map_samples import encode
+import numpy as np
+import pytest
+from recording_samples import HEIGHT, WIDTH, write_recording
+
+NAN = float('nan')
+
+
+def pose(**fields: object) -> GatedPose:
+    values = {
+        'name': 'query',
+        'is_right': True,
+        'translation_error_m': 0.01,
+        'rotation_error_deg': 0.1,
+        'nees_position': 1.0,
+        'nees_pose': 1.0,
+        'num_inliers': 500,
+        'inlier_ratio': 0.5,
+        'coverage': 0.5,
+        'position_std_m': 0.01,
+        'rotation_std_deg': 0.1,
+    }
+    return GatedPose(**{**values, **fields})
+
+
+@pytest.mark.parametrize(
+    ('dof', 'value', 'share'),
+    # Tables of the chi-square distribution.
+    [(3, 7.815, 0.95), (3, 2.366, 0.5), (6, 12.592, 0.95), (6, 1.635, 0.05)],
+)
+def test_chi_square_is_that_of_the_tables(dof, value, share):
+    assert chi2_share(dof, value) == pytest.approx(share, abs=5e-4)
+
+
+@pytest.mark.parametrize(('dof', 'quantile'), [(6, 14.449), (60, 83.298)])
+def test_quantile_is_that_of_the_tables(dof, quantile):
+    assert chi2_quantile(dof, 1.96) == pytest.approx(quantile, rel=0.01)
+
+
+def test_honest_covariances_are_called_so_and_proud_ones_are_not():
+    errors = np.random.default_rng(0).normal(size=(400, 6)) ** 2
+    honest = [pose(nees_position=e[:3].mean(), nees_pose=e.mean()) for e in errors]
+    found = measure_consistency(honest)
+    assert found['poses'] == 400
+    for part in ('position', 'pose'):
+        low, high = found[part]['honest_interval']
+        assert low < found[part]['mean_per_dof'] < high
+        assert found[part]['within_95_percent'] == pytest.approx(0.95, abs=0.03)
+    proud = [pose(nees_position=4 * e[:3].mean(), nees_pose=4 * e.mean()) for e in errors]
+    found = measure_consistency(proud)['pose']
+    assert found['mean_per_dof'] > 3 > found['honest_interval'][1]
+    assert found['within_95_percent'] < 0.5
+
+
+def test_poses_of_elsewhere_have_no_consistency():
+    found = measure_consistency([pose(nees_position=NAN, nees_pose=NAN, is_right=False)])
+    assert found['poses'] == 0
+    assert found['pose']['mean_per_dof'] is None
+
+
+def test_gate_is_proposed_between_wrong_and_right_poses():
+    poses = [pose(num_inliers=n) for n in (80, 200, 300)]
+    poses += [pose(num_inliers=n, is_right=False) for n in (10, 40, 60)]
+    found = measure_gates(poses, LocalizationConfig(min_inliers=50))
+    inliers = found['min_inliers']
+    assert (inliers['in_force'], inliers['precision'], inliers['recall']) == (50, 3 / 4, 1)
+    assert inliers['proposed']['threshold'] == 70
+    assert inliers['proposed']['precision'] == inliers['proposed']['recall'] == 1
+    # This number does not tell them apart.
+    assert found['max_position_std_m']['precision'] == 1 / 2
+    assert found['max_position_std_m']['proposed'] is None
+
+
+def test_gate_with_an_upper_bound_is_proposed_likewise():
+    poses = [pose(position_std_m=std) for std in (0.01, 0.04)]
+    poses += [pose(position_std_m=std, is_right=False) for std in (0.06, 0.5)]
+    found = measure_gates(poses, LocalizationConfig())['max_position_std_m']
+    assert found['precision'] == 2 / 3
+    assert found['proposed']['threshold'] == pytest.approx(0.05)
+
+
+def test_pose_passes_all_gates_or_is_not_published():
+    assert is_published(pose(), LocalizationConfig())
+    for weak in ({'num_inliers': 49}, {'coverage': 0.1}, {'rotation_std_deg': 2.1}):
+        assert not is_published(pose(**weak), LocalizationConfig())
+
+
+def test_numbers_of_a_pose_are_its_own():
+    covariance = np.diag([1e-4, 4e-4, 1e-4, *[np.radians(0.5) ** 2] * 3])
+    result = RelocalizationResult(
+        T_map_camera=np.eye(4), covariance=covariance, num_inliers=70, num_matches=100
+    )
+    T_true = np.eye(4)
+    T_true[1, 3] = 0.04
+    found = gate_pose('query', result, T_true, (0.05, 1.0))
+    assert found.is_right
+    assert found.position_std_m == pytest.approx(0.02)
+    assert found.rotation_std_deg == pytest.approx(0.5)
+    assert found.nees_position == pytest.approx(2**2 / 3)
+    assert not gate_pose('query', result, None, (0.05, 1.0)).is_right
+
+
+def test_report_of_a_recording_and_another_place(tmp_path, capsys):
+    elsewhere = tmp_path / 'elsewhere'
+    for folder in (elsewhere, tmp_path / 'wall'):
+        folder.mkdir()
+    write_recording(tmp_path / 'wall')
+    for name in ('intrinsics.txt', 'frame-000003.pose.txt'):
+        (elsewhere / name).write_bytes((tmp_path / 'wall' / name).read_bytes())
+    noise = np.random.default_rng(9).integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+    image = cv2.resize(noise, (WIDTH, HEIGHT))
+    (elsewhere / 'frame-000003.color.jpg').write_bytes(encode(image, '.jpg'))
+    out = tmp_path / 'report'
+    words = [tmp_path / 'wall', '--elsewhere', elsewhere, '--num-keyframes', 2, '--out', out]
+    assert main(['check-covariance', *map(str, words)]) == 0
+    report = json.loads((out / 'report.json').read_text())
+    assert report['images'] == {'wall': 2}
+    assert report['consistency']['wall']['poses'] == 1
+    assert report['gates']['all'] == {'accepted': 1, 'precision': 1, 'recall': 1}
+    by_name = {found['name']: found for found in report['poses']['wall']}
+    assert by_name['frame-000003']['is_right']
+    assert by_name['frame-000003']['nees_pose'] < 20
+    for name in ('nees.png', 'gates.png'):
+        assert cv2.imread(str(out / name)) is not None
+    assert 'min_inliers' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [(['{none}'], 'No folder'), (['{none}', '--every', '0'], '--every 0')],
+)
+def test_error_of_the_user_is_one_line_and_status_2(tmp_path, capsys, words, message):
+    words = [word.format(none=tmp_path / 'none') for word in words]
+    assert main(['check-covariance', *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
