@@ -1,0 +1,242 @@
+"""How long everything takes and how it grows, beside the network of the paper.
+
+Examples:
+  python benchmarks/latency.py --out latency                      all of it, one thread a core
+  python benchmarks/latency.py --out latency --threads 2
+  python benchmarks/latency.py --out soak --soak 10000            does memory grow?
+
+The folder gets latency.json with all figures, latency.md with tables and latency.png. The scene is
+rendered, nothing is downloaded. Needs what training needs (PyTorch) for the paper's network.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict
+import json
+import os
+from pathlib import Path
+import platform
+import sys
+
+from coam_ros.evaluation.localization_report import to_json_values
+from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
+from coam_ros.inference.model import BACKENDS, FEATURE_NAMES
+from coam_ros.localization import LocalizationConfig
+from coam_ros.matching import CoamMatcher
+from latency_cost import Cost, count_network, GPUS, ProfiledRuns
+from latency_paper import measure_this_cpu, PaperNetwork
+from latency_report import plot_latency, render_tables
+import latency_stages as stages
+import numpy as np
+import onnxruntime
+from rich.console import Console
+from rich.progress import track
+import torch
+
+Row = dict[str, object]
+
+
+def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--out', type=Path, required=True, help='folder for the figures')
+    parser.add_argument('--model', type=Path, help='model folder (the default model)')
+    parser.add_argument('--threads', type=int, default=os.cpu_count(), help='(%(default)s)')
+    parser.add_argument('--repeats', type=int, default=15, help='calls timed (%(default)s)')
+    parser.add_argument(
+        '--keyframes',
+        type=int,
+        nargs='+',
+        default=[1, 3, 5, 10],
+        metavar='K',
+        help='(%(default)s)',
+    )
+    parser.add_argument(
+        '--widths',
+        type=int,
+        nargs='+',
+        default=[448, 640, 896, 1280],
+        metavar='PX',
+        help='images are matched at these widths and 3/4 of them as height (%(default)s)',
+    )
+    parser.add_argument(
+        '--map-sizes',
+        type=int,
+        nargs='+',
+        default=[100, 1000, 10000],
+        metavar='N',
+        help='keyframes in a map (%(default)s)',
+    )
+    parser.add_argument(
+        '--paper-size',
+        type=int,
+        default=512,
+        metavar='PX',
+        help="side of the images of the paper's network (%(default)s)",
+    )
+    parser.add_argument(
+        '--soak',
+        type=int,
+        metavar='FRAMES',
+        help='instead of all that: localize so many images of the first width and watch memory',
+    )
+    return parser.parse_args(words)
+
+
+def load_backends(model: Path, num_threads: int) -> tuple[dict[str, CoamModel], dict[str, str]]:
+    """Load a model on every backend that this machine has; give reasons for the others."""
+    loaded, missing = {}, {}
+    for name in BACKENDS:
+        if name == 'auto':
+            continue
+        try:
+            loaded[name] = CoamModel.load(model, name, num_threads)
+        except (EngineIncompatibleError, FileNotFoundError, ImportError) as error:
+            missing[name] = str(error)
+    return loaded, missing
+
+
+def measure_backend(
+    model: CoamModel, scene: stages.Scene, args: argparse.Namespace
+) -> dict[str, list[Row]]:
+    """Time the networks and the whole way, for numbers of keyframes and for image sizes."""
+    matcher = CoamMatcher(model)
+    networks = stages.measure_networks(model, scene, args.keyframes, args.repeats)
+    by_keyframes = [stages.measure_frames(matcher, scene, k, args.repeats) for k in args.keyframes]
+    by_width = []
+    for width in args.widths if model.input_size is None else model.input_size[:1]:
+        matcher = CoamMatcher(model, _area_px(width))
+        num_keyframes = LocalizationConfig().num_keyframes
+        row = stages.measure_frames(matcher, scene, num_keyframes, args.repeats)
+        by_width.append({'width': width, **row})
+    return {'networks': networks, 'keyframes': by_keyframes, 'widths': by_width}
+
+
+def _area_px(width: int) -> int:
+    return width * width * 3 // 4
+
+
+def compare_with_paper(
+    matcher: CoamMatcher, paper: PaperNetwork, scene: stages.Scene, repeats: int
+) -> Row:
+    """Time pairs of which nothing is known beforehand, in turns with the paper's network."""
+    pair = scene.frames[:2]
+    timings = stages.measure_in_turns(
+        {'ours': lambda: matcher.match(*pair), 'paper': paper.run}, repeats
+    )
+    return {
+        **{name: asdict(timing) for name, timing in timings.items()},
+        'paper_size_px': paper.size_px,
+        'ratio': timings['paper'].median_ms / timings['ours'].median_ms,
+    }
+
+
+def count_costs(
+    directory: Path, model: CoamModel, paper: PaperNetwork, scene: stages.Scene, runs: ProfiledRuns
+) -> dict[str, Cost]:
+    """Count what each network costs, ours with the keyframes of one image."""
+    num_keyframes = LocalizationConfig().num_keyframes
+    query = model.encode(scene.frames[0])[0]
+    height, width = scene.frames[0].shape[:2]
+    sizes = np.array([[width, height]], np.float32)
+    inputs = {'query_size': sizes, 'keyframe_size': sizes.repeat(num_keyframes, axis=0)}
+    for name in FEATURE_NAMES:
+        inputs[f'query_{name}'] = query[name]
+        inputs[f'keyframe_{name}'] = query[name].repeat(num_keyframes, axis=0)
+    manifest = model.manifest
+    encoder, pair_matcher = (directory / n.file for n in (manifest.encoder, manifest.pair_matcher))
+    return {
+        'encoder': count_network(encoder, {'image': scene.frames[0][None]}, runs),
+        f'pair matcher, {num_keyframes} keyframes': count_network(pair_matcher, inputs, runs),
+        f"paper's network, one pair at {paper.size_px} px": paper.count(),
+    }
+
+
+def describe_machine(args: argparse.Namespace) -> Row:
+    """Say on what it was measured, and how busy that was."""
+    names = [
+        line.partition(':')[2].strip()
+        for line in Path('/proc/cpuinfo').read_text().splitlines()
+        if line.startswith('model name')
+    ]
+    return {
+        'cpu': names[0] if names else platform.machine(),
+        'num_cpus': os.cpu_count(),
+        'num_threads': args.threads,
+        'load_before': os.getloadavg()[0],
+        'onnxruntime': onnxruntime.__version__,
+        'torch': torch.__version__,
+    }
+
+
+def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
+    """Measure everything; see the module."""
+    figures: dict[str, object] = {'machine': describe_machine(args)}
+    torch.set_num_threads(args.threads)
+    directory = args.model or default_model_directory()
+    scene = stages.make_scene(max(3, *args.keyframes) + 2)
+    if args.soak:
+        matcher = CoamMatcher.load(
+            directory, num_threads=args.threads, image_area_px=_area_px(args.widths[0])
+        )
+        figures['soak'] = stages.soak(
+            matcher, scene, args.soak, lambda frames: track(frames, 'Localizing', console=console)
+        )
+        return figures
+    machines = (measure_this_cpu(args.threads), *GPUS)
+    resident_mib = stages.resident_mib()
+    backends, missing = load_backends(directory, args.threads)
+    figures['missing_backends'] = missing
+    figures['resident_before_mib'] = resident_mib
+    figures['backends'] = {}
+    for name, model in backends.items():
+        console.print(f'Measuring {model.backend_name}')
+        figures['backends'][name] = measure_backend(model, scene, args)
+    reference = backends['onnxruntime']
+    matcher = CoamMatcher(reference)
+    figures['model_id'] = matcher.model_id
+    figures['map_sizes'] = stages.measure_map_sizes(
+        stages.make_map(scene, matcher), args.map_sizes, args.repeats
+    )
+    console.print("Measuring the paper's network in turns with ours")
+    paper = PaperNetwork(args.paper_size)
+    figures['paper'] = compare_with_paper(matcher, paper, scene, max(1, args.repeats // 3))
+    costs = count_costs(
+        directory, reference, paper, scene, ProfiledRuns(args.repeats, args.threads)
+    )
+    figures['costs'] = {
+        name: {
+            **asdict(cost),
+            'floor_ms': {m.name: cost.floor_ms(m) for m in machines},
+            'layerwise_ms': {m.name: cost.layerwise_ms(m) for m in machines},
+        }
+        for name, cost in costs.items()
+    }
+    figures['machines'] = [asdict(machine) for machine in machines]
+    for model in backends.values():
+        model.close()
+    return figures
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measure, print the tables and write the folder."""
+    args = parse_arguments(words)
+    console = Console()
+    figures = run(args, console)
+    args.out.mkdir(parents=True, exist_ok=True)
+    tables = render_tables(figures)
+    text = json.dumps(to_json_values(figures), indent=1, allow_nan=False)
+    (args.out / 'latency.json').write_text(text + '\n', encoding='utf-8')
+    (args.out / 'latency.md').write_text(tables, encoding='utf-8')
+    plot_latency(figures, args.out / 'latency.png')
+    console.print(tables, markup=False, highlight=False, soft_wrap=True)
+    console.print(f'Written to {args.out}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
