@@ -7,6 +7,7 @@ Examples:
   coam bench sweep photos --matcher all --out sweep.json
   coam bench localize redkitchen --matcher all --out localize.json
   coam bench localize cambridge/ShopFacade --retrieval oracle --thresholds 0.05,5 0.25,2
+  coam bench aachen aachen_v1.1 --pairs pairs-query-netvlad50.txt --num-keyframes 20
   coam bench sfm fountain --matcher all --out sfm.json
   coam bench ranking hpatches --out ranking.json
   coam bench --compare monday.json tuesday.json --out both.json
@@ -28,7 +29,7 @@ from pathlib import Path
 import shlex
 import sys
 
-from coam_ros.evaluation import benchmark_localization
+from coam_ros.evaluation import aachen, benchmark_localization
 from coam_ros.evaluation.benchmark_html import make_html, Picture
 from coam_ros.evaluation.benchmark_kinds import PAIR_BENCHMARKS
 from coam_ros.evaluation.benchmark_pairs import hash_pairs, ImagePair, match_pairs
@@ -233,6 +234,36 @@ def _add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_aachen_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_every(parser)
+    parser.add_argument(
+        '--num-keyframes',
+        type=int,
+        default=aachen.NUM_KEYFRAMES,
+        metavar='N',
+        help='map images to match with each query (%(default)s)',
+    )
+    parser.add_argument(
+        '--pairs',
+        type=Path,
+        metavar='LIST',
+        help='retrieved images, as of hloc: a query and a map image a line (default: our own)',
+    )
+    parser.add_argument(
+        '--truth',
+        type=Path,
+        metavar='FILE',
+        help='true poses, in the form of a submission, for the recalls',
+    )
+    parser.add_argument(
+        '--submissions',
+        type=Path,
+        default=Path('submissions'),
+        metavar='FOLDER',
+        help='where the files for the benchmark are written, one a matcher (%(default)s)',
+    )
+
+
 def _add_sfm_arguments(parser: argparse.ArgumentParser) -> None:
     add_collection_arguments(parser)
     parser.add_argument(
@@ -426,6 +457,27 @@ def _open_localization(directory: Path, args: argparse.Namespace) -> _DataSet:
     return _DataSet(data.name, data.hash(), size, run_matcher)
 
 
+def _open_aachen(directory: Path, args: argparse.Namespace) -> _DataSet:
+    opened = aachen.open_aachen(directory, args.truth, args.pairs)
+    retrieval = CoamMatcher.load((args.model or [None])[0], num_threads=args.threads)
+    keyframe_map = benchmark_localization.build_localization_map(opened.data, retrieval)
+
+    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
+        name = f'{opened.data.name}_{matcher.model_id.replace(" ", "-")}.txt'
+        return aachen.localize_aachen(
+            opened,
+            args.every,
+            keyframe_map,
+            matcher,
+            retrieval,
+            args.num_keyframes,
+            args.submissions / name,
+        )
+
+    size = len(range(0, len(opened.data.queries), args.every))
+    return _DataSet(opened.data.name, opened.data.hash(), size, run_matcher)
+
+
 def _open_sfm(directory: Path, args: argparse.Namespace) -> _DataSet:
     # COLMAP is an extra.
     from coam_ros.evaluation import sfm
@@ -515,6 +567,13 @@ _KINDS = {
         _open_localization,
         benchmark_localization.summarise_queries,
         _add_localize_arguments,
+    ),
+    'aachen': _Kind(
+        'Aachen Day-Night: poses for the visual-localization benchmark',
+        aachen.PROTOCOL,
+        _open_aachen,
+        aachen.summarise_aachen,
+        _add_aachen_arguments,
     ),
     'sfm': _Kind(
         'structure from motion by COLMAP: how much of a scene is reconstructed',

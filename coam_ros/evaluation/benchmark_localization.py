@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError, resize_for_matching
@@ -12,7 +12,7 @@ from coam_ros.evaluation.localization_sets import each, LocalizationSet, PosedFr
 from coam_ros.evaluation.matchers import MatcherError, no_correspondences
 from coam_ros.evaluation.oracle_retrieval import OracleRetriever
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
-from coam_ros.localization import LocalizationConfig, Relocalizer
+from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -154,53 +154,103 @@ def localize_queries(
     oracle: OracleRetriever | None = None,
     thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
 ) -> Iterator[dict[str, object]]:
-    """Localize every n-th query.
+    """Localize every n-th query and compare its pose with the truth.
 
     Args:
         queries: with their true poses.
         every: 1 for all of them.
-        keyframe_map: with global descriptors of `retrieval`.
+        keyframe_map: as of `relocalize_each`.
         matcher: to measure.
-        retrieval: whose global descriptors choose the keyframes.
+        retrieval: as of `relocalize_each`.
         num_keyframes: to match with each query.
         oracle: chooses the keyframes instead, of the same map.
         thresholds: (m, deg) of the recalls.
 
     Yields:
-        For each query its outcome; number of matches and time are means of its pairs.
+        For each query its outcome.
+    """
+
+    def ask_oracle(_: str, query: Keyframe) -> list[Keyframe]:
+        return oracle.retrieve(query, num_keyframes)
+
+    found = relocalize_each(
+        queries,
+        every,
+        keyframe_map,
+        matcher,
+        retrieval,
+        num_keyframes,
+        choose=None if oracle is None else ask_oracle,
+    )
+    for query, result, costs in found:
+        outcome = evaluate_query(costs['name'], result, query.T_map_camera)
+        errors = (outcome.translation_error_m, outcome.rotation_error_deg)
+        yield {
+            **costs,
+            'translation_error_m': errors[0],
+            'rotation_error_deg': errors[1],
+            'is_within': {recall_key(*limit): is_within(errors, limit) for limit in thresholds},
+        }
+
+
+def is_within(errors: tuple[float, float], limit: tuple[float, float]) -> bool:
+    """Tell whether both errors, (m, deg), are at most the limit; NaN is not."""
+    return bool(np.less_equal(errors, limit).all())
+
+
+def relocalize_each(
+    queries: PosedFrames,
+    every: int,
+    keyframe_map: KeyframeMap,
+    matcher: RecordedMatcher,
+    retrieval: CoamMatcher,
+    num_keyframes: int,
+    *,
+    choose: Callable[[str, Keyframe], Sequence[Keyframe]] | None = None,
+) -> Iterator[tuple[Keyframe, RelocalizationResult, dict[str, object]]]:
+    """Localize every n-th query.
+
+    Args:
+        queries: their poses are not looked at.
+        every: 1 for all of them.
+        keyframe_map: with global descriptors of `retrieval`.
+        matcher: whose matches make the poses.
+        retrieval: whose global descriptors choose the keyframes.
+        num_keyframes: to match with each query.
+        choose: gives the keyframes, of the same map, for the name of a query and the query
+            instead.
+
+    Yields:
+        The query, what came out, and JSON-ready what each outcome has; there number of matches
+        and time are means of the query's pairs.
     """
     adapter = MatcherForRelocalizer(matcher, retrieval)
     config = LocalizationConfig(num_keyframes=num_keyframes, **NO_GATES)
     searched = (
         keyframe_map
-        if oracle is None
+        if choose is None
         else KeyframeMap(descriptor_model_id=keyframe_map.descriptor_model_id)
     )
     relocalizer = Relocalizer(adapter, searched, config)
     for index in range(0, len(queries), every):
         adapter.clear()
-        query = queries[index]
-        if oracle is not None:
-            _hold_only(searched, oracle.retrieve(query, num_keyframes))
+        name, query = queries.names[index], queries[index]
+        if choose is not None:
+            _hold_only(searched, choose(name, query))
         result = relocalizer.relocalize(query.decode_image(), query.camera)
-        outcome = evaluate_query(queries.names[index], result, query.T_map_camera)
-        errors = (outcome.translation_error_m, outcome.rotation_error_deg)
-        yield {
-            'name': outcome.name,
-            'translation_error_m': errors[0],
-            'rotation_error_deg': errors[1],
-            # NaN compares as False.
-            'is_within': {
-                recall_key(*limit): bool(np.less_equal(errors, limit).all())
-                for limit in thresholds
+        yield (
+            query,
+            result,
+            {
+                'name': name,
+                'num_inliers': result.num_inliers,
+                'num_matches': float(np.mean(adapter.num_matches or [0])),
+                'duration_s': float(np.mean(adapter.durations_s or [0])),
+                'keyframe_ids': list(result.keyframe_ids),
+                'no_pose': None if result.failure is None else result.failure.value,
+                'failure': '; '.join(adapter.failures) or None,
             },
-            'num_inliers': outcome.num_inliers,
-            'num_matches': float(np.mean(adapter.num_matches or [0])),
-            'duration_s': float(np.mean(adapter.durations_s or [0])),
-            'keyframe_ids': list(outcome.keyframe_ids),
-            'no_pose': outcome.failure,
-            'failure': '; '.join(adapter.failures) or None,
-        }
+        )
 
 
 def _hold_only(keyframe_map: KeyframeMap, keyframes: Sequence[Keyframe]) -> None:

@@ -26,7 +26,7 @@ from coam_ros.geometry.transforms import make_transform, rotation_from_quaternio
 from coam_ros.mapping.image_header import read_image_header
 from coam_ros.mapping.importers.nvm import read_nvm
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
-from coam_ros.mapping.importers.sfm_model import SfmFrames, SfmImage
+from coam_ros.mapping.importers.sfm_model import is_colmap_model, SfmFrames, SfmImage
 from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.mapping.keyframe import Keyframe
 import numpy as np
@@ -261,9 +261,6 @@ def _read_cambridge_poses(path: Path) -> dict[str, np.ndarray]:
 
 
 def _colmap(directory: Path) -> tuple[PosedFrames, PosedFrames]:
-    # COLMAP takes a third of a second to load and is an extra.
-    from coam_ros.mapping.importers.colmap import is_colmap_model, read_colmap_model
-
     folder = next((f for f in _MODEL_FOLDERS if is_colmap_model(directory / f)), None)
     if folder is None:
         raise BenchmarkDataError(
@@ -277,6 +274,9 @@ def _colmap(directory: Path) -> tuple[PosedFrames, PosedFrames]:
             f'No list of queries in {directory}: wanted {" or ".join(_QUERY_LISTS)}, the name of '
             'an image a line.'
         )
+    # COLMAP takes a third of a second to load and is an extra.
+    from coam_ros.mapping.importers.colmap import read_colmap_model
+
     model = read_colmap_model(directory / folder)
     truth_folder = directory / 'empty_all'
     truth = read_colmap_model(truth_folder) if is_colmap_model(truth_folder) else model

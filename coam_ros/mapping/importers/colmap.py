@@ -9,16 +9,12 @@ from coam_ros.geometry.transforms import invert, make_transform
 from coam_ros.mapping.importers.sfm_model import (
     colmap_camera,
     HALF_PIXEL,
+    is_colmap_model,
     SfmImage,
     SfmModelError,
 )
 import numpy as np
 import pycolmap
-
-
-def is_colmap_model(directory: Path) -> bool:
-    """Tell whether a folder holds a model of COLMAP."""
-    return any((directory / f'images.{kind}').is_file() for kind in ('bin', 'txt'))
 
 
 def read_colmap_model(directory: Path) -> dict[str, SfmImage]:

@@ -62,7 +62,8 @@ def _read_model(
     points_map = np.array(points).reshape(-1, 3)
     images = {}
     for head, measurements in zip(heads, seen, strict=True):
-        name, (focal, qw, qx, qy, qz, *centre) = head[0], map(float, head[1:9])
+        # Some write ./ before it.
+        name, (focal, qw, qx, qy, qz, *centre) = Path(head[0]).as_posix(), map(float, head[1:9])
         camera = camera_of(name, focal)
         if camera is None:
             continue

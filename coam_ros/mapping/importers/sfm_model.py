@@ -111,6 +111,11 @@ class SfmFrames(Sequence[Keyframe]):
             raise SfmModelError(f'{self.directory / image.name}: {error}') from error
 
 
+def is_colmap_model(directory: Path) -> bool:
+    """Tell whether a folder holds a model of COLMAP."""
+    return any((directory / f'images.{kind}').is_file() for kind in ('bin', 'txt'))
+
+
 def colmap_camera(model: str, width: int, height: int, params: Sequence[float]) -> PinholeCamera:
     """Make a camera of what COLMAP writes of one.
 
