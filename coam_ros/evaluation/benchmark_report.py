@@ -201,7 +201,7 @@ def make_tables(results: Sequence[Result]) -> list[Table]:
         names, rows = tabulate(results, data_set)
         table = Table('', title=data_set)
         for name in names:
-            table.add_column(name, justify='right')
+            table.add_column(name, justify='right', overflow='fold')
         for row in rows:
             table.add_row(*row)
         tables.append(table)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+import sys
 
 import coam_ros
 from coam_ros.evaluation import matchers
 from coam_ros.evaluation.matchers import (
     Matcher,
+    NETWORK_WORKER,
+    OPENCV,
+    OpenCvMatcher,
     PEER_PYTHON,
     PEER_WORKER,
     PeerMatcher,
     PEERS,
-    SiftMatcher,
 )
 from coam_ros.evaluation.provenance import hash_files
 from coam_ros.evaluation.recorded_matcher import (
@@ -23,12 +27,19 @@ from coam_ros.evaluation.recorded_matcher import (
     MatchCache,
     RecordedMatcher,
 )
+from coam_ros.inference import default_model_directory
+from coam_ros.inference.model import BACKENDS
 from coam_ros.matching import CoamMatcher
 
-OURS, SIFT, ALL = 'ours', 'sift', 'all'
+OURS, ALL = 'ours', 'all'
+# Ours with a part switched off, run in PyTorch.
+ABLATIONS = {'ours-no-coattention': 'coattention', 'ours-no-distinctiveness': 'distinctiveness'}
+_VISMATCH = 'vismatch:'
+_WEIGHTS = 'weights.pt'
 _PACKAGE = Path(coam_ros.__file__).parent
 # Files whose change makes other matches of the same model.
 _OUR_CODE = (_PACKAGE / 'matching', _PACKAGE / 'inference')
+_NETWORK_CODE = (_PACKAGE / 'training', NETWORK_WORKER, PEER_WORKER)
 _OPENCV_CODE = (Path(matchers.__file__),)
 
 
@@ -52,25 +63,37 @@ class MatcherChoice:
         Raises:
             MatcherError: it is absent.
         """
+        matcher = self.make()
+        backend = matcher.backend_name if isinstance(matcher, CoamMatcher) else ''
         code_hash = hash_files(self.code, _PACKAGE.parent)
         cache = MatchCache(args.cache, reads=not args.fresh)
-        return RecordedMatcher(self.make(), [code_hash], cache)
+        return RecordedMatcher(matcher, [backend, code_hash], cache)
 
 
 def add_matcher_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare which matchers to measure, and how they run."""
+    names = [OURS, *ABLATIONS, *OPENCV, *PEERS]
     parser.add_argument(
         '--matcher',
         action='append',
-        choices=[OURS, SIFT, *PEERS, ALL],
-        help='may be given several times (default: ours); all skips, and names, what is absent',
+        type=_matcher_name,
+        metavar='NAME',
+        help=f'{", ".join(names)}, {_VISMATCH}MODEL (what vismatch wraps, where --peers has it), '
+        'or all: every one of these but vismatch and ours-*, where what is absent is skipped and '
+        'named. May be given several times (default: ours). ours-* run the weights of --model in '
+        'PyTorch with a part switched off, not trained anew: what the trained network owes to it',
     )
     parser.add_argument(
         '--model',
         type=Path,
         action='append',
         metavar='FOLDER',
-        help='of ours; may be given several times (default: the included one)',
+        help='of ours: a folder that `coam export` wrote, or a checkpoint (.pt), as of the '
+        'networks of the paper, which runs in PyTorch; may be given several times (default: the '
+        'included one)',
+    )
+    parser.add_argument(
+        '--backend', choices=BACKENDS, default='auto', help='that runs model folders (%(default)s)'
     )
     parser.add_argument(
         '--threads', type=int, metavar='N', help='CPU threads (default: of each library)'
@@ -97,24 +120,49 @@ def add_matcher_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _matcher_name(word: str) -> str:
+    known = [OURS, *ABLATIONS, *OPENCV, *PEERS, ALL]
+    if word in known or (word.startswith(_VISMATCH) and word != _VISMATCH):
+        return word
+    raise argparse.ArgumentTypeError(
+        f'unknown matcher {word!r}, wanted {", ".join(known)} or {_VISMATCH}MODEL'
+    )
+
+
 def chosen_matchers(args: argparse.Namespace) -> Iterator[MatcherChoice]:
     """Name the matchers asked for, ours once for each model."""
-    asked = set(args.matcher or [OURS])
+    asked = dict.fromkeys(args.matcher or [OURS])
+    if ALL in asked:
+        asked = dict.fromkeys([OURS, *OPENCV, *PEERS, *asked])
+        del asked[ALL]
     models = args.model or [None]
-    if {OURS, ALL} & asked:
-        for model in models:
-            name = OURS if len(models) == 1 else f'{OURS} {model}'
-            yield MatcherChoice(
-                name,
-                lambda model=model: CoamMatcher.load(model, num_threads=args.threads),
-                _OUR_CODE,
-            )
-    if {SIFT, ALL} & asked:
-        yield MatcherChoice(SIFT, SiftMatcher, _OPENCV_CODE)
-    for peer in PEERS:
-        if {peer, ALL} & asked:
-            yield MatcherChoice(
-                peer,
-                lambda peer=peer: PeerMatcher(peer, args.threads, python=args.peers),
-                (PEER_WORKER,),
-            )
+    for word in asked:
+        if word == OURS or word in ABLATIONS:
+            for model in models:
+                name = word if len(models) == 1 else f'{word} {model}'
+                yield _choose_ours(name, model, ABLATIONS.get(word), args)
+        elif word in OPENCV:
+            yield MatcherChoice(word, partial(OpenCvMatcher, word), _OPENCV_CODE)
+        else:
+            make = partial(PeerMatcher, word, args.threads, python=args.peers)
+            yield MatcherChoice(word, make, (PEER_WORKER,))
+
+
+def _choose_ours(
+    name: str, model: Path | None, part_off: str | None, args: argparse.Namespace
+) -> MatcherChoice:
+    is_checkpoint = model is not None and model.suffix == '.pt'
+    if part_off is None and not is_checkpoint:
+        make = partial(CoamMatcher.load, model, backend=args.backend, num_threads=args.threads)
+        return MatcherChoice(name, make, _OUR_CODE)
+
+    def run_checkpoint() -> PeerMatcher:
+        path = model if is_checkpoint else (model or default_model_directory()) / _WEIGHTS
+        if not path.is_file():
+            raise FileNotFoundError(f'No checkpoint {path} for {name}; check --model.')
+        words = [str(path), *([part_off] if part_off else [])]
+        return PeerMatcher(
+            name, args.threads, python=Path(sys.executable), worker=NETWORK_WORKER, words=words
+        )
+
+    return MatcherChoice(name, run_checkpoint, _NETWORK_CODE)

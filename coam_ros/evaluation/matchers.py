@@ -1,10 +1,11 @@
-"""The matchers that are compared: ours and SIFT here, those of others in a process of their own.
+"""The matchers that are compared: ours, SIFT and ORB here, others in a process of their own.
 
 `CoamMatcher` is a `Matcher` as it is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
@@ -21,9 +22,12 @@ _ROOT = Path(__file__).parents[2]
 PEER_PYTHON = _ROOT / '.venv-peers/bin/python'
 PEER_WORKER = _ROOT / 'benchmarks/peer_worker.py'
 # What benchmarks/peer_worker.py knows.
-PEERS = ('xfeat', 'aliked-lightglue')
-_SIFT_FEATURES = 4096
-_SIFT_RATIO = 0.8
+PEERS = ('xfeat', 'aliked-lightglue', 'disk-lightglue')
+# Runs a checkpoint of our own networks in PyTorch.
+NETWORK_WORKER = _ROOT / 'benchmarks/network_worker.py'
+OPENCV = ('sift', 'orb')
+_MAX_FEATURES = 4096
+_RATIO = 0.8
 
 
 class MatcherError(ValueError):
@@ -64,17 +68,18 @@ def no_correspondences() -> Correspondences:
     return Correspondences(*(np.empty(shape, np.float32) for shape in ((0, 2), (0, 2), 0)))
 
 
-class SiftMatcher:
-    """OpenCV's SIFT, 4096 features: ratio test at 0.8 and mutual nearest neighbours.
+class OpenCvMatcher:
+    """OpenCV's SIFT or ORB, 4096 features: ratio test at 0.8 and mutual nearest neighbours.
 
     The score is 1 - (distance of the nearest / distance of the second nearest).
     """
 
-    model_id = f'opencv {cv2.__version__}'
-
-    def __init__(self) -> None:
-        self._sift = cv2.SIFT_create(nfeatures=_SIFT_FEATURES)
-        self._nearest = cv2.BFMatcher(cv2.NORM_L2)
+    def __init__(self, name: str) -> None:
+        """Make the one of `OPENCV` that has this name."""
+        self.model_id = f'opencv {cv2.__version__} {name}'
+        is_sift = name == 'sift'
+        self._features = (cv2.SIFT_create if is_sift else cv2.ORB_create)(nfeatures=_MAX_FEATURES)
+        self._nearest = cv2.BFMatcher(cv2.NORM_L2 if is_sift else cv2.NORM_HAMMING)
 
     def match(self, image0: NDArray[np.uint8], image1: NDArray[np.uint8]) -> Correspondences:
         """Match two images; see `Matcher`."""
@@ -86,8 +91,7 @@ class SiftMatcher:
         matches = [
             (first.queryIdx, first.trainIdx, 1 - first.distance / max(second.distance, 1e-9))
             for first, second in self._nearest.knnMatch(descriptors0, descriptors1, k=2)
-            if first.distance < _SIFT_RATIO * second.distance
-            and back[first.trainIdx] == first.queryIdx
+            if first.distance < _RATIO * second.distance and back[first.trainIdx] == first.queryIdx
         ]
         if not matches:
             return no_correspondences()
@@ -101,13 +105,13 @@ class SiftMatcher:
         self, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        keypoints, descriptors = self._sift.detectAndCompute(grey, None)
+        keypoints, descriptors = self._features.detectAndCompute(grey, None)
         points = np.array([keypoint.pt for keypoint in keypoints], np.float32).reshape(-1, 2)
         return points, descriptors
 
 
 class PeerMatcher:
-    """A matcher of others, which runs in a process and a Python environment of its own.
+    """A matcher that runs in a process and, if of others, a Python environment of its own.
 
     A process that dies fails the pair at hand; the next pair starts another.
 
@@ -122,14 +126,16 @@ class PeerMatcher:
         *,
         python: Path = PEER_PYTHON,
         worker: Path = PEER_WORKER,
+        words: Sequence[str] | None = None,
     ) -> None:
         """Start it.
 
         Args:
-            name: of `PEERS`.
+            name: for people; of `PEERS` or vismatch:MODEL for the worker of the peers.
             num_threads: CPU threads; None = what its library takes.
             python: interpreter of its environment.
             worker: program that it runs.
+            words: what the program is told; None tells it the name.
 
         Raises:
             MatcherError: its environment is not there, or it does not start.
@@ -141,7 +147,7 @@ class PeerMatcher:
                     'of the checkout.'
                 )
         self.name = name
-        self._command = [str(python), str(worker), name]
+        self._command = [str(python), str(worker), *([name] if words is None else words)]
         threads = {'OMP_NUM_THREADS': str(num_threads)} if num_threads else {}
         self._environment = os.environ | threads
         self._start()

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 
 from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
+from coam_ros.evaluation.matchers import PEER_WORKER
 import cv2
 import numpy as np
 import pytest
@@ -27,6 +29,24 @@ def sequences(tmp_path: Path) -> Path:
         write_sequence(directory / name, [np.eye(3)])
         (directory / name / '2.png').write_bytes((directory / name / '1.png').read_bytes())
     return directory
+
+
+# The real worker with a matcher that moves nothing and dies on images whose first pixel is 2.
+DYING_WORKER = """
+import os, sys
+sys.path.insert(0, {benchmarks!r})
+import numpy as np
+from peer_worker import serve
+
+def match(image0, image1):
+    if image0[0, 0, 0] == 2:
+        print('out of memory', file=sys.stderr, flush=True)
+        os._exit(9)
+    points = np.random.default_rng(0).uniform((20, 20), (600, 440), (50, 2))
+    return np.column_stack([points, points, np.ones(50)])
+
+serve(lambda: match, lambda: 'still of nobody 1')
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -131,6 +151,40 @@ def test_all_names_the_matchers_that_are_absent(sequences, tmp_path, capsys):
     output = ' '.join(capsys.readouterr().out.split())
     assert 'Left out: xfeat.' in output
     assert 'setup_peers.sh' in output
+
+
+def test_a_peer_that_dies_on_one_pair_fails_that_pair_alone(sequences, tmp_path, capsys):
+    marked = sequences / 'b/1.png'
+    image = cv2.imread(str(marked))
+    image[:4, :4] = 2
+    assert cv2.imwrite(str(marked), image)
+    worker = tmp_path / 'worker.py'
+    worker.write_text(DYING_WORKER.format(benchmarks=str(PEER_WORKER.parent)))
+    # Stands where the interpreter of the peers does.
+    python = tmp_path / 'python'
+    python.write_text(
+        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(worker))}\n'
+    )
+    python.chmod(0o755)
+    out = tmp_path / 'report.json'
+    words = ['homography', sequences, '--matcher', 'xfeat', '--peers', python, '--out', out]
+    assert main(['bench', *map(str, words)]) == 0
+    (result,) = json.loads(out.read_text())['results']
+    assert list(result['failures']) == ['b 1.png 2.png']
+    assert 'out of memory' in result['failures']['b 1.png 2.png']
+    assert result['summary']['failed_pairs'] == 1
+    assert result['summary']['mma_3px'] == pytest.approx(2 / 3)
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'xfeat failed on planes, b 1.png 2.png' in output
+
+
+def test_a_matcher_that_answers_nothing_is_an_error(sequences, tmp_path, capsys):
+    worker = tmp_path / 'python'
+    worker.write_text('#!/bin/sh\necho \'{"ready": "nothing 1"}\'\n')
+    worker.chmod(0o755)
+    words = ['homography', sequences, '--matcher', 'xfeat', '--peers', worker]
+    assert main(['bench', *map(str, words)]) == 1
+    assert 'xfeat failed on every pair of planes' in ' '.join(capsys.readouterr().out.split())
 
 
 def test_two_models_stand_side_by_side(sequences, tmp_path):

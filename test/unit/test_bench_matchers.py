@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 import sys
 
-from coam_ros.evaluation.matchers import MatcherError, PeerMatcher, SiftMatcher
+from coam_ros.evaluation.matcher_choice import add_matcher_arguments, chosen_matchers
+from coam_ros.evaluation.matchers import MatcherError, OPENCV, OpenCvMatcher, PeerMatcher
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 import cv2
 import numpy as np
 import pytest
@@ -33,7 +36,8 @@ def make():
 def fail():
     raise OSError('no weights')
 
-peer_worker.MATCHERS = {{'echo': ('numpy', make), 'broken': ('numpy', fail)}}
+two = dict.fromkeys(('echo', 'again'), ('numpy', make))
+peer_worker.MATCHERS = two | {{'broken': ('numpy', fail)}}
 peer_worker.main()
 """
 
@@ -59,7 +63,7 @@ def image(first: int = 0, size: tuple[int, int] = (30, 40)) -> np.ndarray:
 
 
 def test_peer_answers_best_first_with_what_it_saw(peer):
-    assert peer.model_id == f'numpy {np.__version__}'
+    assert peer.model_id == f'echo of numpy {np.__version__}'
     for height in (30, 50):
         found = peer.match(image(size=(height, 40)), image())
         np.testing.assert_allclose(found.scores, [7, 0.25])
@@ -89,17 +93,73 @@ def test_peer_that_is_not_installed_says_how_to(tmp_path, worker):
         PeerMatcher('xfeat', python=tmp_path / 'none', worker=worker)
 
 
-def test_sift_finds_a_shift_to_a_tenth_of_a_pixel():
+@pytest.mark.parametrize(('name', 'median_px'), [('sift', 0.1), ('orb', 0.5)])
+def test_opencv_finds_a_shift(name, median_px):
     rng = np.random.default_rng(0)
     cells = rng.integers(0, 255, (40, 50), np.uint8)
     texture = cv2.cvtColor(cv2.resize(cells, (400, 320)), cv2.COLOR_GRAY2RGB)
-    found = SiftMatcher().match(texture[20:300, 20:360], texture[13:293, 31:371])
+    found = OpenCvMatcher(name).match(texture[20:300, 20:360], texture[13:293, 31:371])
     assert len(found) > 50
     offsets = found.points1 - found.points0
-    np.testing.assert_allclose(np.median(offsets, axis=0), (-11, 7), atol=0.1)
+    np.testing.assert_allclose(np.median(offsets, axis=0), (-11, 7), atol=median_px)
     assert (np.diff(found.scores) <= 0).all()
     assert found.scores.min() >= 0.2  # 1 - ratio of at most 0.8
 
 
-def test_sift_finds_nothing_in_images_without_texture():
-    assert len(SiftMatcher().match(image(), image())) == 0
+@pytest.mark.parametrize('name', OPENCV)
+def test_opencv_finds_nothing_in_images_without_texture(name):
+    assert len(OpenCvMatcher(name).match(image(), image())) == 0
+
+
+def arguments(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_matcher_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_all_are_those_that_need_no_more_than_a_name():
+    names = [choice.name for choice in chosen_matchers(arguments('--matcher', 'all'))]
+    assert names == ['ours', 'sift', 'orb', 'xfeat', 'aliked-lightglue', 'disk-lightglue']
+
+
+def test_every_model_and_every_part_of_ours_is_a_matcher_of_its_own():
+    words = ['--matcher', 'ours', '--matcher', 'ours-no-coattention']
+    args = arguments(*words, '--model', 'a', '--model', 'b.pt')
+    assert [choice.name for choice in chosen_matchers(args)] == [
+        'ours a',
+        'ours b.pt',
+        'ours-no-coattention a',
+        'ours-no-coattention b.pt',
+    ]
+
+
+def test_matchers_of_one_package_do_not_share_their_matches(worker):
+    hashes = set()
+    for name in ('echo', 'again'):
+        matcher = PeerMatcher(name, python=Path(sys.executable), worker=worker)
+        hashes.add(RecordedMatcher(matcher).content_hash)
+        matcher.close()
+    assert len(hashes) == 2
+
+
+@pytest.mark.parametrize('word', ['surf', 'vismatch:', 'vismatch'])
+def test_an_unknown_matcher_is_refused_with_those_that_are_known(word, capsys):
+    with pytest.raises(SystemExit):
+        arguments('--matcher', word)
+    assert 'disk-lightglue' in capsys.readouterr().err
+
+
+def test_a_model_of_vismatch_is_taken_as_it_is_named(tmp_path):
+    (choice,) = chosen_matchers(
+        arguments('--matcher', 'vismatch:roma', '--peers', str(tmp_path / 'none'))
+    )
+    assert choice.name == 'vismatch:roma'
+    with pytest.raises(MatcherError, match=r'vismatch:roma is not installed'):
+        choice.make()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    words = ['--matcher', 'ours-no-coattention', '--model', str(tmp_path)]
+    (choice,) = chosen_matchers(arguments(*words))
+    with pytest.raises(FileNotFoundError, match=r'weights\.pt'):
+        choice.make()

@@ -235,6 +235,8 @@ def test_every_matcher_gets_images_of_one_area_and_truth_follows(tmp_path):
         (pair_line('0.png', 'none.png', np.eye(4)), 'line 2: no image'),
         (pair_line('0.png', '1.png', np.eye(4)).replace('260.0', 'nan'), 'wanted 36 finite'),
         ('0.png 1.png 0 0 1 2 3\n', 'line 2: 5 words'),
+        (pair_line('0.png', '1.png', np.eye(4), INTRINSICS[:2]), 'line 2: 30 words'),
+        (pair_line('0.png', '1.png', np.diag([1, 1, -1, 1])), 'line 2: T_1_0'),
         (pair_line('0.png', '1.png', np.eye(4), np.zeros((3, 3))), 'line 2: K'),
         (pair_line('0.png', '1.png', np.eye(4), -INTRINSICS), 'line 2: K'),
         (pair_line('0.png', '1.png', 2 * np.eye(4)), 'line 2: T_1_0'),

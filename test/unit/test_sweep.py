@@ -1,0 +1,119 @@
+"""Sweeps: what is made of a photo lies where its homography says, and figures follow."""
+
+from __future__ import annotations
+
+from bench_samples import correspondences, KnownMatcher
+from coam_ros.evaluation.benchmark_kinds import PAIR_BENCHMARKS
+from coam_ros.evaluation.benchmark_metrics import transfer
+from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError, match_pairs
+from coam_ros.evaluation.estimators import ESTIMATORS
+from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.sweep import read_sweep, SWEEPS
+import cv2
+import numpy as np
+import pytest
+
+# Marks that all changes but the smallest overlaps and the largest scales keep inside.
+MARKS = np.array([(390.0, 220.0), (440.0, 252.0), (400.0, 262.0)])
+
+
+def write_photo(path) -> None:
+    photo = np.full((480, 640, 3), 60, np.uint8)
+    for x, y in MARKS.astype(int):
+        cv2.circle(photo, (x, y), 5, (255, 255, 255), -1, cv2.LINE_AA)
+    assert cv2.imwrite(str(path), photo)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    write_photo(tmp_path / 'a.png')
+    return read_sweep(tmp_path)
+
+
+def centre_of_light(image: np.ndarray, near: np.ndarray) -> np.ndarray:
+    x, y = np.rint(near).astype(int)
+    window = image[y - 9 : y + 10, x - 9 : x + 10].mean(axis=2)
+    light = np.clip(window - 120, 0, None)
+    grid = np.stack(np.meshgrid(range(x - 9, x + 10), range(y - 9, y + 10)), axis=-1)
+    return (grid * light[..., None]).sum((0, 1)) / light.sum()
+
+
+def test_marks_lie_where_the_homography_takes_them(pairs):
+    checked = set()
+    for pair in pairs:
+        is_small = pair.sweep == 'scale' and pair.level > 1.5
+        if pair.sweep in ('blur', 'noise', 'gamma') or is_small or pair.level in (70, 80):
+            continue  # marks that are too faint or too large for the window
+        wanted = transfer(pair.homography, MARKS)
+        if not ((wanted > 20) & (wanted < (620, 460))).all():
+            continue
+        _, image1 = pair.read()
+        for place in wanted:
+            # A disc is not exactly taken to a disc: a tenth of its radius.
+            np.testing.assert_allclose(centre_of_light(image1, place), place, atol=0.5)
+        checked.add((pair.sweep, pair.level))
+    assert {
+        ('rotation', 45),
+        ('rotation', 180),
+        ('scale', 1.5),
+        ('tilt', 50),
+        ('overlap', 0.5),
+    } <= (checked)
+
+
+def test_each_photo_has_all_levels_and_only_one_thing_changes(pairs):
+    assert len(pairs) == sum(len(change.levels) for change in SWEEPS.values())
+    assert len({pair.name for pair in pairs}) == len(pairs)
+    still = [pair for pair in pairs if pair.sweep in ('blur', 'gamma', 'noise')]
+    assert all(np.allclose(pair.homography, np.eye(3)) for pair in still)
+    darker = {p.level: p.read()[1].mean() for p in pairs if p.sweep == 'gamma'}
+    assert darker[8] < darker[1] < darker[0.125]
+    rough = {p.level: p.read()[1][:200].std() for p in pairs if p.sweep == 'noise'}
+    # At the top there is nothing but noise about 60, a little of it cut at 0.
+    assert rough[0] == pytest.approx(2, abs=0.1)
+    assert rough[20] == pytest.approx(20, rel=0.05)
+
+
+def test_images_are_the_same_whenever_they_are_made(pairs):
+    for pair in pairs[:: len(pairs) // 4]:
+        for first, second in zip(pair.read(), pair.read(), strict=True):
+            np.testing.assert_array_equal(first, second)
+
+
+def test_success_is_told_by_level_and_by_sweep(pairs):
+    pairs = [pair for pair in pairs if pair.sweep in ('rotation', 'noise')]
+    points = np.random.default_rng(0).uniform((200, 150), (440, 330), (40, 2))
+    # Right but for rotations beyond 45 degrees.
+    answers = [
+        correspondences(
+            points,
+            points[::-1]
+            if pair.sweep == 'rotation' and pair.level > 45
+            else transfer(pair.homography, points),
+        )
+        for pair in pairs
+    ]
+    benchmark = PAIR_BENCHMARKS['sweep']
+    outcomes = [
+        benchmark.judge(matched, ESTIMATORS['poselib'])
+        for matched in match_pairs(pairs, RecordedMatcher(KnownMatcher(answers)))
+    ]
+    summary = benchmark.summarise(outcomes)
+    assert summary['success at rotation 45'] == 1
+    assert summary['success at rotation 60'] == 0
+    assert summary['success_rotation'] == pytest.approx(4 / 9)
+    assert summary['success_noise'] == 1
+    assert 'success_tilt' not in summary
+
+
+def test_photos_are_taken_evenly(tmp_path):
+    for number in range(7):
+        write_photo(tmp_path / f'{number}.png')
+    (tmp_path / 'list.txt').write_text('')
+    chosen = dict.fromkeys(pair.path0.name for pair in read_sweep(tmp_path, 3))
+    assert list(chosen) == ['0.png', '3.png', '6.png']
+
+
+def test_a_folder_without_photos_is_refused(tmp_path):
+    with pytest.raises(BenchmarkDataError, match='No photos'):
+        read_sweep(tmp_path)
