@@ -22,7 +22,8 @@ _ARGUMENTS = (
     ('log_level', 'info', 'Least severe level that is logged: debug, info, warn, error, fatal.'),
     ('use_respawn', 'false', 'Whether a node that dies is started again.'),
     ('map', '', 'Folder of the map for the map server; without it none is started.'),
-    ('engine', '', 'Folder of the model; empty = as in params_file.'),
+    ('model', '', 'Folder of the model; empty = as in params_file.'),
+    ('engine', '', 'Folder of its TensorRT engines; empty = as in params_file.'),
     ('image', '/camera/image_raw', 'Topic of the camera images, without /compressed.'),
     ('camera_info', '', 'Topic of the calibration; empty = camera_info beside the image topic.'),
     ('image_transport', '', 'raw or compressed; empty = as in params_file.'),
@@ -34,7 +35,8 @@ _ARGUMENTS = (
 
 # Launch argument -> parameter of the matcher.
 _STRING_PARAMETERS = {
-    'engine': 'engine_path',
+    'model': 'model_file_path',
+    'engine': 'engine_file_path',
     'image_transport': 'image_transport',
     'map_frame': 'map_frame',
     'odom_frame': 'odom_frame',

@@ -143,7 +143,7 @@ def _map_play_and_report(args: argparse.Namespace, progress: Progress) -> Score:
             map_directory.resolve(),
             args.out,
             lambda sent, state: advance(sent, note=state),
-            engine_path=args.model and args.model.resolve(),
+            model_path=args.model and args.model.resolve(),
         )
     with _bar(progress, 'Report', 3) as advance:
         # matplotlib and rerun take a second to import.

@@ -70,7 +70,7 @@ def play(
     map_directory: Path,
     log_directory: Path,
     progress: Callable[[int, str], None],
-    engine_path: Path | None = None,
+    model_path: Path | None = None,
 ) -> Recording:
     """Start map server and matcher, play the live frames, and stop the nodes.
 
@@ -83,7 +83,7 @@ def play(
         map_directory: that the map server loads.
         log_directory: takes the logs of the nodes and the profile of their transport.
         progress: is called with the number of images sent and the latest state of the matcher.
-        engine_path: model folder; None for the default of the matcher.
+        model_path: model folder; None for the default of the matcher.
 
     Returns:
         The answers to all images.
@@ -95,7 +95,7 @@ def play(
     # Domains up to 101 leave the ports of ordinary programs alone.
     domain_id = 1 + os.getpid() % 100
     map_parameters = {'map_path': str(map_directory)}
-    matcher_parameters = {} if engine_path is None else {'engine_path': str(engine_path)}
+    matcher_parameters = {} if model_path is None else {'model_file_path': str(model_path)}
     with own_transport(domain_id, log_directory):
         started_s = time.monotonic()
         with (

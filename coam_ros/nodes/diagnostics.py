@@ -30,6 +30,7 @@ class NodeFacts:
         num_received: images since activation.
         num_dropped: of them, replaced by newer ones.
         engine: backend, model and the like, for people; empty while none is loaded.
+        building: how far the engine is that is being built or loaded, or ''.
     """
 
     lifecycle: str
@@ -38,6 +39,7 @@ class NodeFacts:
     num_received: int
     num_dropped: int
     engine: dict[str, str]
+    building: str = ''
 
 
 class DiagnosticsCollector:
@@ -94,6 +96,9 @@ class DiagnosticsCollector:
             values['seconds since last pose'] = f'{time.monotonic() - self._last_pose_s:.1f}'
         if facts.error:
             return self._status('localization', DiagnosticStatus.ERROR, facts.error, values)
+        if facts.building:
+            values['progress'] = facts.building
+            return self._status('localization', DiagnosticStatus.WARN, 'building', values)
         if self._last is None or facts.lifecycle != 'active':
             return self._status('localization', DiagnosticStatus.WARN, facts.lifecycle, values)
         last = self._last
@@ -130,7 +135,9 @@ class DiagnosticsCollector:
 
     def _engine(self, facts: NodeFacts) -> DiagnosticStatus:
         level, message = DiagnosticStatus.OK, 'loaded'
-        if not facts.engine:
+        if facts.building:
+            level, message = DiagnosticStatus.WARN, f'building: {facts.building}'
+        elif not facts.engine:
             level, message = DiagnosticStatus.WARN, 'not loaded'
         return self._status('engine and map', level, message, facts.engine)
 

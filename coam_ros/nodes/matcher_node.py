@@ -9,6 +9,7 @@ from typing import Any
 
 from coam_msgs.msg import KeyframeArray, RelocalizationStatus
 from coam_msgs.srv import LoadMap, Relocalize
+from coam_ros.inference import EngineIncompatibleError
 from coam_ros.localization import LocalizationState
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map
@@ -16,10 +17,12 @@ from coam_ros.matching import CoamMatcher
 from coam_ros.nodes import interfaces
 from coam_ros.nodes.attempt import Attempt, Frame, FrameLocalizer, Prior, prior_from_message
 from coam_ros.nodes.diagnostics import DiagnosticsCollector, NodeFacts
+from coam_ros.nodes.engine_loading import EngineLoading, plan_engines
 from coam_ros.nodes.managed_node import ManagedNode, run
 from coam_ros.nodes.map_messages import MapReceiver
 from coam_ros.nodes.parameters import MatcherParameters
 from coam_ros.nodes.publishing import (
+    building_message,
     debug_image_message,
     match_messages,
     pose_message,
@@ -43,6 +46,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 _LOG_PERIOD_S = 5.0
 _DIAGNOSTICS_PERIOD_S = 1.0
 _TF_PERIOD_S = 0.05
+_LOADING_PERIOD_S = 0.1
 
 
 class MatcherNode(ManagedNode[MatcherParameters]):
@@ -55,6 +59,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         """Declare parameters and interfaces; everything heavy waits for `configure`."""
         super().__init__('matcher', MatcherParameters, **kwargs)
         self._matcher: CoamMatcher | None = None
+        self._loading: EngineLoading | None = None
+        self._loading_timer: Timer | None = None
         self._localizer: FrameLocalizer | None = None
         self._worker: AttemptWorker | None = None
         self._transforms: Transforms | None = None
@@ -81,7 +87,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
         # Both await something that takes a while; meanwhile all other callbacks go on.
         group = ReentrantCallbackGroup()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix='coam_map_loader')
+        self._loader = ThreadPoolExecutor(2, thread_name_prefix='coam_loader')
         for service, callback in (
             (interfaces.RELOCALIZE, self._on_relocalize),
             (interfaces.LOAD_MAP, self._on_load_map),
@@ -91,16 +97,34 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     # ---- life cycle
 
     def configure(self) -> None:
-        """Load the model and the map, and begin to receive keyframes."""
+        """Load the model and the map, and begin to receive keyframes.
+
+        TensorRT engines take their time: they are loaded, and built, in the background.
+        """
         parameters = self.parameters
         if parameters.base_frame or parameters.publish_tf:
             self._transforms = Transforms(self)
-        self._matcher = CoamMatcher.load(
-            parameters.engine_path or None,
+        plan = plan_engines(parameters)
+        if plan is None:
+            self._use_matcher(self._load_matcher())
+            return
+        self._loading = EngineLoading(plan, self._loader, self.get_logger())
+        self._loading_timer = self.create_timer(
+            _LOADING_PERIOD_S, self._check_loading, clock=self.steady_clock
+        )
+
+    def _load_matcher(self) -> CoamMatcher:
+        parameters = self.parameters
+        return CoamMatcher.load(
+            parameters.model_file_path or None,
             backend=parameters.backend,
             image_area_px=parameters.image_area_px or None,
             num_threads=parameters.num_threads or None,
         )
+
+    def _use_matcher(self, matcher: CoamMatcher) -> None:
+        parameters = self.parameters
+        self._matcher = matcher
         self.get_logger().info(
             f'engine={self._matcher.model_id} backend={self._matcher.backend_name}'
         )
@@ -109,10 +133,40 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._use_map(MapReceiver(keyframe_map))
         self._keyframes_subscription = self._subscribe(interfaces.KEYFRAMES, self._on_keyframes)
 
+    def _check_loading(self) -> None:
+        """Take over the engines once they are there; without them do what the node can."""
+        loading = self._loading
+        if not loading.is_done:
+            return
+        self._end_loading()
+        try:
+            self._use_matcher(self._matcher_of(loading))
+            if self.lifecycle_label == 'active':
+                self._start_work()
+        except (OSError, ValueError, RuntimeError) as error:
+            self.last_error = f'Cannot load the engines: {error}'
+            self.get_logger().error(self.last_error)
+            if self.lifecycle_label == 'active':
+                self.trigger_deactivate()
+            self.trigger_cleanup()
+
+    def _matcher_of(self, loading: EngineLoading) -> CoamMatcher:
+        try:
+            return CoamMatcher(loading.result())
+        except EngineIncompatibleError as error:
+            if self.parameters.backend == 'tensorrt':
+                raise
+            self.get_logger().warning(f'{error} The CPU runs the model instead.')
+            return self._load_matcher()
+
+    def _end_loading(self) -> None:
+        self.destroy_timer(self._loading_timer)
+        self._loading = self._loading_timer = None
+
     def activate(self) -> None:
         """Subscribe to the camera and start the worker."""
-        self._localizer.forget_poses()
-        self._worker = AttemptWorker(self._localizer, self._publish, self.get_logger())
+        if self._localizer is not None:
+            self._start_work()
         options = QoSOverridingOptions.with_default_policies()
         self._camera_subscriptions = [
             self._subscribe(interfaces.CAMERA_INFO, self._on_camera_info, options),
@@ -123,6 +177,10 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._tf_timer = self.create_timer(
                 _TF_PERIOD_S, self._send_transform, clock=self.steady_clock
             )
+
+    def _start_work(self) -> None:
+        self._localizer.forget_poses()
+        self._worker = AttemptWorker(self._localizer, self._publish, self.get_logger())
 
     def deactivate(self) -> None:
         """Unsubscribe from the camera and end the worker."""
@@ -140,6 +198,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
     def cleanup(self) -> None:
         """Free the model and the map."""
+        if self._loading is not None:
+            self._loading.cancel()
+            self._end_loading()
         if self._keyframes_subscription is not None:
             self.destroy_subscription(self._keyframes_subscription)
             self._keyframes_subscription = None
@@ -167,11 +228,16 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     def _on_image(self, message: Image | CompressedImage) -> None:
         if self._worker is not None:
             self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
+        elif self._loading is not None:
+            self._status.publish(building_message(message.header, self._loading.progress))
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
     def _on_initial_pose(self, message: PoseWithCovarianceStamped) -> None:
+        if self._worker is None:
+            self.get_logger().warning('initialpose is ignored: the engine is not ready.')
+            return
         try:
             self._worker.use_prior(self._read_prior(message))
         except ValueError as error:
@@ -195,7 +261,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     ) -> Relocalize.Response:
         timeout_s = request.timeout_s or self.parameters.relocalize_timeout_s
         if self._worker is None:
-            return _unanswered(response, 'The matcher is not active. Configure and activate it.')
+            return _unanswered(response, self._why_idle('not active. Configure and activate it'))
         try:
             prior = self._read_prior(request.prior) if request.use_prior else None
         except ValueError as error:
@@ -217,12 +283,17 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             response.success, response.pose = True, pose
         return response
 
+    def _why_idle(self, otherwise: str) -> str:
+        if self._loading is not None:
+            return f'The engine is not ready: {self._loading.progress}.'
+        return f'The matcher is {otherwise}.'
+
     async def _on_load_map(
         self, request: LoadMap.Request, response: LoadMap.Response
     ) -> LoadMap.Response:
         loaded = Future(executor=self.executor)
         if self._localizer is None:
-            response.message = 'The matcher is not configured. Configure it first.'
+            response.message = self._why_idle('not configured. Configure it first')
             return response
         job = self._loader.submit(load_map, request.path)
         job.add_done_callback(lambda _: self._finish(loaded))
@@ -335,6 +406,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             num_received=0 if worker is None else worker.mailbox.num_received,
             num_dropped=0 if worker is None else worker.mailbox.num_dropped,
             engine={} if localizer is None else localizer.describe(),
+            building='' if self._loading is None else self._loading.progress,
         )
         stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(self._diagnostics.report(facts, stamp))

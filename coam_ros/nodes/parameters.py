@@ -51,8 +51,28 @@ def _autostart() -> Any:  # noqa: ANN401
 class MatcherParameters:
     """Parameters of the matcher."""
 
-    engine_path: str = _parameter(
+    model_file_path: str = _parameter(
         '', 'Folder of the model (manifest and networks); empty = the one that is shipped.'
+    )
+    engine_file_path: str = _parameter(
+        '',
+        'Folder of the TensorRT engines, which are built there where they are missing or do not '
+        'fit; empty = in ~/.cache/coam_ros/engines.',
+    )
+    force_engine_update: bool = _parameter(
+        False, 'Build the TensorRT engines even where fitting ones are there.'
+    )
+    enable_fp16: bool = _parameter(
+        True, 'TensorRT computes in fp16 with fp32 islands; false = fp32 throughout.'
+    )
+    engine_width_px: int = _parameter(
+        640,
+        'Width for which TensorRT engines are built; images are fitted inside width x height, so '
+        "the camera's aspect is best [px].",
+        range=(32, 10_000),
+    )
+    engine_height_px: int = _parameter(
+        480, 'Height for which TensorRT engines are built [px].', range=(32, 10_000)
     )
     backend: str = _parameter(
         'auto', 'Library that runs the model; auto = the fastest present.', choices=BACKENDS

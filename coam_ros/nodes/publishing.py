@@ -46,6 +46,17 @@ def match_messages(attempt: Attempt, map_frame: str) -> Iterator[Matches]:
         )
 
 
+def building_message(header: Header, progress: str) -> RelocalizationStatus:
+    """Make the status of an image that came before the engine was ready."""
+    return RelocalizationStatus(
+        header=header,
+        state=RelocalizationStatus.BUILDING,
+        reason=RelocalizationStatus.NO_ENGINE,
+        message=f'The engine is not ready: {progress}.',
+        reprojection_error_px=float('nan'),
+    )
+
+
 def status_message(
     attempt: Attempt, *, latency_s: float, num_dropped: int
 ) -> RelocalizationStatus:

@@ -171,7 +171,7 @@ def test_engine_that_does_not_fit_is_refused_by_name(robot, scene, tmp_path, spo
     path = tmp_path / 'model'
     shutil.copytree(default_model_directory(), path)
     spoil(path)
-    node = robot.start(MatcherNode, map_path=str(scene.map_path), engine_path=str(path))
+    node = robot.start(MatcherNode, map_path=str(scene.map_path), model_file_path=str(path))
     wait_until(lambda: node.last_error)
     assert words in node.last_error
     assert node.lifecycle_label == 'unconfigured'

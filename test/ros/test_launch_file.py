@@ -94,7 +94,8 @@ def test_arguments_become_parameters():
     _, (matcher, server) = commands(
         namespace='robot1/coam',
         map='2026',
-        engine='/models/mine',
+        model='/models/mine',
+        engine='/engines/mine',
         image='rgb',
         publish_tf='True',
         image_transport='compressed',
@@ -105,7 +106,8 @@ def test_arguments_become_parameters():
     assert parameters_in(matcher) == {
         'use_sim_time': True,
         'autostart': False,
-        'engine_path': '/models/mine',
+        'model_file_path': '/models/mine',
+        'engine_file_path': '/engines/mine',
         'image_transport': 'compressed',
         'publish_tf': True,
     }

@@ -1,0 +1,116 @@
+"""TensorRT engines of the matcher: which ones, and loading them while the node goes on."""
+
+from __future__ import annotations
+
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+import threading
+
+from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
+from coam_ros.inference import engines as tensorrt_engines
+from coam_ros.inference.engine_manifest import EngineOptions, Target
+from coam_ros.inference.manifest import Manifest
+from coam_ros.nodes.parameters import MatcherParameters
+from rclpy.impl.rcutils_logger import RcutilsLogger
+
+_LOG_PERIOD_S = 2.0
+
+
+@dataclass(frozen=True)
+class EnginePlan:
+    """Which engines a node shall run on.
+
+    Attributes:
+        model: folder of the model.
+        engines: folder of its engines.
+        options: which engines.
+        target: TensorRT and GPU of this machine.
+        must_build: build them in any case.
+    """
+
+    model: Path
+    engines: Path
+    options: EngineOptions
+    target: Target
+    must_build: bool
+
+
+def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
+    """Choose engines as the parameters say.
+
+    Returns:
+        None where the model runs on the CPU.
+
+    Raises:
+        FileNotFoundError, EngineIncompatibleError: the model is damaged; or the parameters want
+            TensorRT, which is not here.
+    """
+    if parameters.backend not in ('auto', 'tensorrt'):
+        return None
+    try:
+        target = tensorrt_engines.this_machine()
+    except EngineIncompatibleError:
+        if parameters.backend == 'tensorrt':
+            raise
+        return None
+    model = Path(parameters.model_file_path or default_model_directory())
+    options = EngineOptions(
+        'fp16' if parameters.enable_fp16 else 'fp32',
+        (parameters.engine_width_px, parameters.engine_height_px),
+    )
+    folder = parameters.engine_file_path or tensorrt_engines.default_engine_directory(
+        Manifest.load(model), options
+    )
+    return EnginePlan(model, Path(folder), options, target, parameters.force_engine_update)
+
+
+class EngineLoading:
+    """Loads engines, built anew where they do not fit, in a thread of an executor.
+
+    Attributes:
+        progress: what is being done, in words.
+    """
+
+    def __init__(self, plan: EnginePlan, executor: Executor, logger: RcutilsLogger) -> None:
+        """Begin."""
+        self.progress = 'load the engines'
+        self._plan = plan
+        self._logger = logger
+        self._is_cancelled = threading.Event()
+        self._future: Future[CoamModel] = executor.submit(self._load)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether `result` answers at once."""
+        return self._future.done()
+
+    def result(self) -> CoamModel:
+        """Give the loaded model; raises what `inference.engines.load_engines` does."""
+        return self._future.result()
+
+    def cancel(self) -> None:
+        """Stop at the next step, and free what comes of it."""
+        self._is_cancelled.set()
+        self._future.add_done_callback(_close)
+
+    def _load(self) -> CoamModel:
+        plan = self._plan
+        return tensorrt_engines.load_engines(
+            plan.model,
+            plan.engines,
+            plan.options,
+            plan.target,
+            self._report,
+            must_build=plan.must_build,
+        )
+
+    def _report(self, text: str) -> bool:
+        self.progress = text
+        self._logger.info(f'engine: {text}', throttle_duration_sec=_LOG_PERIOD_S)
+        return not self._is_cancelled.is_set()
+
+
+def _close(future: Future[CoamModel]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()

@@ -1,0 +1,85 @@
+"""A node whose engines are missing builds them, answers meanwhile, and says BUILDING.
+
+TensorRT RTX really builds; only the GPU is pretended, so that afterwards nothing can run on it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy')
+pytest.importorskip(
+    'tensorrt_rtx', reason='tensorrt_rtx is not here; ./run test brings it on x86-64'
+)
+
+from coam_msgs.msg import RelocalizationStatus
+from coam_msgs.srv import LoadMap, Relocalize
+from coam_ros.inference import engines as tensorrt_engines
+from coam_ros.inference.engine_manifest import EngineManifest, Target
+from coam_ros.nodes.matcher_node import MatcherNode
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import QoSProfile
+from ros_harness import wait_until
+import tensorrt_rtx
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec('pycuda') is not None,
+    reason='PyCUDA is here: no GPU can be pretended',
+)
+PRETENDED = Target('tensorrt_rtx', tensorrt_rtx.__version__, '8.9', gpu='pretended')
+
+
+@pytest.fixture
+def parameters(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr(tensorrt_engines, 'this_machine', lambda: PRETENDED)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    return {'map_path': str(scene.map_path), 'engine_file_path': str(tmp_path / 'engines')}
+
+
+def test_a_node_that_builds_answers_and_then_goes_on_without_a_gpu(robot, scene, parameters):
+    diagnostics = robot.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+    node = robot.start_matcher(**parameters)
+    pixels = scene.view(0.3)[0]
+    status = robot.send_image_only(robot.image(pixels))
+    assert status.state == RelocalizationStatus.BUILDING
+    assert status.reason == RelocalizationStatus.NO_ENGINE
+    assert 'The engine is not ready: ' in status.message
+    answer = robot.call(Relocalize, 'relocalize', timeout_s=60.0)
+    assert not answer.success
+    assert 'The engine is not ready: ' in answer.status.message
+    answer = robot.call(LoadMap, 'load_map', path=str(scene.map_path))
+    assert 'The engine is not ready: ' in answer.message
+    diagnostics.wait_for(
+        lambda array: any(s.message.startswith('building: ') for s in array.status)
+    )
+    wait_until(lambda: node._localizer is not None)
+    assert EngineManifest.load(Path(parameters['engine_file_path']))
+    status = robot.send(robot.image(pixels))
+    assert status.reason == RelocalizationStatus.NONE, status.message
+    assert node._matcher.backend_name.startswith(('onnxruntime', 'openvino'))
+
+
+def test_a_node_that_wants_tensorrt_alone_says_why_it_has_none(robot, parameters):
+    node = robot.start(MatcherNode, backend='tensorrt', **parameters)
+    wait_until(lambda: node.last_error)
+    assert 'Cannot load the engines: No PyCUDA' in node.last_error
+    wait_until(lambda: node.lifecycle_label == 'unconfigured')
+    assert node.count_subscribers('/coam/image') == 0
+
+
+def test_a_node_can_be_ended_while_it_builds(robot, parameters, tmp_path):
+    node = robot.start_matcher(**parameters)
+    assert node._loading is not None
+    robot.stop_node(node)
+    assert node._loading is None
+    assert not (tmp_path / 'engines').exists()
+
+
+def test_without_a_gpu_a_node_that_wants_tensorrt_does_not_configure(robot, scene):
+    node = robot.start(MatcherNode, backend='tensorrt', map_path=str(scene.map_path))
+    wait_until(lambda: node.last_error)
+    assert 'Cannot configure: No PyCUDA' in node.last_error
+    assert node.lifecycle_label == 'unconfigured'
