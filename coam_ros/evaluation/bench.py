@@ -557,7 +557,9 @@ def _pair_kind(name: str, summary: str, num_samples: int = NUM_SAMPLES) -> _Kind
 
 _SWEEP = PAIR_BENCHMARKS['sweep']
 _KINDS = {
-    'pose': _pair_kind('pose', 'relative pose of pairs: DIR/pairs.txt as of SuperGlue'),
+    'pose': _pair_kind(
+        'pose', 'relative pose of pairs: lists of SuperGlue, MegaDepth-1500, ScanNet-1500'
+    ),
     'homography': _pair_kind(
         'homography', 'accuracy of matches and homographies: layout of HPatches'
     ),

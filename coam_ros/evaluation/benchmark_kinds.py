@@ -19,7 +19,6 @@ from coam_ros.evaluation.benchmark_pairs import (
     PlanarPair,
     PosedPair,
     read_planar_pairs,
-    read_posed_pairs,
 )
 from coam_ros.evaluation.benchmark_statistics import Outcome
 from coam_ros.evaluation.estimators import (
@@ -27,6 +26,7 @@ from coam_ros.evaluation.estimators import (
     MAX_EPIPOLAR_ERROR_PX,
     MAX_TRANSFER_ERROR_PX,
 )
+from coam_ros.evaluation.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.evaluation.sweep import read_sweep, SWEEPS, SweptPair
 from coam_ros.matching import Correspondences
 import numpy as np
@@ -195,8 +195,7 @@ def _summarise_rankings(outcomes: Sequence[Outcome]) -> dict[str, object]:
 
 
 def _read_any_pairs(directory: Path) -> Sequence[PosedPair] | Sequence[PlanarPair]:
-    has_list = (directory / 'pairs.txt').is_file()
-    return read_posed_pairs(directory) if has_list else read_planar_pairs(directory)
+    return read_pair_lists(directory) if has_pair_list(directory) else read_planar_pairs(directory)
 
 
 _RULES = (
@@ -206,7 +205,7 @@ _RULES = (
 )
 PAIR_BENCHMARKS = {
     'pose': PairBenchmark(
-        read_posed_pairs,
+        read_pair_lists,
         _judge_pose,
         _summarise_poses,
         'pose error [deg]',

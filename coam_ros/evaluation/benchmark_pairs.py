@@ -167,8 +167,8 @@ class MatchedPair:
     failure: str | None
 
 
-def read_posed_pairs(directory: Path) -> list[PosedPair]:
-    """Read `pairs.txt`, a pair list of SuperGlue, and check that its images are there.
+def read_posed_pairs(directory: Path, list_name: str = 'pairs.txt') -> list[PosedPair]:
+    """Read a pair list of SuperGlue, and check that its images are there.
 
     Each line: name0 name1 0 0 K0 (9 numbers) K1 (9) T_1_0 (16), row by row.
 
@@ -176,7 +176,7 @@ def read_posed_pairs(directory: Path) -> list[PosedPair]:
         FileNotFoundError: no such list.
         BenchmarkDataError: a line is wrong, an image is missing, or there are no pairs.
     """
-    path = directory / 'pairs.txt'
+    path = directory / list_name
     if not path.is_file():
         raise FileNotFoundError(
             f'No pair list {path}; give a folder with images and a pairs.txt of the format of '
@@ -200,9 +200,30 @@ def _parse_pair(directory: Path, line: str, place: str) -> PosedPair:
             f'{place}: {len(words)} words after the names, wanted {_PAIR_NUMBERS} finite numbers '
             '(0 0 K0 K1 T_1_0); correct the line.'
         )
-    intrinsics0, intrinsics1 = numbers[2:20].reshape(2, 3, 3)
-    T_1_0 = numbers[20:].reshape(4, 4)
-    for K in (intrinsics0, intrinsics1):
+    intrinsics, T_1_0 = numbers[2:20].reshape(2, 3, 3), numbers[20:].reshape(4, 4)
+    return make_posed_pair(directory, names, tuple(intrinsics), T_1_0, place)
+
+
+def make_posed_pair(
+    directory: Path,
+    names: Sequence[str],
+    intrinsics: tuple[NDArray[np.float64], NDArray[np.float64]],
+    T_1_0: NDArray[np.float64],
+    place: str,
+) -> PosedPair:
+    """Check what a list says of a pair.
+
+    Args:
+        directory: of the images.
+        names: of both images, relative to it.
+        intrinsics: (3, 3) of both images.
+        T_1_0: (4, 4).
+        place: in the list, for the message.
+
+    Raises:
+        BenchmarkDataError: the numbers describe no cameras, or an image is missing.
+    """
+    for K in intrinsics:
         _check_intrinsics(K, place)
     if not is_rigid(T_1_0, _ROTATION_TOLERANCE):
         raise BenchmarkDataError(
@@ -212,7 +233,7 @@ def _parse_pair(directory: Path, line: str, place: str) -> PosedPair:
     for image in paths:
         if not image.is_file():
             raise BenchmarkDataError(f'{place}: no image {image}; bring it or remove the line.')
-    return PosedPair(' '.join(names), paths[0], paths[1], intrinsics0, intrinsics1, T_1_0)
+    return PosedPair(' '.join(names), paths[0], paths[1], *intrinsics, T_1_0)
 
 
 def _check_intrinsics(K: NDArray[np.float64], place: str) -> None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
 from coam_ros.evaluation.benchmark_pairs import (
     BenchmarkDataError,
     PosedPair,
-    read_posed_pairs,
     resize_for_matching,
 )
 from coam_ros.evaluation.matchers import MatcherError, no_correspondences
+from coam_ros.evaluation.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.matching import CoamMatcher, Correspondences
 from coam_ros.matching.command import read_image
@@ -48,6 +48,14 @@ class ImageCollection:
         """Names of all images that a pair names, sorted."""
         return sorted({name for pair in self.pairs for name in pair})
 
+    @property
+    def posed_names(self) -> list[tuple[str, str]]:
+        """Names of the images of `posed_pairs`."""
+        return [
+            (_name(self.directory, pair.path0), _name(self.directory, pair.path1))
+            for pair in self.posed_pairs
+        ]
+
 
 @dataclass(frozen=True, eq=False)
 class CollectionMatches:
@@ -74,8 +82,8 @@ def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
         '--pairs',
         type=Path,
         metavar='LIST',
-        help='text file, names of two images a line (default: DIR/pairs.txt as of SuperGlue, with '
-        'its intrinsics; where there is none, each image with the most similar ones)',
+        help='text file, names of two images a line (default: a list in DIR that coam bench pose '
+        'takes, with its intrinsics; where there is none, each image with the most similar ones)',
     )
     parser.add_argument(
         '--neighbours',
@@ -108,7 +116,7 @@ def read_collection(
     Args:
         directory: with images, in sub-folders too.
         pair_list: a text file, two names a line as of hloc, more words being left out; None takes
-            `directory`/pairs.txt (a list of SuperGlue: its intrinsics and poses count), or, where
+            the list in the folder (see `pair_lists`; its intrinsics and poses count), or, where
             there is none, pairs each image with those most similar to it.
         num_neighbours: of each image, where there is no list.
         load_retrieval: loads what chooses them by its global descriptors; called for more than
@@ -122,7 +130,7 @@ def read_collection(
         raise FileNotFoundError(f'No folder {directory}; check the path.')
     if pair_list is not None:
         return ImageCollection(directory, _read_names(directory, pair_list))
-    if (directory / 'pairs.txt').is_file():
+    if has_pair_list(directory):
         return _from_posed_pairs(directory)
     names = find_images(directory)
     if num_neighbours < 1:
@@ -195,13 +203,13 @@ def match_collection(
 
 
 def _from_posed_pairs(directory: Path) -> ImageCollection:
-    posed = read_posed_pairs(directory)
+    posed = read_pair_lists(directory)
     intrinsics: dict[str, NDArray[np.float64]] = {}
     for pair in posed:
         intrinsics[_name(directory, pair.path0)] = pair.intrinsics0
         intrinsics[_name(directory, pair.path1)] = pair.intrinsics1
-    pairs = [(_name(directory, pair.path0), _name(directory, pair.path1)) for pair in posed]
-    return ImageCollection(directory, _each_once(pairs), intrinsics, posed)
+    collection = ImageCollection(directory, [], intrinsics, posed)
+    return replace(collection, pairs=_each_once(collection.posed_names))
 
 
 def _name(directory: Path, path: Path) -> str:

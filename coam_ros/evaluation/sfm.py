@@ -88,7 +88,7 @@ def measure_reconstruction(
     }
     posed = collection.posed_pairs
     if posed:
-        estimated = relative_poses(model, [tuple(pair.name.split()) for pair in posed])
+        estimated = relative_poses(model, collection.posed_names)
         errors_deg = [
             np.inf if T_1_0 is None else relative_pose_error_deg(T_1_0, pair.T_1_0)
             for T_1_0, pair in zip(estimated, posed, strict=True)

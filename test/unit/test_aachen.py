@@ -26,9 +26,7 @@ def directory(tmp_path: Path) -> Path:
     for condition in ('day', 'night'):
         folder = directory / 'images_upright/query' / condition
         folder.mkdir(parents=True)
-        (folder / f'{condition}.jpg').write_bytes(
-            (source / 'images/frame-000003.jpg').read_bytes()
-        )
+        (folder / f'{condition}.jpg').write_bytes(query)
         path = directory / f'queries/{condition}_time_queries_with_intrinsics.txt'
         path.parent.mkdir(exist_ok=True)
         path.write_text(f'query/{condition}/{condition}.jpg {CAMERA}\n')

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 import importlib.util
 import logging
 from pathlib import Path
-import pickle
-from typing import Any, IO
-import zipfile
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import invert, is_rigid
+from coam_ros.mapping.importers.object_arrays import read_arrays
 from coam_ros.training.data.pairs import draw_until_made, SourceConfig, TrainingPair
 from coam_ros.training.data.posed_depth import DepthFrame, DepthPairMaker, DepthTolerance
 from coam_ros.training.data.reading import (
@@ -30,21 +28,10 @@ from coam_ros.training.data.reading import (
 )
 from coam_ros.training.data.views import ViewSpec
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 _LOGGER = logging.getLogger(__name__)
-# All that an array of objects in scene_info needs to come back; nothing of it can run a program.
-_SAFE_GLOBALS = {
-    (module, name)
-    for module, names in {
-        'numpy': ('dtype', 'ndarray'),
-        'numpy.core.multiarray': ('_reconstruct', 'scalar'),
-        'numpy._core.multiarray': ('_reconstruct', 'scalar'),
-        '_codecs': ('encode',),
-    }.items()
-    for name in names
-}
+_ARRAYS = ('image_paths', 'depth_paths', 'intrinsics', 'poses', 'overlap_matrix', 'pair_infos')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +160,7 @@ class MegaDepthSource:
     ) -> _Scene:
         """Read a scene, and note in `skipped` which of its images cannot be used."""
         try:
-            info = _read_arrays(path)
+            info = read_arrays(path, _ARRAYS)
             images, depths = (
                 [name and self._root / str(name) for name in info[key].tolist()]
                 for key in ('image_paths', 'depth_paths')
@@ -183,7 +170,7 @@ class MegaDepthSource:
                 for key in ('intrinsics', 'poses')
             )
             pairs = _overlapping(info, config)
-        except (KeyError, OSError, ValueError, pickle.UnpicklingError) as error:
+        except (KeyError, OSError, ValueError) as error:
             raise ValueError(
                 f'{path} cannot be read ({error}), wanted the scene_info of D2-Net with '
                 'image_paths, depth_paths, intrinsics, poses and overlap_matrix; make it again.'
@@ -254,36 +241,3 @@ def _read_depth(path: Path) -> NDArray[np.float32]:
         depth = file['depth'][:].astype(np.float32)
     depth[~(depth > 0)] = np.nan
     return depth
-
-
-class _SafeUnpickler(pickle.Unpickler):
-    """Reads pickled NumPy arrays and nothing that could run a program."""
-
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 - of the base class
-        if (module, name) not in _SAFE_GLOBALS:
-            raise pickle.UnpicklingError(f'holds {module}.{name}, wanted arrays only')
-        return super().find_class(module, name)
-
-
-def _read_arrays(path: Path) -> dict[str, NDArray]:
-    """Read the arrays that are needed from an npz, lists with None included."""
-    wanted = ('image_paths', 'depth_paths', 'intrinsics', 'poses', 'overlap_matrix', 'pair_infos')
-    try:
-        with zipfile.ZipFile(path) as archive:
-            arrays = {}
-            for key in wanted:
-                if f'{key}.npy' in archive.namelist():
-                    with archive.open(f'{key}.npy') as file:
-                        arrays[key] = _read_array(file)
-            return arrays
-    except zipfile.BadZipFile as error:
-        raise ValueError(str(error)) from error
-
-
-def _read_array(file: IO[bytes]) -> NDArray:
-    version = npy.read_magic(file)
-    read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    if read_header(file)[2].hasobject:
-        return _SafeUnpickler(file).load()
-    file.seek(0)
-    return npy.read_array(file, allow_pickle=False)
