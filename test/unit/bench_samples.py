@@ -16,7 +16,7 @@ INTRINSICS = np.array([[260.0, 0, 159.5], [0, 262.0, 119.5], [0, 0, 1]])
 
 def write_image(path: Path, seed: int) -> None:
     """Write noise, in which every patch differs from every other."""
-    cells = np.random.default_rng(seed).integers(0, 255, (HEIGHT // 4, WIDTH // 4, 3), np.uint8)
+    cells = np.random.default_rng(seed).integers(0, 255, (HEIGHT // 10, WIDTH // 10, 3), np.uint8)
     assert cv2.imwrite(str(path), cv2.resize(cells, (WIDTH, HEIGHT)))
 
 
