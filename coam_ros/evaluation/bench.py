@@ -88,6 +88,7 @@ _SETTINGS = (
     'num_keyframes',
     'retrieval',
     'neighbours',
+    'merge_radius',
     'threads',
 )
 
@@ -487,7 +488,9 @@ def _open_sfm(directory: Path, args: argparse.Namespace) -> _DataSet:
 
     def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
         # One outcome: a scene is reconstructed from all of its pairs.
-        yield sfm.reconstruct_scene(name, collection, matcher, args.models, args.threads)
+        yield sfm.reconstruct_scene(
+            name, collection, matcher, args.merge_radius, args.models, args.threads
+        )
 
     files = [collection.directory / image for image in collection.names]
     words = [' '.join(pair) for pair in collection.pairs]

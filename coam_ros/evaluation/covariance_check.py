@@ -2,6 +2,7 @@
 
 Examples:
   coam check-covariance redkitchen --elsewhere livingroom --out report
+  coam check-covariance redkitchen --map-position-std-m 0.03 --map-rotation-std-deg 1
   coam check-covariance redkitchen cambridge/ShopFacade --right 0.25,2 --out report
 
 Every query of the data sets is localized with all gates open. The report holds
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 import json
 import math
 from pathlib import Path
@@ -137,6 +138,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='keyframes to match with each image (%(default)s)',
     )
+    for name, unit in (('position', 'm'), ('rotation', 'deg')):
+        parser.add_argument(
+            f'--map-{name}-std-{unit}',
+            type=float,
+            default=0.0,
+            metavar=unit.upper(),
+            help=f'of the {name} of the map, added to every pose, as the parameter of the node '
+            '(%(default)s)',
+        )
     parser.add_argument('--out', type=Path, metavar='FOLDER', help='where to write the report')
     add_model_arguments(parser)
 
@@ -148,8 +158,12 @@ def run(args: argparse.Namespace) -> int:
     console = Console(markup=False)
     matcher = load_matcher(args)
     elsewhere = [(directory.name, read_frames(directory)) for directory in args.elsewhere]
-    in_force = LocalizationConfig(num_keyframes=args.num_keyframes)
-    open_gates = LocalizationConfig(num_keyframes=args.num_keyframes, **NO_GATES)
+    in_force = LocalizationConfig(
+        num_keyframes=args.num_keyframes,
+        map_position_std_m=args.map_position_std_m,
+        map_rotation_std_deg=args.map_rotation_std_deg,
+    )
+    open_gates = replace(in_force, **NO_GATES)
     by_set: dict[str, list[GatedPose]] = {}
     num_images: dict[str, int] = {}
     for directory in args.directories:

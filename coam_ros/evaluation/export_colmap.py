@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     for pair in matched:
         if pair.failure:
             console.print(f'{matcher.model_id} failed on {" ".join(pair.names)}: {pair.failure}')
-    shared = share_keypoints(matched)
+    shared = share_keypoints(matched, args.merge_radius)
     write_hloc(args.out, shared)
     if args.reconstruct:
         figures = measure_reconstruction(collection, shared, args.out, args.threads)

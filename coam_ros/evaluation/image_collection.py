@@ -24,6 +24,9 @@ from numpy.typing import NDArray
 _IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff'}
 # As many as hloc takes for its reconstructions of Aachen and Cambridge.
 NUM_NEIGHBOURS = 20
+# Points of an image this near, at the area at which images are matched, are one key point. Chosen
+# on fountain-P11; docs/datasets.md.
+MERGE_RADIUS_PX = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,10 +95,20 @@ def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='images to match with each one, where there is no list (%(default)s)',
     )
+    parser.add_argument(
+        '--merge-radius',
+        type=float,
+        default=MERGE_RADIUS_PX,
+        metavar='PX',
+        help='points of an image this near, at an area of 640 x 480, become one key point '
+        '(%(default)s)',
+    )
 
 
 def open_collection(directory: Path, args: argparse.Namespace) -> ImageCollection:
     """Find the images and the pairs that the arguments name."""
+    if not args.merge_radius > 0:
+        raise ValueError(f'--merge-radius {args.merge_radius}, wanted more than 0.')
     model = (args.model or [None])[0]
     return read_collection(
         directory,

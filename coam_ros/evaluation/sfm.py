@@ -7,7 +7,11 @@ from tempfile import TemporaryDirectory
 
 from coam_ros.evaluation.benchmark_metrics import error_auc, relative_pose_error_deg
 from coam_ros.evaluation.colmap_database import reconstruct, relative_poses, write_database
-from coam_ros.evaluation.image_collection import ImageCollection, match_collection
+from coam_ros.evaluation.image_collection import (
+    ImageCollection,
+    match_collection,
+    MERGE_RADIUS_PX,
+)
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.evaluation.sfm_figures import POSE_AUC_DEG
 from coam_ros.evaluation.shared_keypoints import share_keypoints, SharedKeypoints
@@ -20,6 +24,7 @@ def reconstruct_scene(
     name: str,
     collection: ImageCollection,
     matcher: RecordedMatcher,
+    merge_radius_px: float = MERGE_RADIUS_PX,
     models: Path | None = None,
     num_threads: int | None = None,
 ) -> dict[str, object]:
@@ -29,6 +34,7 @@ def reconstruct_scene(
         name: of the scene.
         collection: its images and pairs.
         matcher: to measure.
+        merge_radius_px: as of `share_keypoints`.
         models: keeps database and model in a folder by the scene and the matcher; None = nowhere.
         num_threads: CPU threads of COLMAP; None takes all.
 
@@ -36,7 +42,7 @@ def reconstruct_scene(
         The outcome of the scene; number of matches and time are means of its pairs.
     """
     matched = list(match_collection(collection, matcher))
-    shared = share_keypoints(matched)
+    shared = share_keypoints(matched, merge_radius_px)
     with TemporaryDirectory() as temporary:
         kept = Path(temporary) if models is None else models / name / matcher.content_hash
         figures = measure_reconstruction(collection, shared, kept, num_threads)

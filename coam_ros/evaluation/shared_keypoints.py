@@ -13,13 +13,10 @@ from itertools import product
 import math
 
 from coam_ros.evaluation.benchmark_pairs import IMAGE_AREA_PX
-from coam_ros.evaluation.image_collection import CollectionMatches
+from coam_ros.evaluation.image_collection import CollectionMatches, MERGE_RADIUS_PX
 import numpy as np
 from numpy.typing import NDArray
 
-# Points of an image this near, at the area at which images are matched, are one key point. Chosen
-# on fountain-P11; docs/datasets.md.
-MERGE_RADIUS_PX = 1.5
 _NEIGHBOURS = list(product((-1, 0, 1), repeat=2))
 # Scores are weights; a matcher may give 0.
 _MIN_WEIGHT = 1e-6

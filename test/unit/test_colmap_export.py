@@ -257,6 +257,7 @@ def test_command_writes_all_files(tmp_path, capsys):
         ('{none}', 'No folder'),
         ('{empty}', '0 images in'),
         ('{empty} --pairs {none}', 'No pair list'),
+        ('{empty} --merge-radius 0', '--merge-radius 0'),
         ('{empty} --matcher sift --matcher ours', '2 matchers'),
     ],
 )
