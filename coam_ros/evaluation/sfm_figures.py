@@ -10,11 +10,11 @@ import numpy as np
 POSE_AUC_DEG = (1, 3, 5)
 SFM_PROTOCOL = (
     'Matches of all pairs, images at an area of 640 x 480 px; points of an image within '
-    f'{MERGE_RADIUS_PX} px (or --merge-radius) become one key point. Geometric '
-    'verification and incremental mapping of COLMAP, defaults, seed 0; intrinsics of a pair list are fixed, others refined. Of the '
-    'largest model: reprojection error in pixels of the images as they are. AUC: of the larger of '
-    'the errors of rotation and translation direction of the pairs of a list with poses; a pair '
-    'with a missing image counts as lost.'
+    f'{MERGE_RADIUS_PX} px (or --merge-radius) become one key point. Geometric verification and '
+    'incremental mapping of COLMAP, defaults, seed 0; intrinsics of a pair list are fixed, others '
+    'refined. Of the largest model: reprojection error in pixels of the images as they are. AUC: '
+    'of the larger of the errors of rotation and translation direction of the pairs of a list '
+    'with poses; a pair with a missing image counts as lost.'
 )
 
 
