@@ -85,6 +85,8 @@ class CudaDevice:
 
     def close(self) -> None:
         """Give the GPU back; what was allocated on it must have been freed."""
+        # PyCUDA leaks a stream or context that it has to free while it is not current.
+        self._context.push()
         del self.stream
         self._context.detach()
 

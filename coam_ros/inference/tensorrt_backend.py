@@ -47,14 +47,15 @@ class TensorRTBackend:
         self._batch = 0
         self._graphs: dict[int, CudaGraph | None] = {}
         self._buffers: dict[str, SharedBuffer] = {}
-        with self._device:
-            self._pool = DevicePool(self._device)
-            try:
+        self._engine = self._context = None
+        self._pool = DevicePool(self._device)
+        try:
+            with self._device:
                 self._load(data)
                 self._bind(device_names)
-            except EngineIncompatibleError:
-                self._free()
-                raise
+        except (EngineIncompatibleError, RuntimeError, self._device.driver.Error):
+            self._free()
+            raise
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the engine.
@@ -96,13 +97,10 @@ class TensorRTBackend:
     def close(self) -> None:
         """Free everything on the GPU, features in use too."""
         if self._context is not None:
-            with self._device:
-                self._free()
-            self._device.close()
+            self._free()
 
     def _load(self, data: bytes) -> None:
         tensorrt = self._tensorrt
-        self._engine = self._context = None
         runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
         self._engine = runtime.deserialize_cuda_engine(data)
         if self._engine is None:
@@ -227,15 +225,17 @@ class TensorRTBackend:
             raise RuntimeError(f'{self.name} failed to {what}; see the log of TensorRT.')
 
     def _free(self) -> None:
-        self._device.stream.synchronize()
-        for graph in self._graphs.values():
-            if graph is not None:
-                graph.close()
-        self._graphs.clear()
-        # Before the engine, whose they are.
-        self._context = None
-        self._engine = None
-        for buffer in self._buffers.values():
-            buffer.free()
-        self._buffers.clear()
-        self._pool.free()
+        with self._device:
+            self._device.stream.synchronize()
+            for graph in self._graphs.values():
+                if graph is not None:
+                    graph.close()
+            self._graphs.clear()
+            # Before the engine, whose it is.
+            self._context = None
+            self._engine = None
+            for buffer in self._buffers.values():
+                buffer.free()
+            self._buffers.clear()
+            self._pool.free()
+        self._device.close()

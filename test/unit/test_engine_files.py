@@ -201,3 +201,21 @@ def test_what_the_gate_found_is_kept_with_the_engines(engines):
     path.write_text(json.dumps(content | {'gate': {'retention': 1.0}}, indent=2) + '\n')
     with pytest.raises(EngineIncompatibleError, match='edited or damaged'):
         EngineManifest.load(engines)
+
+
+@pytest.mark.skipif(importlib.util.find_spec('pycuda') is not None, reason='PyCUDA is here')
+def test_engines_that_fit_are_built_again_only_when_asked_to(engines):
+    told = []
+    for must_build in (False, True):
+        told.clear()
+        with pytest.raises(EngineIncompatibleError, match='No PyCUDA'):
+            load_engines(
+                MODEL,
+                engines,
+                OPTIONS,
+                MACHINE,
+                lambda text: told.append(text) or True,
+                must_build=must_build,
+            )
+        assert any('Building engine' in text for text in told) == must_build
+    assert EngineManifest.load(engines).target == MACHINE
