@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURE_NAMES = ('features_4', 'features_8', 'features_16', 'features_32')
-BACKENDS = ('auto', 'tensorrt', 'onnxruntime')
+BACKENDS = ('auto', 'tensorrt', 'openvino', 'onnxruntime')
 
 _logger = logging.getLogger(__name__)
 
@@ -90,8 +90,9 @@ class CoamModel:
         Args:
             directory: folder with `manifest.json` and the ONNX files; None = the default model
                 that comes with the package.
-            backend: one of BACKENDS; 'auto' takes the fastest that this machine can run, TensorRT
-                where its engines have been built. 'tensorrt' builds them when they are missing.
+            backend: one of BACKENDS; 'auto' takes the fastest that this machine can run: TensorRT
+                where its engines have been built, OpenVINO where it is installed and the CPU
+                multiplies bfloat16. 'tensorrt' builds engines when they are missing.
             num_threads: CPU threads; None = one for each physical core.
 
         Raises:
@@ -107,21 +108,13 @@ class CoamModel:
             on_gpu = _load_engines(directory, must_load=backend == 'tensorrt')
             if on_gpu is not None:
                 return on_gpu
-        # Imported here: a machine with another backend needs no ONNX Runtime.
-        from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
-
-        networks = []
-        for network in (manifest.encoder, manifest.pair_matcher):
-            loaded = OnnxRuntimeBackend(directory / network.file, num_threads)
-            _check_names('input', directory / network.file, loaded.input_names, network.inputs)
-            _check_names('output', directory / network.file, loaded.output_names, network.outputs)
-            networks.append(loaded)
+        networks = _load_on_cpu(directory, manifest, backend, num_threads)
         return cls(manifest, *networks)
 
     @property
     def backend_name(self) -> str:
-        """Library and device that run the networks."""
-        return self._encoder.name
+        """Library and device that run the networks; both where they differ."""
+        return ' + '.join(dict.fromkeys((self._encoder.name, self._pair_matcher.name)))
 
     def encode(self, image: NDArray[np.uint8]) -> tuple[Arrays, NDArray[np.float32]]:
         """Encode one image.
@@ -222,6 +215,48 @@ def _load_engines(directory: Path, *, must_load: bool) -> CoamModel | None:
             raise
         _logger.info('TensorRT is not used: %s', error)
         return None
+
+
+def _load_on_cpu(
+    directory: Path, manifest: Manifest, backend: str, num_threads: int | None
+) -> tuple[InferenceBackend, InferenceBackend]:
+    encoder_path, pair_matcher_path = (
+        directory / network.file for network in (manifest.encoder, manifest.pair_matcher)
+    )
+    # Imported here: a machine needs only the library that it uses.
+    if _chooses_openvino(backend):
+        from coam_ros.inference.openvino_backend import OpenVinoBackend
+
+        encoder = OpenVinoBackend(encoder_path, num_threads)
+        # The gate takes the pair matcher in bfloat16 with something to spare, both networks
+        # hardly; and the encoder runs once an image only. Figures: docs/latency.md.
+        pair_matcher = OpenVinoBackend(pair_matcher_path, num_threads, may_round=True)
+    else:
+        from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
+
+        encoder = OnnxRuntimeBackend(encoder_path, num_threads)
+        pair_matcher = OnnxRuntimeBackend(pair_matcher_path, num_threads)
+    for path, loaded, wanted in (
+        (encoder_path, encoder, manifest.encoder),
+        (pair_matcher_path, pair_matcher, manifest.pair_matcher),
+    ):
+        _check_names('input', path, loaded.input_names, wanted.inputs)
+        _check_names('output', path, loaded.output_names, wanted.outputs)
+    return encoder, pair_matcher
+
+
+def _chooses_openvino(backend: str) -> bool:
+    if backend == 'onnxruntime':
+        return False
+    try:
+        from coam_ros.inference.openvino_backend import has_bfloat16
+    except ImportError as error:
+        if backend == 'openvino':
+            raise EngineIncompatibleError(
+                f'No OpenVINO ({error}); `pip install openvino`, or choose another backend.'
+            ) from error
+        return False
+    return backend == 'openvino' or has_bfloat16()
 
 
 def _check_names(kind: str, path: Path, found: list[str], wanted: dict[str, Any]) -> None:

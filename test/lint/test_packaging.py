@@ -23,6 +23,7 @@ ROSDEP_KEYS = {
     'numpy': 'python3-numpy',
     'onnx': None,
     'onnxruntime': 'python3-onnxruntime-pip',
+    'openvino': None,
     'poselib': None,
     'pycuda': None,
     'pycolmap': None,
@@ -90,7 +91,8 @@ def test_package_xml_names_exactly_what_runtime_code_imports() -> None:
 def test_setup_py_names_exactly_the_python_packages_that_runtime_code_imports() -> None:
     arguments = setup_arguments()
     extras = arguments['extras_require']
-    of_extras = (name for extra in ('demo', 'evaluation', 'tensorrt') for name in extras[extra])
+    shipped = ('demo', 'evaluation', 'openvino', 'tensorrt')
+    of_extras = (name for extra in shipped for name in extras[extra])
     named = {*arguments['install_requires'], *of_extras}
     imported = runtime_imports() & ROSDEP_KEYS.keys()
     assert named - {'setuptools'} == {DISTRIBUTIONS.get(name, name) for name in imported}
@@ -100,7 +102,7 @@ def test_requirements_pin_what_setup_py_names() -> None:
     arguments = setup_arguments()
     run_time = pinned('requirements.txt')
     assert set(arguments['install_requires']) - {'setuptools'} == set(run_time)
-    for extra in ('demo', 'evaluation'):
+    for extra in ('demo', 'evaluation', 'openvino'):
         assert set(arguments['extras_require'][extra]) <= set(pinned('requirements-dev.txt'))
 
 
