@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import html
 from typing import NamedTuple
 
+from coam_ros.evaluation.benchmark_kinds import RIGHT_PX
 from coam_ros.evaluation.benchmark_report import (
     data_set_names,
     Result,
@@ -89,7 +90,11 @@ def _parts(
         yield '<h2>Failures of matchers</h2>'
         yield make_table(failures, ['data set', 'matcher', 'pair', 'what it said'])
     if pictures:
-        yield '<h2>Best and worst pairs</h2><p>Green: right. Red: wrong.</p>'
+        yield (
+            f'<h2>Best and worst pairs</h2><p>Green: within {RIGHT_PX:g} px of what the data set '
+            'calls true, which is its homography or the epipolar line; red: beyond. Poses that '
+            'are good to centimetres alone make right matches red.</p>'
+        )
     for picture in pictures:
         caption = f'{picture.data_set}, {picture.matcher}: {picture.caption}'
         yield make_figure(picture.jpeg, 'jpeg', caption)
