@@ -67,7 +67,10 @@ class MatcherChoice:
         backend = matcher.backend_name if isinstance(matcher, CoamMatcher) else ''
         code_hash = hash_files(self.code, _PACKAGE.parent)
         cache = MatchCache(args.cache, reads=not args.fresh)
-        return RecordedMatcher(matcher, [backend, code_hash], cache)
+        recorded = RecordedMatcher(matcher, [backend, code_hash], cache)
+        if backend:
+            recorded.model_id += f' on {backend}'
+        return recorded
 
 
 def add_matcher_arguments(parser: argparse.ArgumentParser) -> None:
