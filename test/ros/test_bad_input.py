@@ -255,7 +255,7 @@ def test_map_without_descriptors_is_described_by_the_node(robot, scene, keyframe
 
 
 def test_engine_that_fails_is_reported_and_the_node_goes_on(robot, scene):
-    matcher = robot.start_matcher(map_path=str(scene.map_path))
+    matcher = robot.start_matcher(map_path=str(scene.map_path), backend='onnxruntime')
     # The real engine, closed under the worker: every run of it fails from now on.
     engine = matcher._matcher
     encoder = engine._model._encoder
