@@ -26,7 +26,7 @@ _IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff'}
 NUM_NEIGHBOURS = 20
 # Points of an image this near, at the area at which images are matched, are one key point. Chosen
 # on fountain-P11; docs/datasets.md.
-MERGE_RADIUS_PX = 1.5
+MERGE_RADIUS_PX = 0.75
 
 
 @dataclass(frozen=True, eq=False)
