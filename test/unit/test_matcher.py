@@ -108,9 +108,14 @@ def test_batch_equals_single(matcher, photo, warped):
     together = matcher.match_encoded(query, keyframes)
     for keyframe, batched in zip(keyframes, together, strict=True):
         alone = matcher.match_encoded(query, [keyframe])[0]
-        # Rounding may flip a tie between two points, so a few matches may differ.
-        common = set(map(tuple, alone.points0)) & set(map(tuple, batched.points0))
-        assert len(common) > 0.97 * len(alone)
+        # Rounding may flip a tie between two points, so a few matches may differ; a backend that
+        # rounds to bfloat16 moves the others by less than a pixel.
+        found = dict(zip(map(tuple, batched.points1), batched.points0, strict=True))
+        is_same = [
+            np.linalg.norm(found.get(tuple(keyframe_point), np.inf) - query_point) < 1.0
+            for query_point, keyframe_point in zip(alone.points0, alone.points1, strict=True)
+        ]
+        assert np.mean(is_same) > 0.97
 
 
 def test_nothing_to_match_gives_nothing(matcher, photo):
