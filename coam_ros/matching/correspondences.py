@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ class Correspondences:
             probability that it is right to 3 px of the image as it was matched.
         similarities: (N,) float32 cosine of the descriptors; None where a matcher has none.
         distinctiveness: (N,) float32 in [0, 1], product of both ends; None likewise.
+        is_aligned: (N,) bool, whether the images confirmed the match and refined it, see
+            `alignment`; None where that was not tried.
     """
 
     points0: NDArray[np.float32]
@@ -26,7 +28,18 @@ class Correspondences:
     scores: NDArray[np.float32]
     similarities: NDArray[np.float32] | None = None
     distinctiveness: NDArray[np.float32] | None = None
+    is_aligned: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Return the number of correspondences."""
         return len(self.scores)
+
+    @property
+    def num_aligned(self) -> int:
+        """Number of matches that the images confirmed."""
+        return 0 if self.is_aligned is None else int(self.is_aligned.sum())
+
+    def select(self, chosen: NDArray[np.bool_ | np.int_]) -> Correspondences:
+        """Return those of a mask (N,), or of indices in their order."""
+        columns = (getattr(self, field.name) for field in fields(self))
+        return Correspondences(*(None if x is None else x[chosen] for x in columns))

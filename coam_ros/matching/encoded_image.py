@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class EncodedImage:
-    """Encoder features of one image.
+    """Encoder features of one image, and what the alignment of matches reads of it.
 
     Attributes:
         features: arrays of the encoder by name.
         global_descriptor: (D,) float32 of unit norm, for retrieval.
         resizing: how the image became the encoder's input, and the way back.
+        grey: (H, W) uint8, the resized image without padding.
     """
 
     features: Arrays
     global_descriptor: NDArray[np.float32]
     resizing: Resizing
+    grey: NDArray[np.uint8]
 
     @property
     def num_bytes(self) -> int:
-        """Memory that the features take [bytes]."""
+        """Memory that it takes [bytes]."""
         features = sum(array.nbytes for array in self.features.values())
-        return features + self.global_descriptor.nbytes
+        return features + self.global_descriptor.nbytes + self.grey.nbytes

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from coam_ros.inference import CoamModel
+from coam_ros.inference.model import RawMatches
+from coam_ros.matching.alignment import align, BLOCK_PX, ENOUGH_ALIGNED, weigh_evidence
 from coam_ros.matching.correspondences import Correspondences
 from coam_ros.matching.encoded_image import EncodedImage
 from coam_ros.matching.preprocessing import as_rgb, Resizing
+from coam_ros.matching.view_search import search_view
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,9 +43,11 @@ class CoamMatcher:
         model: CoamModel,
         image_area_px: int | None = None,
         min_score: float = _MIN_SCORE,
+        aligns: bool = True,
     ) -> None:
         """Use a loaded model; see `load`."""
         self._model = model
+        self._aligns = aligns
         self._min_score = min_score
         self._area_px = image_area_px or model.manifest.image_area_px
 
@@ -54,6 +60,7 @@ class CoamMatcher:
         image_area_px: int | None = None,
         num_threads: int | None = None,
         min_score: float = _MIN_SCORE,
+        aligns: bool = True,
     ) -> CoamMatcher:
         """Load a model.
 
@@ -62,9 +69,13 @@ class CoamMatcher:
             backend: library that runs it; 'auto' = the fastest present.
             image_area_px: images are resized to about this area, whatever their size [px]; None =
                 the model's own (640 x 480). More finds finer detail and costs in proportion.
+                TensorRT takes the size for which its engines were built instead.
             num_threads: CPU threads; None = one for each physical core.
             min_score: matches that are less likely right than this are left out; 0 keeps all
                 mutual nearest neighbours.
+            aligns: whether the images themselves confirm the matches and refine them to a fraction
+                of a pixel; where that leaves enough matches, the others are left out. See
+                `alignment`.
 
         Raises:
             FileNotFoundError: the folder is no model.
@@ -72,8 +83,7 @@ class CoamMatcher:
             ValueError: unknown backend, an area that is too small, or a score outside [0, 1).
         """
         loaded = CoamModel.load(model, backend, num_threads)
-        # The pair matcher picks one point of each block of 8 x 8 pixels at most.
-        least = 64 * loaded.manifest.num_matches
+        least = _least_area_px(loaded)
         if image_area_px is not None and image_area_px < least:
             raise ValueError(
                 f'Image area too small: got {image_area_px} px, wanted at least {least} px, which '
@@ -83,7 +93,7 @@ class CoamMatcher:
             raise ValueError(
                 f'Least score is {min_score}, wanted 0 <= min_score < 1: it is a probability.'
             )
-        return cls(loaded, image_area_px, min_score)
+        return cls(loaded, image_area_px, min_score, aligns)
 
     @property
     def model_id(self) -> str:
@@ -115,23 +125,42 @@ class CoamMatcher:
             TypeError, ValueError: see `as_rgb`.
         """
         image = as_rgb(image)
-        height, width = image.shape[:2]
+        size, fixed = image.shape[1::-1], self._model.input_size
         multiple = self._model.manifest.size_multiple
-        resizing = Resizing.fit((width, height), self._area_px, multiple)
-        features, descriptor = self._model.encode(resizing.apply(image))
-        return EncodedImage(features, descriptor, resizing)
+        resizing = (
+            Resizing.fit(size, self._area_px, multiple)
+            if fixed is None
+            else Resizing.fit_inside(size, fixed)
+        )
+        resized = resizing.apply(image)
+        features, descriptor = self._model.encode(resized)
+        width, height = resizing.resized_size
+        grey = cv2.cvtColor(resized[:height, :width], cv2.COLOR_RGB2GRAY)
+        return EncodedImage(features, descriptor, resizing, grey)
 
-    def match(self, image0: NDArray[Any], image1: NDArray[Any]) -> Correspondences:
+    def match(
+        self, image0: NDArray[Any], image1: NDArray[Any], *, any_view: bool = True
+    ) -> Correspondences:
         """Match two images.
 
         Args:
             image0: (H, W, 3) RGB or (H, W) grey, uint8, any size.
             image1: the same, of a size of its own.
+            any_view: where hardly anything matches, turn and zoom the images until it does: about
+                ten times the work, for pairs that would fail without it. The network itself takes
+                turns of about 45 degrees and changes of scale of about 2. See `view_search`.
 
         Raises:
             TypeError, ValueError: see `as_rgb`.
         """
-        return self.match_encoded(self.encode(image0), [self.encode(image1)])[0]
+        image0, image1 = as_rgb(image0), as_rgb(image1)
+        upright = self.match_encoded(self.encode(image0), [self.encode(image1)])[0]
+        if not any_view or not self._aligns or upright.num_aligned >= ENOUGH_ALIGNED:
+            return upright
+        coarse = CoamMatcher(
+            self._model, _least_area_px(self._model), self._min_score, self._aligns
+        )
+        return search_view(self, coarse, image0, image1, upright)
 
     def match_encoded(
         self, query: EncodedImage, keyframes: Sequence[EncodedImage]
@@ -156,18 +185,47 @@ class CoamMatcher:
                 [keyframes[i].resizing.resized_size for i in indices],
             )
             for slot, index in enumerate(indices):
-                order = np.argsort(-raw.scores[slot], kind='stable')
-                is_kept = (raw.scores[slot] > 0) & (raw.scores[slot] >= self._min_score)
-                order = order[: int(is_kept.sum())]
-                results[index] = Correspondences(
-                    query.resizing.to_image(raw.query_points[slot][order]),
-                    keyframes[index].resizing.to_image(raw.keyframe_points[slot][order]),
-                    raw.scores[slot][order],
-                    raw.similarities[slot][order],
-                    raw.distinctiveness[slot][order],
-                )
+                results[index] = self._finish(query, keyframes[index], raw, slot)
         return [result for result in results if result is not None]
+
+    def _finish(
+        self, query: EncodedImage, keyframe: EncodedImage, raw: RawMatches, slot: int
+    ) -> Correspondences:
+        """Choose the matches of one keyframe, align them, and take them to the images' pixels."""
+        scores = raw.scores[slot]
+        is_kept = (scores > 0) & (scores >= self._min_score)
+        query_points, keyframe_points, scores, similarities, distinctiveness = (
+            column[slot][is_kept]
+            for column in (
+                raw.query_points,
+                raw.keyframe_points,
+                raw.scores,
+                raw.similarities,
+                raw.distinctiveness,
+            )
+        )
+        is_aligned = None
+        if self._aligns:
+            query_points, keyframe_points, is_aligned = align(
+                query.grey, keyframe.grey, query_points, keyframe_points, scores
+            )
+            scores = weigh_evidence(scores, is_aligned)
+        found = Correspondences(
+            query.resizing.to_image(query_points),
+            keyframe.resizing.to_image(keyframe_points),
+            scores,
+            similarities,
+            distinctiveness,
+            is_aligned,
+        ).select(np.argsort(-scores, kind='stable'))
+        # The others are mostly wrong or coarse, but where there are few, better than nothing.
+        return found.select(found.is_aligned) if found.num_aligned >= ENOUGH_ALIGNED else found
 
     def close(self) -> None:
         """Free the model."""
         self._model.close()
+
+
+def _least_area_px(model: CoamModel) -> int:
+    """Give the least area of an image: the pair matcher picks one point of a block at most."""
+    return BLOCK_PX**2 * model.manifest.num_matches

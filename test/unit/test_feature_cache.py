@@ -12,8 +12,9 @@ import pytest
 
 FEATURE_BYTES = 1000
 DESCRIPTOR_BYTES = 4 * 4
+GREY_BYTES = WIDTH * HEIGHT
 DEPTH_BYTES = 4 * WIDTH * HEIGHT
-ENTRY_BYTES = FEATURE_BYTES + DESCRIPTOR_BYTES + DEPTH_BYTES
+ENTRY_BYTES = FEATURE_BYTES + DESCRIPTOR_BYTES + GREY_BYTES + DEPTH_BYTES
 
 
 class CountingEncoder:
@@ -29,6 +30,7 @@ class CountingEncoder:
             {'features': np.full(FEATURE_BYTES // 2, image.mean(), np.float16)},
             np.array([1, 0, 0, 0], np.float32),
             Resizing(size, size, size),
+            image[..., 0],
         )
 
 
@@ -81,7 +83,7 @@ def test_entries_of_different_size_are_counted_with_their_own(encoder):
         image=encode(np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8), '.png'),
         depth=encode(np.ones((2 * HEIGHT, 2 * WIDTH), np.uint16), '.png'),
     )
-    cache = KeyframeFeatureCache(encoder, 5 * ENTRY_BYTES)
+    cache = KeyframeFeatureCache(encoder, 6 * ENTRY_BYTES)
     for keyframe in (make_keyframe(id=2), make_keyframe(id=3, depth=None)):
         cache.get(keyframe)
     assert cache.num_bytes == 2 * ENTRY_BYTES - DEPTH_BYTES

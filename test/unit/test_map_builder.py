@@ -21,7 +21,9 @@ class MeanColourEncoder:
     def encode(self, image: np.ndarray) -> EncodedImage:
         mean = image.reshape(-1, 3).mean(axis=0)
         size = (image.shape[1], image.shape[0])
-        return EncodedImage({}, mean / np.linalg.norm(mean), Resizing(size, size, size))
+        return EncodedImage(
+            {}, mean / np.linalg.norm(mean), Resizing(size, size, size), image[..., 0]
+        )
 
 
 def frame_at(number: int, x_m: float, yaw_deg: float = 0.0, **fields: object) -> Keyframe:

@@ -39,7 +39,8 @@ def test_finds_a_warped_photo_to_the_pixel(matcher, photo, warped):
     correspondences = matcher.match(photo, warped)
     errors = transfer_errors_px(correspondences, HOMOGRAPHY)
     assert (errors < 3).sum() > 300
-    assert np.median(errors[:300]) < 2.0
+    assert np.median(errors) < 0.3
+    assert correspondences.is_aligned.all()
 
 
 def test_best_matches_come_first(matcher, photo, warped):
@@ -64,11 +65,11 @@ def test_points_are_not_drawn_to_the_middle_of_the_blocks(photo, shift_px):
     assert np.abs(errors.mean(axis=0)).max() < 0.4
 
 
-def test_unlikely_matches_are_left_out(matcher, photo, warped):
-    all_of_them, likely = (
-        CoamMatcher.load(min_score=least).match(photo, warped) for least in (0.0, 0.5)
+def test_unlikely_matches_are_left_out(photo, warped):
+    all_of_them, by_default, likely = (
+        CoamMatcher.load(aligns=False, **least).match(photo, warped)
+        for least in ({'min_score': 0.0}, {}, {'min_score': 0.5})
     )
-    by_default = matcher.match(photo, warped)
     assert len(likely) < len(by_default) < len(all_of_them)
     assert likely.scores.min() >= 0.5
     np.testing.assert_array_equal(likely.points0, all_of_them.points0[: len(likely)])
@@ -100,22 +101,18 @@ def test_unrelated_photos_score_lower_and_agree_on_nothing(matcher, photo, warpe
     assert mask.sum() < 25  # four points make a homography; chance adds a handful
 
 
-def test_batch_equals_single(matcher, photo, warped):
+def test_batch_equals_single(photo, warped):
     """Keyframes of one size run together, of another size apart; neither changes the answer."""
+    matcher = CoamMatcher.load(backend='onnxruntime')
     query = matcher.encode(photo)
     images = [warped, data.coffee(), warped[::-1].copy()]
     keyframes = [matcher.encode(image) for image in images]
     together = matcher.match_encoded(query, keyframes)
     for keyframe, batched in zip(keyframes, together, strict=True):
         alone = matcher.match_encoded(query, [keyframe])[0]
-        # Rounding may flip a tie between two points, so a few matches may differ; a backend that
-        # rounds to bfloat16 moves the others by less than a pixel.
-        found = dict(zip(map(tuple, batched.points1), batched.points0, strict=True))
-        is_same = [
-            np.linalg.norm(found.get(tuple(keyframe_point), np.inf) - query_point) < 1.0
-            for query_point, keyframe_point in zip(alone.points0, alone.points1, strict=True)
-        ]
-        assert np.mean(is_same) > 0.97
+        # Rounding may flip a tie between two points, so a few matches may differ.
+        common = set(map(tuple, alone.points1)) & set(map(tuple, batched.points1))
+        assert len(common) > 0.97 * len(alone)
 
 
 def test_nothing_to_match_gives_nothing(matcher, photo):

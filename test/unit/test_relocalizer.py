@@ -64,7 +64,7 @@ class ExactMatcher:
         self.num_encoded += 1
         index = int(image[0, 0, 0])
         forward = POSES[index][:3, 2].astype(np.float32)
-        return EncodedImage({'index': np.array([index])}, forward, RESIZING)
+        return EncodedImage({'index': np.array([index])}, forward, RESIZING, image[..., 0])
 
     def match_encoded(self, query, keyframes):
         self.before_match()

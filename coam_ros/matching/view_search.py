@@ -1,0 +1,171 @@
+"""Where two images hardly match as they are: turn and zoom them until they do.
+
+A network that saw mostly upright images matches upright images. A camera that is turned, or much
+nearer than the keyframe's was, shows the same place in a view that it does not know. Here several
+views of each image are tried; the best says how one image lies in the other, and both are matched
+once more, cut out so that they look alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from coam_ros.matching.correspondences import Correspondences
+from coam_ros.matching.encoded_image import EncodedImage
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+# (3, 3) from pixels of an image to pixels of a view of it.
+View = NDArray[np.float64]
+
+# The better view must give this many times the aligned matches of the images as they are.
+_MIN_GAIN = 1.3
+_TURNS_DEG = range(0, 360, 45)
+# Zooms of the first and of the second image; a zoomed-out image fills part of its view.
+_ZOOMS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5))
+# Error of a match under the similarity of two views, in shares of the second image's diagonal.
+_SIMILARITY_ERROR = 0.01
+_MIN_FOR_SIMILARITY = 4
+# What the cut leaves around the part that both images show, in shares of its sides.
+_MARGIN = 0.1
+# No cut is smaller than this along a side [px of the image].
+_MIN_CUT_PX = 32.0
+# Finer details than an image of this area shows are not drawn.
+_MAX_CUT_AREA_PX = 640 * 480
+
+
+class Matcher(Protocol):
+    """What the search asks of a matcher."""
+
+    def encode(self, image: Image) -> EncodedImage:
+        """Encode one image."""
+
+    def match_encoded(
+        self, query: EncodedImage, keyframes: Sequence[EncodedImage]
+    ) -> list[Correspondences]:
+        """Match one image with several."""
+
+
+def search_view(
+    matcher: Matcher, coarse: Matcher, image0: Image, image1: Image, upright: Correspondences
+) -> Correspondences:
+    """Match two images in the views in which they match best.
+
+    Args:
+        matcher: matches the images.
+        coarse: matches the views that are tried, at a lower resolution.
+        image0: (H, W, 3) uint8 RGB.
+        image1: (H', W', 3) uint8 RGB.
+        upright: matches of the images as they are.
+
+    Returns:
+        Matches in pixels of the images; `upright` where no view gives clearly more.
+    """
+    best = max(_match_views(coarse, image0, image1), key=lambda found: found.num_aligned)
+    found = _match_alike(matcher, image0, image1, best)
+    return found if found.num_aligned > _MIN_GAIN * upright.num_aligned else upright
+
+
+def _match_views(matcher: Matcher, image0: Image, image1: Image) -> Iterator[Correspondences]:
+    """Match turned and zoomed views, in pixels of the images."""
+    for zoom0, zoom1 in _ZOOMS:
+        view1, size1 = _zoom(image1, zoom1)
+        encoded1 = matcher.encode(_draw(image1, view1, size1))
+        for turn_deg in _TURNS_DEG:
+            view0, size0 = _turn(image0, turn_deg, zoom0)
+            encoded0 = matcher.encode(_draw(image0, view0, size0))
+            found = matcher.match_encoded(encoded0, [encoded1])[0]
+            yield _to_images(found, view0, view1, image0)
+
+
+def _match_alike(
+    matcher: Matcher, image0: Image, image1: Image, found: Correspondences
+) -> Correspondences:
+    """Cut out what both images show by these matches, drawn alike, and match that."""
+    height, width = image1.shape[:2]
+    aligned = found.select(found.is_aligned)
+    if len(aligned) < _MIN_FOR_SIMILARITY:
+        return found
+    partial, _ = cv2.estimateAffinePartial2D(
+        aligned.points0,
+        aligned.points1,
+        ransacReprojThreshold=_SIMILARITY_ERROR * np.hypot(width, height),
+    )
+    if partial is None:
+        return found
+    similarity = np.vstack([partial, [0, 0, 1]])
+    seen = _transform(_corners(image0), similarity)
+    margin = _MARGIN * np.ptp(seen, axis=0)
+    low = np.maximum(seen.min(axis=0) - margin, 0)
+    high = np.minimum(seen.max(axis=0) + margin, [width - 1, height - 1])
+    middle, extent = (low + high) / 2, np.maximum(high - low, _MIN_CUT_PX)
+    # Details that only the first image shows stay: they say where in the second they lie.
+    finer = max(1.0, 1 / np.sqrt(np.linalg.det(similarity[:2, :2])))
+    zoom = min(finer, max(1.0, np.sqrt(_MAX_CUT_AREA_PX / extent.prod())))
+    size = tuple(int(side) for side in np.ceil(extent * zoom))
+    view1 = _place(np.eye(2) * zoom, middle, size)
+    view0 = view1 @ similarity
+    encoded0, encoded1 = (
+        matcher.encode(_draw(image, view, size))
+        for image, view in ((image0, view0), (image1, view1))
+    )
+    return _to_images(matcher.match_encoded(encoded0, [encoded1])[0], view0, view1, image0)
+
+
+def _zoom(image: Image, zoom: float) -> tuple[View, tuple[int, int]]:
+    """Give the view of an image, and its size, in which it is smaller by this factor."""
+    size = image.shape[1::-1]
+    return _place(np.eye(2) * zoom, (np.array(size) - 1) / 2, size), size
+
+
+def _turn(image: Image, turn_deg: float, zoom: float) -> tuple[View, tuple[int, int]]:
+    """Give the view of an image that is turned about its middle, a square of the same area."""
+    angle = np.deg2rad(turn_deg)
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    width, height = image.shape[1::-1]
+    side = round(np.sqrt(width * height))
+    middle = np.array([width - 1, height - 1]) / 2
+    return _place(zoom * rotation, middle, (side, side)), (side, side)
+
+
+def _place(
+    linear: NDArray[np.float64], middle: NDArray[np.float64], size: tuple[int, int]
+) -> View:
+    """Give the view of this size in whose middle a point of the image lies."""
+    view = np.eye(3)
+    view[:2, :2] = linear
+    view[:2, 2] = (np.array(size) - 1) / 2 - linear @ middle
+    return view
+
+
+def _draw(image: Image, view: View, size: tuple[int, int]) -> Image:
+    """Draw a view, black where it reaches past the image."""
+    scale = np.sqrt(np.linalg.det(view[:2, :2]))
+    if scale < 0.7:
+        # Without a blur first, fine structure would alias.
+        image = cv2.GaussianBlur(image, (0, 0), 0.45 / scale)
+    return cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR)
+
+
+def _to_images(found: Correspondences, view0: View, view1: View, image0: Image) -> Correspondences:
+    """Take matches of two views to pixels of the images; those past the first one are left out."""
+    points0 = _transform(found.points0, np.linalg.inv(view0))
+    points1 = _transform(found.points1, np.linalg.inv(view1))
+    height, width = image0.shape[:2]
+    is_inside = ((points0 >= 0) & (points0 <= [width - 1, height - 1])).all(axis=1)
+    return replace(found, points0=points0, points1=points1).select(is_inside)
+
+
+def _corners(image: Image) -> NDArray[np.float32]:
+    height, width = image.shape[:2]
+    x, y = width - 1, height - 1
+    return np.array([[0, 0], [x, 0], [x, y], [0, y]], np.float32)
+
+
+def _transform(points: NDArray[np.float32], view: View) -> NDArray[np.float32]:
+    """Carry (N, 2) points by a similarity."""
+    return (points @ view[:2, :2].T + view[:2, 2]).astype(np.float32)

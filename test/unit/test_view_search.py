@@ -1,0 +1,53 @@
+"""Turned and zoomed photos, matched by the real default model."""
+
+from __future__ import annotations
+
+from coam_ros.matching import CoamMatcher
+from coam_ros.matching.alignment import ENOUGH_ALIGNED
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+
+@pytest.fixture(scope='module')
+def matcher():
+    matcher = CoamMatcher.load()
+    yield matcher
+    matcher.close()
+
+
+def similarity(turn_deg, scale, size):
+    """Turn and zoom about the middle of an image: (2, 3)."""
+    return cv2.getRotationMatrix2D(((size[0] - 1) / 2, (size[1] - 1) / 2), turn_deg, scale)
+
+
+def errors_px(found, transform):
+    expected = found.points0 @ transform[:, :2].T + transform[:, 2]
+    return np.linalg.norm(expected - found.points1, axis=1)
+
+
+def test_finds_a_photo_upside_down_and_smaller(matcher):
+    photo = data.astronaut()
+    transform = similarity(160, 0.6, (512, 512))
+    turned = cv2.warpAffine(photo, transform, (512, 512))
+    as_it_is = matcher.match(photo, turned, any_view=False)
+    found = matcher.match(photo, turned)
+    assert (errors_px(as_it_is, transform) < 3).mean() < 0.5
+    assert found.num_aligned >= ENOUGH_ALIGNED
+    assert (errors_px(found, transform) < 3).mean() > 0.9
+    assert (found.points0 >= 0).all()
+    assert (found.points0 <= 511).all()
+
+
+def test_upright_photos_are_not_searched(matcher):
+    photo = data.astronaut()
+    transform = similarity(5, 0.95, (512, 512))
+    moved = cv2.warpAffine(photo, transform, (512, 512))
+    found, as_it_is = (matcher.match(photo, moved, any_view=x) for x in (True, False))
+    np.testing.assert_array_equal(found.points0, as_it_is.points0)
+
+
+def test_photos_of_different_places_stay_doubtful(matcher):
+    found = matcher.match(data.astronaut(), data.coffee())
+    assert found.num_aligned < ENOUGH_ALIGNED
