@@ -12,7 +12,7 @@ from coam_ros.matching.alignment import align, BLOCK_PX, ENOUGH_ALIGNED, weigh_e
 from coam_ros.matching.correspondences import Correspondences
 from coam_ros.matching.encoded_image import EncodedImage
 from coam_ros.matching.preprocessing import as_rgb, Resizing
-from coam_ros.matching.view_search import search_view
+from coam_ros.matching.view_search import PLENTY_ALIGNED, search_view
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -146,8 +146,8 @@ class CoamMatcher:
         Args:
             image0: (H, W, 3) RGB or (H, W) grey, uint8, any size.
             image1: the same, of a size of its own.
-            any_view: where hardly anything matches, turn and zoom the images until it does: about
-                ten times the work, for pairs that would fail without it. The network itself takes
+            any_view: where hardly anything matches, turn and zoom the images until it does: some
+                25 times the work, for pairs that would fail without it. The network itself takes
                 turns of about 45 degrees and changes of scale of about 2. See `view_search`.
 
         Raises:
@@ -155,7 +155,7 @@ class CoamMatcher:
         """
         image0, image1 = as_rgb(image0), as_rgb(image1)
         upright = self.match_encoded(self.encode(image0), [self.encode(image1)])[0]
-        if not any_view or not self._aligns or upright.num_aligned >= ENOUGH_ALIGNED:
+        if not any_view or not self._aligns or upright.num_aligned >= PLENTY_ALIGNED:
             return upright
         coarse = CoamMatcher(
             self._model, _least_area_px(self._model), self._min_score, self._aligns

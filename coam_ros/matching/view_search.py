@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from coam_ros.matching.alignment import ENOUGH_ALIGNED
 from coam_ros.matching.correspondences import Correspondences
 from coam_ros.matching.encoded_image import EncodedImage
 import cv2
@@ -22,11 +23,17 @@ Image = NDArray[np.uint8]
 # (3, 3) from pixels of an image to pixels of a view of it.
 View = NDArray[np.float64]
 
+# Aligned matches from which on the images are left as they are; below, they are cut out alike, and
+# where there are not enough (`ENOUGH_ALIGNED`), views are tried first.
+PLENTY_ALIGNED = 400
 # The better view must give this many times the aligned matches of the images as they are.
 _MIN_GAIN = 1.3
 _TURNS_DEG = range(0, 360, 45)
-# Zooms of the first and of the second image; a zoomed-out image fills part of its view.
-_ZOOMS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5))
+# Zooms of the first and of the second image: a small image fills part of its view, of a large one
+# the view shows the middle alone.
+_ZOOMS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (2.5, 1.0), (1.0, 2.5))
+# Best views that are cut out alike: at the search's low resolution the right one need not win.
+_NUM_CUTS = 3
 # Error of a match under the similarity of two views, in shares of the second image's diagonal.
 _SIMILARITY_ERROR = 0.01
 _MIN_FOR_SIMILARITY = 4
@@ -65,9 +72,13 @@ def search_view(
     Returns:
         Matches in pixels of the images; `upright` where no view gives clearly more.
     """
-    best = max(_match_views(coarse, image0, image1), key=lambda found: found.num_aligned)
-    found = _match_alike(matcher, image0, image1, best)
-    return found if found.num_aligned > _MIN_GAIN * upright.num_aligned else upright
+    found = [upright]
+    if upright.num_aligned < ENOUGH_ALIGNED:
+        found = sorted(_match_views(coarse, image0, image1), key=_num_aligned)[-_NUM_CUTS:]
+    best = max((_match_alike(matcher, image0, image1, x) for x in found), key=_num_aligned)
+    # Cut out by better matches, the images look more alike.
+    best = max(best, _match_alike(matcher, image0, image1, best), key=_num_aligned)
+    return best if best.num_aligned > _MIN_GAIN * upright.num_aligned else upright
 
 
 def _match_views(matcher: Matcher, image0: Image, image1: Image) -> Iterator[Correspondences]:
@@ -114,6 +125,10 @@ def _match_alike(
         for image, view in ((image0, view0), (image1, view1))
     )
     return _to_images(matcher.match_encoded(encoded0, [encoded1])[0], view0, view1, image0)
+
+
+def _num_aligned(found: Correspondences) -> int:
+    return found.num_aligned
 
 
 def _zoom(image: Image, zoom: float) -> tuple[View, tuple[int, int]]:
