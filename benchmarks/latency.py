@@ -12,8 +12,9 @@ rendered, nothing is downloaded. Needs what training needs (PyTorch) for the pap
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 import json
 import os
 from pathlib import Path
@@ -36,6 +37,7 @@ from rich.progress import track
 import torch
 
 Row = dict[str, object]
+_PAPER = "the paper's ResNet-50 form, PyTorch"
 
 
 def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -87,17 +89,25 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def load_backends(model: Path, num_threads: int) -> tuple[dict[str, CoamModel], dict[str, str]]:
-    """Load a model on every backend that this machine has; give reasons for the others."""
-    loaded, missing = {}, {}
+def measure_backends(
+    directory: Path, scene: stages.Scene, args: argparse.Namespace, console: Console
+) -> dict[str, Row]:
+    """Load a model on one backend after the other and measure it; say which are not here."""
+    measured, missing = {}, {}
     for name in BACKENDS:
         if name == 'auto':
             continue
+        resident_mib = stages.resident_mib()
         try:
-            loaded[name] = CoamModel.load(model, name, num_threads)
-        except (EngineIncompatibleError, FileNotFoundError, ImportError) as error:
+            model = CoamModel.load(directory, name, args.threads)
+        except (EngineIncompatibleError, FileNotFoundError) as error:
             missing[name] = str(error)
-    return loaded, missing
+            continue
+        console.print(f'Measuring {model.backend_name}')
+        rows = measure_backend(model, scene, args)
+        measured[model.backend_name] = {'resident_before_mib': resident_mib, **rows}
+        model.close()
+    return {'backends': measured, 'missing_backends': missing}
 
 
 def measure_backend(
@@ -121,18 +131,19 @@ def _area_px(width: int) -> int:
 
 
 def compare_with_paper(
-    matcher: CoamMatcher, paper: PaperNetwork, scene: stages.Scene, repeats: int
-) -> Row:
+    directory: Path, paper: PaperNetwork, scene: stages.Scene, args: argparse.Namespace
+) -> list[Row]:
     """Time pairs of which nothing is known beforehand, in turns with the paper's network."""
-    pair = scene.frames[:2]
-    timings = stages.measure_in_turns(
-        {'ours': lambda: matcher.match(*pair), 'paper': paper.run}, repeats
-    )
-    return {
-        **{name: asdict(timing) for name, timing in timings.items()},
-        'paper_size_px': paper.size_px,
-        'ratio': timings['paper'].median_ms / timings['ours'].median_ms,
-    }
+    functions: dict[str, Callable[[], object]] = {}
+    for backend in ('auto', 'onnxruntime'):
+        matcher = CoamMatcher.load(directory, backend=backend, num_threads=args.threads)
+        functions[matcher.backend_name] = partial(matcher.match, *scene.frames[:2])
+    timings = stages.measure_in_turns({**functions, _PAPER: paper.run}, max(1, args.repeats // 3))
+    paper_ms = timings[_PAPER].median_ms
+    return [
+        {'what': name, **asdict(timing), 'times_the_paper': paper_ms / timing.median_ms}
+        for name, timing in timings.items()
+    ]
 
 
 def count_costs(
@@ -188,15 +199,8 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         )
         return figures
     machines = (measure_this_cpu(args.threads), *GPUS)
-    resident_mib = stages.resident_mib()
-    backends, missing = load_backends(directory, args.threads)
-    figures['missing_backends'] = missing
-    figures['resident_before_mib'] = resident_mib
-    figures['backends'] = {}
-    for name, model in backends.items():
-        console.print(f'Measuring {model.backend_name}')
-        figures['backends'][name] = measure_backend(model, scene, args)
-    reference = backends['onnxruntime']
+    figures |= measure_backends(directory, scene, args, console)
+    reference = CoamModel.load(directory, 'onnxruntime', args.threads)
     matcher = CoamMatcher(reference)
     figures['model_id'] = matcher.model_id
     figures['map_sizes'] = stages.measure_map_sizes(
@@ -204,7 +208,8 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     )
     console.print("Measuring the paper's network in turns with ours")
     paper = PaperNetwork(args.paper_size)
-    figures['paper'] = compare_with_paper(matcher, paper, scene, max(1, args.repeats // 3))
+    figures['paper_size_px'] = paper.size_px
+    figures['pairs'] = compare_with_paper(directory, paper, scene, args)
     costs = count_costs(
         directory, reference, paper, scene, ProfiledRuns(args.repeats, args.threads)
     )
@@ -217,8 +222,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
         for name, cost in costs.items()
     }
     figures['machines'] = [asdict(machine) for machine in machines]
-    for model in backends.values():
-        model.close()
+    reference.close()
     return figures
 
 

@@ -227,9 +227,11 @@ def soak(matcher: CoamMatcher, scene: Scene, num_frames: int, progress: Callable
         LocalizationConfig(num_keyframes=1),
         feature_cache_bytes=2 * entry_bytes,
     )
+    # There and back, so that some keyframes are still in the cache when they come again.
+    frames = itertools.cycle([*scene.frames, *reversed(scene.frames)])
     resident = []
-    for index in progress(range(num_frames)):
-        relocalizer.relocalize(scene.frames[index % len(scene.frames)], CAMERA)
+    for _ in progress(range(num_frames)):
+        relocalizer.relocalize(next(frames), CAMERA)
         resident.append(resident_mib())
     settled, last = (
         float(np.mean(resident[int(a * num_frames) : int(b * num_frames)]))
