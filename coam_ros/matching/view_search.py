@@ -23,9 +23,11 @@ Image = NDArray[np.uint8]
 # (3, 3) from pixels of an image to pixels of a view of it.
 View = NDArray[np.float64]
 
-# Aligned matches from which on the images are left as they are; below, they are cut out alike, and
-# where there are not enough (`ENOUGH_ALIGNED`), views are tried first.
+# Aligned matches from which on the images are left as they are; below, they are cut out alike if
+# they are turned or zoomed, and where there are not enough (`ENOUGH_ALIGNED`), views come first.
 PLENTY_ALIGNED = 400
+# Up to this scale and turn between them, images look alike.
+_LIKE_SCALE, _LIKE_TURN_DEG = 1.25, 15.0
 # The better view must give this many times the aligned matches of the images as they are.
 _MIN_GAIN = 1.3
 _TURNS_DEG = range(0, 360, 45)
@@ -72,8 +74,11 @@ def search_view(
     Returns:
         Matches in pixels of the images; `upright` where no view gives clearly more.
     """
-    found = [upright]
-    if upright.num_aligned < ENOUGH_ALIGNED:
+    if upright.num_aligned >= ENOUGH_ALIGNED:
+        if _look_alike(_fit_similarity(upright, image1)):
+            return upright
+        found = [upright]
+    else:
         found = sorted(_match_views(coarse, image0, image1), key=_num_aligned)[-_NUM_CUTS:]
     best = max((_match_alike(matcher, image0, image1, x) for x in found), key=_num_aligned)
     # Cut out by better matches, the images look more alike.
@@ -97,18 +102,10 @@ def _match_alike(
     matcher: Matcher, image0: Image, image1: Image, found: Correspondences
 ) -> Correspondences:
     """Cut out what both images show by these matches, drawn alike, and match that."""
+    similarity = _fit_similarity(found, image1)
+    if similarity is None:
+        return found
     height, width = image1.shape[:2]
-    aligned = found.select(found.is_aligned)
-    if len(aligned) < _MIN_FOR_SIMILARITY:
-        return found
-    partial, _ = cv2.estimateAffinePartial2D(
-        aligned.points0,
-        aligned.points1,
-        ransacReprojThreshold=_SIMILARITY_ERROR * np.hypot(width, height),
-    )
-    if partial is None:
-        return found
-    similarity = np.vstack([partial, [0, 0, 1]])
     seen = _transform(_corners(image0), similarity)
     margin = _MARGIN * np.ptp(seen, axis=0)
     low = np.maximum(seen.min(axis=0) - margin, 0)
@@ -125,6 +122,29 @@ def _match_alike(
         for image, view in ((image0, view0), (image1, view1))
     )
     return _to_images(matcher.match_encoded(encoded0, [encoded1])[0], view0, view1, image0)
+
+
+def _fit_similarity(found: Correspondences, image1: Image) -> View | None:
+    """Give the similarity from the first to the second image of most aligned matches."""
+    aligned = found.select(found.is_aligned)
+    if len(aligned) < _MIN_FOR_SIMILARITY:
+        return None
+    height, width = image1.shape[:2]
+    similarity, _ = cv2.estimateAffinePartial2D(
+        aligned.points0,
+        aligned.points1,
+        ransacReprojThreshold=_SIMILARITY_ERROR * np.hypot(width, height),
+    )
+    return None if similarity is None else np.vstack([similarity, [0, 0, 1]])
+
+
+def _look_alike(similarity: View | None) -> bool:
+    """Tell whether the images are so little turned and zoomed that a cut would not help."""
+    if similarity is None:
+        return True
+    scale = np.sqrt(np.linalg.det(similarity[:2, :2]))
+    turn_deg = np.rad2deg(np.arctan2(similarity[1, 0], similarity[0, 0]))
+    return max(scale, 1 / scale) < _LIKE_SCALE and abs(turn_deg) < _LIKE_TURN_DEG
 
 
 def _num_aligned(found: Correspondences) -> int:
