@@ -14,12 +14,12 @@ from pathlib import Path
 import sys
 
 from coam_ros.evaluation.provenance import hash_bytes
+from coam_ros.matching.alignment import BLOCK_PX
 from coam_ros.training.config_file import build
 from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.network_config import NetworkConfig
-from coam_ros.training.sampling import BLOCK_PX
 from coam_ros.training.weights import load_strictly, read_torch_file
 import numpy as np
 from peer_worker import Match, serve

@@ -38,8 +38,8 @@ _VISMATCH = 'vismatch:'
 _WEIGHTS = 'weights.pt'
 _PACKAGE = Path(coam_ros.__file__).parent
 # Files whose change makes other matches of the same model.
-_OUR_CODE = (_PACKAGE / 'matching', _PACKAGE / 'inference')
-_NETWORK_CODE = (_PACKAGE / 'training', NETWORK_WORKER, PEER_WORKER)
+_OUR_CODE = (_PACKAGE / 'geometry', _PACKAGE / 'matching', _PACKAGE / 'inference')
+_NETWORK_CODE = (*_OUR_CODE, _PACKAGE / 'training', NETWORK_WORKER, PEER_WORKER)
 _OPENCV_CODE = (Path(matchers.__file__),)
 
 

@@ -23,7 +23,7 @@ ENOUGH_ALIGNED = 150
 # What alignment, or its failure, adds to the log-odds that a match is right: fitted on matches of
 # training photos under random homographies (docs/experiments.md).
 _ALIGNED_EVIDENCE, _UNALIGNED_EVIDENCE = 3.0, -0.5
-# A match starts as a pair of blocks of this size [px].
+# A match starts as a pair of blocks of this size [px]: one block of each image.
 BLOCK_PX = 8
 # Neighbours that a match must agree with: weights fall off by this deviation [blocks].
 _NEIGHBOURHOOD_BLOCKS = 2.5

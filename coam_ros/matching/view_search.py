@@ -10,18 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from typing import Protocol
 
+from coam_ros.geometry.image_views import (
+    Image,
+    is_inside,
+    Matrix,
+    rotation_2d,
+    transform,
+    warp,
+)
 from coam_ros.matching.alignment import ENOUGH_ALIGNED
 from coam_ros.matching.correspondences import Correspondences
 from coam_ros.matching.encoded_image import EncodedImage
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-Image = NDArray[np.uint8]
-# (3, 3) from pixels of an image to pixels of a view of it.
-View = NDArray[np.float64]
 
 # Aligned matches from which on the images are left as they are; below, they are cut out alike if
 # they are turned or zoomed, and where there are not enough (`ENOUGH_ALIGNED`), views come first.
@@ -88,12 +93,22 @@ def search_view(
 
 def _match_views(matcher: Matcher, image0: Image, image1: Image) -> Iterator[Correspondences]:
     """Match turned and zoomed views, in pixels of the images."""
+
+    @cache
+    def encode0(turn_deg: float, zoom: float) -> tuple[Matrix, EncodedImage]:
+        view, size = _turn(image0, turn_deg, zoom)
+        return view, matcher.encode(warp(image0, view, size))
+
+    @cache
+    def encode1(zoom: float) -> tuple[Matrix, EncodedImage]:
+        size = image1.shape[1::-1]
+        view = _place(np.eye(2) * zoom, (np.array(size) - 1) / 2, size)
+        return view, matcher.encode(warp(image1, view, size))
+
     for zoom0, zoom1 in _ZOOMS:
-        view1, size1 = _zoom(image1, zoom1)
-        encoded1 = matcher.encode(_draw(image1, view1, size1))
+        view1, encoded1 = encode1(zoom1)
         for turn_deg in _TURNS_DEG:
-            view0, size0 = _turn(image0, turn_deg, zoom0)
-            encoded0 = matcher.encode(_draw(image0, view0, size0))
+            view0, encoded0 = encode0(turn_deg, zoom0)
             found = matcher.match_encoded(encoded0, [encoded1])[0]
             yield _to_images(found, view0, view1, image0)
 
@@ -106,7 +121,7 @@ def _match_alike(
     if similarity is None:
         return found
     height, width = image1.shape[:2]
-    seen = _transform(_corners(image0), similarity)
+    seen = transform(_corners(image0), similarity)
     margin = _MARGIN * np.ptp(seen, axis=0)
     low = np.maximum(seen.min(axis=0) - margin, 0)
     high = np.minimum(seen.max(axis=0) + margin, [width - 1, height - 1])
@@ -118,13 +133,13 @@ def _match_alike(
     view1 = _place(np.eye(2) * zoom, middle, size)
     view0 = view1 @ similarity
     encoded0, encoded1 = (
-        matcher.encode(_draw(image, view, size))
+        matcher.encode(warp(image, view, size))
         for image, view in ((image0, view0), (image1, view1))
     )
     return _to_images(matcher.match_encoded(encoded0, [encoded1])[0], view0, view1, image0)
 
 
-def _fit_similarity(found: Correspondences, image1: Image) -> View | None:
+def _fit_similarity(found: Correspondences, image1: Image) -> Matrix | None:
     """Give the similarity from the first to the second image of most aligned matches."""
     aligned = found.select(found.is_aligned)
     if len(aligned) < _MIN_FOR_SIMILARITY:
@@ -138,7 +153,7 @@ def _fit_similarity(found: Correspondences, image1: Image) -> View | None:
     return None if similarity is None else np.vstack([similarity, [0, 0, 1]])
 
 
-def _look_alike(similarity: View | None) -> bool:
+def _look_alike(similarity: Matrix | None) -> bool:
     """Tell whether the images are so little turned and zoomed that a cut would not help."""
     if similarity is None:
         return True
@@ -151,25 +166,15 @@ def _num_aligned(found: Correspondences) -> int:
     return found.num_aligned
 
 
-def _zoom(image: Image, zoom: float) -> tuple[View, tuple[int, int]]:
-    """Give the view of an image, and its size, in which it is smaller by this factor."""
-    size = image.shape[1::-1]
-    return _place(np.eye(2) * zoom, (np.array(size) - 1) / 2, size), size
-
-
-def _turn(image: Image, turn_deg: float, zoom: float) -> tuple[View, tuple[int, int]]:
+def _turn(image: Image, turn_deg: float, zoom: float) -> tuple[Matrix, tuple[int, int]]:
     """Give the view of an image that is turned about its middle, a square of the same area."""
-    angle = np.deg2rad(turn_deg)
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     width, height = image.shape[1::-1]
     side = round(np.sqrt(width * height))
     middle = np.array([width - 1, height - 1]) / 2
-    return _place(zoom * rotation, middle, (side, side)), (side, side)
+    return _place(zoom * rotation_2d(turn_deg), middle, (side, side)), (side, side)
 
 
-def _place(
-    linear: NDArray[np.float64], middle: NDArray[np.float64], size: tuple[int, int]
-) -> View:
+def _place(linear: Matrix, middle: NDArray[np.float64], size: tuple[int, int]) -> Matrix:
     """Give the view of this size in whose middle a point of the image lies."""
     view = np.eye(3)
     view[:2, :2] = linear
@@ -177,30 +182,17 @@ def _place(
     return view
 
 
-def _draw(image: Image, view: View, size: tuple[int, int]) -> Image:
-    """Draw a view, black where it reaches past the image."""
-    scale = np.sqrt(np.linalg.det(view[:2, :2]))
-    if scale < 0.7:
-        # Without a blur first, fine structure would alias.
-        image = cv2.GaussianBlur(image, (0, 0), 0.45 / scale)
-    return cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR)
-
-
-def _to_images(found: Correspondences, view0: View, view1: View, image0: Image) -> Correspondences:
+def _to_images(
+    found: Correspondences, view0: Matrix, view1: Matrix, image0: Image
+) -> Correspondences:
     """Take matches of two views to pixels of the images; those past the first one are left out."""
-    points0 = _transform(found.points0, np.linalg.inv(view0))
-    points1 = _transform(found.points1, np.linalg.inv(view1))
-    height, width = image0.shape[:2]
-    is_inside = ((points0 >= 0) & (points0 <= [width - 1, height - 1])).all(axis=1)
-    return replace(found, points0=points0, points1=points1).select(is_inside)
+    points0 = transform(found.points0, np.linalg.inv(view0))
+    points1 = transform(found.points1, np.linalg.inv(view1))
+    is_seen = is_inside(points0, image0.shape[1::-1])
+    return replace(found, points0=points0, points1=points1).select(is_seen)
 
 
 def _corners(image: Image) -> NDArray[np.float32]:
     height, width = image.shape[:2]
     x, y = width - 1, height - 1
     return np.array([[0, 0], [x, 0], [x, y], [0, y]], np.float32)
-
-
-def _transform(points: NDArray[np.float32], view: View) -> NDArray[np.float32]:
-    """Carry (N, 2) points by a similarity."""
-    return (points @ view[:2, :2].T + view[:2, 2]).astype(np.float32)

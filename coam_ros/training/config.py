@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
+from coam_ros.matching.alignment import BLOCK_PX
 from coam_ros.training.config_file import (
     apply_overrides,
     build,
@@ -20,7 +21,6 @@ from coam_ros.training.config_file import (
 from coam_ros.training.data import SOURCE_CONFIGS, SourceConfig, ViewSpec
 from coam_ros.training.losses import CrossEntropyConfig, LOSS_CONFIGS, LossConfig
 from coam_ros.training.network_config import NetworkConfig
-from coam_ros.training.sampling import BLOCK_PX
 
 _SHIPPED = Path(__file__).parent / 'configs'
 

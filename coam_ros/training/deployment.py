@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from coam_ros.matching.alignment import BLOCK_PX
 from coam_ros.training.decoders import cells_inside, View
 from coam_ros.training.global_descriptor import GlobalDescriptor
 from coam_ros.training.network import CoamNetwork, DescribedImage
 from coam_ros.training.refiner import KeyframePoints, MAP_STRIDE, QueryMaps
-from coam_ros.training.sampling import BLOCK_PX, cells_to_pixels, pool_descriptors
+from coam_ros.training.sampling import cells_to_pixels, pool_descriptors
 import torch
 from torch import nn
 from torch.nn import functional

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from coam_ros.training.sampling import BLOCK_PX, cells_to_pixels, gather_window, sample_map
+from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.training.sampling import cells_to_pixels, gather_window, sample_map
 import torch
 from torch import nn
 from torch.nn import functional

@@ -8,9 +8,6 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-# A match starts as a pair of blocks of this size [px]: one block of each image.
-BLOCK_PX = 8
-
 
 def pool_descriptors(descriptors: torch.Tensor, stride: int, target: int) -> torch.Tensor:
     """Average (B, C, H, W) descriptors to a larger stride and make them unit length again."""

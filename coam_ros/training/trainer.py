@@ -15,6 +15,7 @@ from pathlib import Path
 import time
 from typing import Any
 
+from coam_ros.matching.alignment import BLOCK_PX
 from coam_ros.training.checkpoint import (
     load_initial_weights,
     provenance,
@@ -30,7 +31,6 @@ from coam_ros.training.deployment import DeployedPairMatcher
 from coam_ros.training.distributed import Processes
 from coam_ros.training.losses import Loss, make_loss
 from coam_ros.training.network import CoamNetwork, DescribedImage
-from coam_ros.training.sampling import BLOCK_PX
 from coam_ros.training.training_log import TrainingLog
 from coam_ros.training.validation import Batch, validate
 import numpy as np

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from coam_ros.geometry.image_views import Image
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.storage import load_map
 from coam_ros.training.data.keyframe_pairs import KeyframePairSource, survey
@@ -14,7 +15,7 @@ from coam_ros.training.data.pairs import draw_until_made, SourceConfig, Training
 from coam_ros.training.data.posed_depth import DepthTolerance, overlapping_pairs
 from coam_ros.training.data.reading import ArrayCache
 from coam_ros.training.data.tracks import TrackPairMaker
-from coam_ros.training.data.views import Image, ViewSpec
+from coam_ros.training.data.views import ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+from coam_ros.geometry.image_views import Image, Points
 from coam_ros.training.data.photometric import vary_photometry
-from coam_ros.training.data.views import CropConfig, Image, Points, ViewSpec
+from coam_ros.training.data.views import CropConfig, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 import torch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from coam_ros.geometry.image_views import Image, is_inside, transform, warp
 from coam_ros.training.data.pairs import (
     IGNORED,
     MATCHED,
@@ -17,14 +18,10 @@ from coam_ros.training.data.reading import ArrayCache, largest_reduction, list_p
 from coam_ros.training.data.views import (
     check_share,
     HomographyConfig,
-    Image,
-    is_inside,
     random_cells,
     random_crop,
     random_homography,
-    transform,
     ViewSpec,
-    warp,
 )
 import numpy as np
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.image_views import Image, is_inside, Matrix, Points, transform, warp
 from coam_ros.geometry.transforms import invert, transform_points
 from coam_ros.mapping.depth import interpolate_depth
 from coam_ros.training.data.pairs import (
@@ -19,18 +20,7 @@ from coam_ros.training.data.pairs import (
     TrainingPair,
     UNMATCHED,
 )
-from coam_ros.training.data.views import (
-    Image,
-    is_inside,
-    Matrix,
-    Points,
-    random_cells,
-    random_crop,
-    resize_view,
-    transform,
-    ViewSpec,
-    warp,
-)
+from coam_ros.training.data.views import random_cells, random_crop, resize_view, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 

@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from coam_ros.geometry.epipolar import fundamental_from_pose
+from coam_ros.geometry.image_views import Image, warp
 from coam_ros.geometry.transforms import invert, is_rigid, rotation_vector
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
 from coam_ros.training.data.colmap_text import ColmapImage, read_colmap_text
 from coam_ros.training.data.pair_list import read_pair_list
 from coam_ros.training.data.pairs import EpipolarPair, PairFinisher, SourceConfig
 from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
-from coam_ros.training.data.views import CropConfig, Image, random_crop, ViewSpec, warp
+from coam_ros.training.data.views import CropConfig, random_crop, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 

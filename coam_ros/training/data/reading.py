@@ -9,9 +9,9 @@ import logging
 from pathlib import Path
 from typing import cast, Protocol, TypeVar
 
+from coam_ros.geometry.image_views import Image
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import ImageHeader, read_image_header
-from coam_ros.training.data.views import Image
 import cv2
 import numpy as np
 

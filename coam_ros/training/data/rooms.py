@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.image_views import Image
 from coam_ros.rendering import camera_pose, Lighting, load_photographs, Room, RoomConfig
 from coam_ros.training.data.pairs import draw_until_made, SourceConfig, TrainingPair
 from coam_ros.training.data.posed_depth import (
@@ -16,7 +17,7 @@ from coam_ros.training.data.posed_depth import (
     overlapping_pairs,
 )
 from coam_ros.training.data.reading import largest_reduction, list_photos, read_rgb
-from coam_ros.training.data.views import check_share, CropConfig, Image, ViewSpec
+from coam_ros.training.data.views import check_share, CropConfig, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 

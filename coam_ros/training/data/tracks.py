@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from coam_ros.geometry.image_views import Image, is_inside, Points, transform, warp
 from coam_ros.training.data.pair_list import read_pair_list
 from coam_ros.training.data.pairs import (
     draw_until_made,
@@ -14,15 +15,7 @@ from coam_ros.training.data.pairs import (
     TrainingPair,
 )
 from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
-from coam_ros.training.data.views import (
-    Image,
-    is_inside,
-    Points,
-    random_crop,
-    transform,
-    ViewSpec,
-    warp,
-)
+from coam_ros.training.data.views import random_crop, ViewSpec
 import numpy as np
 
 # Common points that the two crops must share.

@@ -1,21 +1,14 @@
-"""Views of images: where a crop or a homography puts a pixel, and the warp that draws it.
-
-A view is a (3, 3) matrix from pixels of an image to pixels of what the network gets.
-"""
+"""Random views of images: what of an image the network gets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coam_ros.geometry.image_views import Matrix, Points, rotation_2d
+from coam_ros.matching.alignment import BLOCK_PX
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-Image = NDArray[np.uint8]
-Matrix = NDArray[np.float64]
-Points = NDArray[np.float32]
-# Side of the blocks whose centres are the points of a pair: the deployed matcher selects those.
-_BLOCK_PX = 8
 
 
 @dataclass(frozen=True)
@@ -190,49 +183,12 @@ def resize_view(factor: float) -> Matrix:
     return np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5], [0, 0, 1]])
 
 
-def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
-    """Draw a view; a shrinking one is blurred first so that nothing aliases.
-
-    Args:
-        image: (H, W, 3) uint8.
-        view: (3, 3) from pixels of the image to pixels of the view.
-        size: (width, height) of the view [px].
-
-    Returns:
-        (height, width, 3) uint8, black where the view reaches past the image.
-    """
-    scale = np.sqrt(abs(np.linalg.det(view[:2, :2] / view[2, 2])))
-    if scale < 0.5:
-        # Halving first makes the blur small, and costs little.
-        halved = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-        ratios = np.array(halved.shape[1::-1]) / np.array(image.shape[1::-1])
-        halving = np.array(
-            [[ratios[0], 0, ratios[0] / 2 - 0.5], [0, ratios[1], ratios[1] / 2 - 0.5], [0, 0, 1]]
-        )
-        return warp(halved, view @ np.linalg.inv(halving), size)
-    if scale < 0.7:
-        image = cv2.GaussianBlur(image, (0, 0), 0.45 / scale)
-    return cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR)
-
-
 def random_cells(size: tuple[int, int], count: int, rng: np.random.Generator) -> Points:
-    """Draw centres of blocks of a view: (count, 2) float32 pixels."""
-    cells = np.stack([rng.integers(0, side // _BLOCK_PX, count) for side in size], axis=1)
-    return ((cells + 0.5) * _BLOCK_PX - 0.5).astype(np.float32)
-
-
-def transform(points: NDArray[np.floating], view: Matrix) -> Points:
-    """Carry (N, 2) pixels by a view; NaN stays NaN."""
-    homogeneous = points.astype(np.float64) @ view[:, :2].T + view[:, 2]
-    return (homogeneous[:, :2] / homogeneous[:, 2:]).astype(np.float32)
-
-
-def is_inside(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Tell which (N, 2) pixels lie between the centres of the border pixels; NaN does not."""
-    return ((points >= 0) & (points <= np.array(size) - 1)).all(axis=1)
+    """Draw centres of blocks of a view, as the matcher selects them: (count, 2) float32 pixels."""
+    cells = np.stack([rng.integers(0, side // BLOCK_PX, count) for side in size], axis=1)
+    return ((cells + 0.5) * BLOCK_PX - 0.5).astype(np.float32)
 
 
 def _random_rotation(std_deg: float, free_share: float, rng: np.random.Generator) -> Matrix:
     is_free = rng.random() < free_share
-    angle = np.deg2rad(rng.uniform(-180, 180) if is_free else rng.normal(0, std_deg))
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return rotation_2d(rng.uniform(-180, 180) if is_free else rng.normal(0, std_deg))
