@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+import math
 from pathlib import Path
 import sys
 
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.matching.matcher import MIN_SCORE
+from coam_ros.matching.preprocessing import Resizing
 from coam_ros.training.config_file import build
 from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
@@ -28,8 +31,6 @@ from torch import nn
 
 _SIZE_MULTIPLE = 32
 _NUM_MATCHES = 2048
-# As CoamMatcher has it. The paper's score is no probability: all of its mutual neighbours count.
-_MIN_CONFIDENCE = 0.1
 
 
 class EvenDistinctiveness(nn.Module):
@@ -50,12 +51,17 @@ def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
     if is_even:
         network.distinctiveness_head = EvenDistinctiveness()
     network.eval()
-    min_score = _MIN_CONFIDENCE if config.has_refiner else 0.0
+    # The paper's score is no probability: all of its mutual neighbours count.
+    min_score = MIN_SCORE if config.has_refiner else 0.0
 
     @torch.inference_mode()
     def match(image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
-        view0, view1 = (encode(network, image) for image in (image0, image1))
-        num_blocks = min(count_blocks(image) for image in (image0, image1))
+        resizings = [pad(image) for image in (image0, image1)]
+        view0, view1 = (
+            encode(network, image, resizing)
+            for image, resizing in zip((image0, image1), resizings, strict=True)
+        )
+        num_blocks = min(math.prod(resizing.input_size) // BLOCK_PX**2 for resizing in resizings)
         # Without distinctiveness there is nothing to choose by: every block takes part.
         number = num_blocks if is_even else min(_NUM_MATCHES, num_blocks)
         points0, points1, scores, *_ = DeployedPairMatcher(network, number).match(view0, view1)
@@ -65,24 +71,17 @@ def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
     return match
 
 
-def padding(image: np.ndarray) -> list[int]:
-    """Give rows and columns that are wanting to a size that networks take."""
-    return [-side % _SIZE_MULTIPLE for side in image.shape[:2]]
-
-
-def count_blocks(image: np.ndarray) -> int:
-    """Count the blocks of an image after its padding."""
-    sides = np.add(image.shape[:2], padding(image))
-    return int(np.prod(sides // BLOCK_PX))
-
-
-def encode(network: CoamNetwork, image: np.ndarray) -> View:
-    """Encode an image, padded right and bottom."""
-    bottom, right = padding(image)
-    padded = np.pad(image, ((0, bottom), (0, right), (0, 0)), mode='edge')
-    features, _ = network.encode(torch.from_numpy(padded).permute(2, 0, 1)[None].float())
+def pad(image: np.ndarray) -> Resizing:
+    """Give the sizes of an image that is padded, not resized: benchmarks have resized it."""
     height, width = image.shape[:2]
-    return View(features, torch.tensor([[width, height]], dtype=torch.float32))
+    return Resizing.fit((width, height), width * height, _SIZE_MULTIPLE)
+
+
+def encode(network: CoamNetwork, image: np.ndarray, resizing: Resizing) -> View:
+    """Encode an image, padded right and bottom."""
+    padded = torch.from_numpy(resizing.apply(image))
+    features, _ = network.encode(padded.permute(2, 0, 1)[None].float())
+    return View(features, torch.tensor([resizing.resized_size], dtype=torch.float32))
 
 
 def main() -> None:

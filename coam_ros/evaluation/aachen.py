@@ -114,7 +114,6 @@ def open_aachen(
 
 def localize_aachen(
     aachen: AachenSet,
-    every: int,
     keyframe_map: KeyframeMap,
     matcher: RecordedMatcher,
     retrieval: CoamMatcher,
@@ -125,7 +124,6 @@ def localize_aachen(
 
     Args:
         aachen: the data set.
-        every: every n-th query; 1 for all of them.
         keyframe_map: of its images, ids by their place.
         matcher: to measure.
         retrieval: whose global descriptors choose the keyframes, where no list does.
@@ -144,7 +142,6 @@ def localize_aachen(
     poses = {}
     found = relocalize_each(
         aachen.data.queries,
-        every,
         keyframe_map,
         matcher,
         retrieval,
@@ -153,8 +150,11 @@ def localize_aachen(
     )
     for _, result, costs in found:
         name, T_map_camera = costs['name'], result.T_map_camera
-        if T_map_camera is None and result.keyframe_ids:
-            T_map_camera = keyframe_map.get(result.keyframe_ids[0]).T_map_camera
+        # The best of a list: the relocalizer has ordered the listed ones by our descriptors.
+        listed = [ids[other] for other in aachen.retrieved.get(name, ())]
+        retrieved = listed or list(result.keyframe_ids)
+        if T_map_camera is None and retrieved:
+            T_map_camera = keyframe_map.get(retrieved[0]).T_map_camera
         file_name = Path(name).name
         if T_map_camera is not None:
             poses[file_name] = T_map_camera

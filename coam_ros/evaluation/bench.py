@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 import shlex
@@ -55,11 +55,12 @@ from coam_ros.evaluation.benchmark_statistics import (
 )
 from coam_ros.evaluation.estimators import ESTIMATORS
 from coam_ros.evaluation.image_collection import add_collection_arguments, open_collection
-from coam_ros.evaluation.localization_sets import LAYOUTS, open_localization_set
+from coam_ros.evaluation.localization_sets import every_nth, LAYOUTS, open_localization_set
 from coam_ros.evaluation.matcher_choice import (
     add_matcher_arguments,
     ALL,
     chosen_matchers,
+    load_retrieval,
 )
 from coam_ros.evaluation.matchers import MatcherError
 from coam_ros.evaluation.oracle_retrieval import OracleRetriever
@@ -68,7 +69,6 @@ from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.evaluation.sfm_figures import SFM_PROTOCOL, summarise_scene
 from coam_ros.evaluation.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.localization import LocalizationConfig
-from coam_ros.matching import CoamMatcher
 from coam_ros.rendering.photometric import encode_jpeg
 import cv2
 import numpy as np
@@ -438,14 +438,14 @@ def _pairs_as_data_set(
 
 def _open_localization(directory: Path, args: argparse.Namespace) -> _DataSet:
     data = open_localization_set(directory)
-    retrieval = CoamMatcher.load((args.model or [None])[0], num_threads=args.threads)
+    data = replace(data, queries=every_nth(data.queries, args.every))
+    retrieval = load_retrieval(args)
     keyframe_map = benchmark_localization.build_localization_map(data, retrieval)
     oracle = OracleRetriever(keyframe_map) if args.retrieval == 'oracle' else None
 
     def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
         return benchmark_localization.localize_queries(
             data.queries,
-            args.every,
             keyframe_map,
             matcher,
             retrieval,
@@ -454,20 +454,20 @@ def _open_localization(directory: Path, args: argparse.Namespace) -> _DataSet:
             thresholds=args.thresholds,
         )
 
-    size = len(range(0, len(data.queries), args.every))
-    return _DataSet(data.name, data.hash(), size, run_matcher)
+    return _DataSet(data.name, data.hash(), len(data.queries), run_matcher)
 
 
 def _open_aachen(directory: Path, args: argparse.Namespace) -> _DataSet:
     opened = aachen.open_aachen(directory, args.truth, args.pairs)
-    retrieval = CoamMatcher.load((args.model or [None])[0], num_threads=args.threads)
-    keyframe_map = benchmark_localization.build_localization_map(opened.data, retrieval)
+    data = replace(opened.data, queries=every_nth(opened.data.queries, args.every))
+    opened = replace(opened, data=data)
+    retrieval = load_retrieval(args)
+    keyframe_map = benchmark_localization.build_localization_map(data, retrieval)
 
     def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
-        name = f'{opened.data.name}_{matcher.model_id.replace(" ", "-")}.txt'
+        name = f'{data.name}_{matcher.model_id.replace(" ", "-")}.txt'
         return aachen.localize_aachen(
             opened,
-            args.every,
             keyframe_map,
             matcher,
             retrieval,
@@ -475,8 +475,9 @@ def _open_aachen(directory: Path, args: argparse.Namespace) -> _DataSet:
             args.submissions / name,
         )
 
-    size = len(range(0, len(opened.data.queries), args.every))
-    return _DataSet(opened.data.name, opened.data.hash(), size, run_matcher)
+    lists = [path.read_bytes() for path in (args.truth, args.pairs) if path is not None]
+    content = hash_bytes([data.hash().encode(), *lists])
+    return _DataSet(data.name, content, len(data.queries), run_matcher)
 
 
 def _open_sfm(directory: Path, args: argparse.Namespace) -> _DataSet:
@@ -494,7 +495,7 @@ def _open_sfm(directory: Path, args: argparse.Namespace) -> _DataSet:
 
     files = [collection.directory / image for image in collection.names]
     words = [' '.join(pair) for pair in collection.pairs]
-    content = [hash_files(files, directory), *words]
+    content = [hash_files(files, directory), hash_pairs(collection.posed_pairs), *words]
     return _DataSet(name, hash_bytes(word.encode() for word in content), 1, run_matcher)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError, resize_for_matching
 from coam_ros.evaluation.localization_report import evaluate_query, recall_key
 from coam_ros.evaluation.localization_sets import each, LocalizationSet, PosedFrames
-from coam_ros.evaluation.matchers import MatcherError, no_correspondences
 from coam_ros.evaluation.oracle_retrieval import OracleRetriever
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
@@ -113,11 +112,9 @@ class MatcherForRelocalizer:
         return [self._match(query, keyframe) for keyframe in keyframes]
 
     def _match(self, query: ResizedImage, keyframe: ResizedImage) -> Correspondences:
-        try:
-            found = self._matcher.match(query.pixels, keyframe.pixels)
-        except MatcherError as error:
-            self.failures.append(str(error))
-            found = no_correspondences()
+        found, failure = self._matcher.match_or_fail(query.pixels, keyframe.pixels)
+        if failure is not None:
+            self.failures.append(failure)
         self.durations_s.append(self._matcher.duration_s)
         self.num_matches.append(len(found))
         return Correspondences(
@@ -145,7 +142,6 @@ def build_localization_map(data: LocalizationSet, retrieval: CoamMatcher) -> Key
 
 def localize_queries(
     queries: PosedFrames,
-    every: int,
     keyframe_map: KeyframeMap,
     matcher: RecordedMatcher,
     retrieval: CoamMatcher,
@@ -154,11 +150,10 @@ def localize_queries(
     oracle: OracleRetriever | None = None,
     thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
 ) -> Iterator[dict[str, object]]:
-    """Localize every n-th query and compare its pose with the truth.
+    """Localize queries and compare their poses with the truth.
 
     Args:
         queries: with their true poses.
-        every: 1 for all of them.
         keyframe_map: as of `relocalize_each`.
         matcher: to measure.
         retrieval: as of `relocalize_each`.
@@ -175,7 +170,6 @@ def localize_queries(
 
     found = relocalize_each(
         queries,
-        every,
         keyframe_map,
         matcher,
         retrieval,
@@ -200,7 +194,6 @@ def is_within(errors: tuple[float, float], limit: tuple[float, float]) -> bool:
 
 def relocalize_each(
     queries: PosedFrames,
-    every: int,
     keyframe_map: KeyframeMap,
     matcher: RecordedMatcher,
     retrieval: CoamMatcher,
@@ -208,11 +201,10 @@ def relocalize_each(
     *,
     choose: Callable[[str, Keyframe], Sequence[Keyframe]] | None = None,
 ) -> Iterator[tuple[Keyframe, RelocalizationResult, dict[str, object]]]:
-    """Localize every n-th query.
+    """Localize queries.
 
     Args:
         queries: their poses are not looked at.
-        every: 1 for all of them.
         keyframe_map: with global descriptors of `retrieval`.
         matcher: whose matches make the poses.
         retrieval: whose global descriptors choose the keyframes.
@@ -232,9 +224,8 @@ def relocalize_each(
         else KeyframeMap(descriptor_model_id=keyframe_map.descriptor_model_id)
     )
     relocalizer = Relocalizer(adapter, searched, config)
-    for index in range(0, len(queries), every):
+    for name, query in zip(queries.names, each(queries), strict=True):
         adapter.clear()
-        name, query = queries.names[index], queries[index]
         if choose is not None:
             _hold_only(searched, choose(name, query))
         result = relocalizer.relocalize(query.decode_image(), query.camera)

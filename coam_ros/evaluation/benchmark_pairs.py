@@ -13,7 +13,6 @@ import re
 from typing import Protocol
 
 from coam_ros.evaluation.benchmark_metrics import transfer
-from coam_ros.evaluation.matchers import MatcherError, no_correspondences
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
@@ -329,11 +328,7 @@ def match_pairs(pairs: Sequence[ImagePair], matcher: RecordedMatcher) -> Iterato
     """
     for pair in pairs:
         (image0, resizing0), (image1, resizing1) = map(resize_for_matching, pair.read())
-        failure = None
-        try:
-            found = matcher.match(image0, image1)
-        except MatcherError as error:
-            found, failure = no_correspondences(), str(error)
+        found, failure = matcher.match_or_fail(image0, image1)
         resized = pair.resized(_affine(resizing0), _affine(resizing1))
         yield MatchedPair(resized, (image0, image1), found, matcher.duration_s, failure)
 

@@ -141,7 +141,7 @@ def plot_results(kind: str, results: Sequence[Result]) -> bytes | None:
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     labels: list[str] = []
-    for place, axes in zip(panels, grid.flat, strict=False):
+    for place, axes in zip(panels, grid.flat[: len(panels)], strict=True):
         own = [(matcher, c) for data_set, matcher, c in curves if (data_set, c.panel) == place]
         for matcher, curve in own:
             label = ', '.join(word for word in (matcher, curve.label) if word)

@@ -16,6 +16,7 @@ from coam_ros.evaluation.benchmark_statistics import (
     Summarise,
 )
 from coam_ros.evaluation.localization_report import to_json_values
+from coam_ros.inference.sealed_json import write_aside
 import numpy as np
 from rich.table import Table
 
@@ -189,9 +190,7 @@ def write_report(path: Path, header: Mapping[str, object], results: Sequence[Res
 def write_file(path: Path, content: bytes) -> None:
     """Write a file and its folder; a former file stays whole until the new one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + '.part')
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    write_aside(path, content)
 
 
 def make_tables(results: Sequence[Result]) -> list[Table]:

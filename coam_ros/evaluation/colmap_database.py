@@ -1,7 +1,7 @@
 """Matches into a COLMAP database, and COLMAP's reconstruction from it.
 
 COLMAP's pixel (0, 0) is the corner of the top-left pixel, ours its centre: half a pixel is added
-and taken away here and nowhere else.
+on the way there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 import shutil
 
 from coam_ros.evaluation.shared_keypoints import SharedKeypoints
+from coam_ros.mapping.importers.sfm_model import HALF_PIXEL
 import numpy as np
 from numpy.typing import NDArray
 import pycolmap
 
-_HALF_PIXEL = 0.5
 _SEED = 0
 # A model of fewer images is no reconstruction.
 _MIN_IMAGES = 3
@@ -44,7 +44,7 @@ def write_database(
         with pycolmap.Database.open(unfinished) as database:
             ids = _write_images(database, directory, shared.image_sizes, intrinsics)
             for name, keypoints in shared.keypoints.items():
-                database.write_keypoints(ids[name], keypoints + np.float32(_HALF_PIXEL))
+                database.write_keypoints(ids[name], keypoints + np.float32(HALF_PIXEL))
             for (name0, name1), matches in shared.matches.items():
                 if len(matches):
                     database.write_matches(ids[name0], ids[name1], matches.astype(np.uint32))
@@ -86,7 +86,7 @@ def _write_images(
 
 
 def _pinhole(K: NDArray[np.float64], size: tuple[int, int]) -> pycolmap.Camera:
-    params = [K[0, 0], K[1, 1], K[0, 2] + _HALF_PIXEL, K[1, 2] + _HALF_PIXEL]
+    params = [K[0, 0], K[1, 1], K[0, 2] + HALF_PIXEL, K[1, 2] + HALF_PIXEL]
     width, height = size
     camera = pycolmap.Camera(model='PINHOLE', width=width, height=height, params=params)
     camera.has_prior_focal_length = True

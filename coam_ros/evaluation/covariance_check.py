@@ -24,6 +24,7 @@ from pathlib import Path
 
 from coam_ros.evaluation.benchmark_localization import (
     build_localization_map,
+    is_within,
     NO_GATES,
     parse_threshold,
 )
@@ -220,7 +221,7 @@ def gate_pose(
         squared_errors = outcome.squared_errors
     return GatedPose(
         name,
-        bool(np.less_equal(errors, right).all()),  # NaN compares as False
+        is_within(errors, right),
         *errors,
         *squared_errors,
         result.num_inliers,

@@ -13,7 +13,7 @@ from coam_ros.evaluation.benchmark_pairs import (
     PosedPair,
     resize_for_matching,
 )
-from coam_ros.evaluation.matchers import MatcherError, no_correspondences
+from coam_ros.evaluation.matcher_choice import load_retrieval
 from coam_ros.evaluation.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.matching import CoamMatcher, Correspondences
@@ -109,13 +109,7 @@ def open_collection(directory: Path, args: argparse.Namespace) -> ImageCollectio
     """Find the images and the pairs that the arguments name."""
     if not args.merge_radius > 0:
         raise ValueError(f'--merge-radius {args.merge_radius}, wanted more than 0.')
-    model = (args.model or [None])[0]
-    return read_collection(
-        directory,
-        args.pairs,
-        args.neighbours,
-        lambda: CoamMatcher.load(model, num_threads=args.threads),
-    )
+    return read_collection(directory, args.pairs, args.neighbours, lambda: load_retrieval(args))
 
 
 def read_collection(
@@ -199,11 +193,7 @@ def match_collection(
         (image0, resizing0), (image1, resizing1) = (
             resize_for_matching(read_image(collection.directory / name)) for name in names
         )
-        failure = None
-        try:
-            found = matcher.match(image0, image1)
-        except MatcherError as error:
-            found, failure = no_correspondences(), str(error)
+        found, failure = matcher.match_or_fail(image0, image1)
         yield CollectionMatches(
             names,
             (resizing0.image_size, resizing1.image_size),

@@ -33,8 +33,6 @@ import numpy as np
 
 # Of the colour images of 7-Scenes, as published with it.
 _SEVEN_SCENES_K = np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])
-# Numbers of frames in a sequence stay below.
-_FRAMES_PER_SEQUENCE = 1_000_000
 LAYOUTS = (
     'DIR, by its files: 7-Scenes (intrinsics.txt, map.txt, query.txt; or TrainSplit.txt, '
     'TestSplit.txt, seq-01 ...), TUM (rgb.txt, depth.txt, groundtruth.txt, and map.txt, query.txt '
@@ -70,7 +68,7 @@ class LocalizationSet:
     queries: PosedFrames
 
     def hash(self) -> str:
-        """Return a hash of all images, depths, cameras and poses."""
+        """Return a hash of all images, depths, cameras, poses and landmarks."""
         return hash_bytes(
             part
             for frames in (self.keyframes, self.queries)
@@ -78,9 +76,13 @@ class LocalizationSet:
             for part in (
                 frame.image,
                 frame.depth or b'',
+                repr(frame.depth_scale_m).encode(),
                 repr(frame.camera).encode(),
                 frame.T_map_camera.tobytes(),
-                b'' if frame.landmark_pixels is None else frame.landmark_pixels.tobytes(),
+                *(
+                    b'' if landmarks is None else landmarks.tobytes()
+                    for landmarks in (frame.landmark_pixels, frame.landmark_points_map)
+                ),
             )
         )
 
@@ -105,6 +107,11 @@ class ChosenFrames:
         """Read a frame; raises what its source raises."""
         _, frames, place = self._chosen[index]
         return replace(frames[place], id=range(len(self))[index])
+
+
+def every_nth(frames: PosedFrames, step: int) -> ChosenFrames:
+    """Take every n-th frame, from the first on."""
+    return ChosenFrames([(frames.names[i], frames, i) for i in range(0, len(frames), step)])
 
 
 def each(frames: PosedFrames) -> Iterator[Keyframe]:

@@ -35,7 +35,7 @@ OURS, ALL = 'ours', 'all'
 # Ours with a part switched off, run in PyTorch.
 ABLATIONS = {'ours-no-coattention': 'coattention', 'ours-no-distinctiveness': 'distinctiveness'}
 _VISMATCH = 'vismatch:'
-_WEIGHTS = 'weights.pt'
+_WEIGHTS, _CHECKPOINT_SUFFIX = 'weights.pt', '.pt'
 _PACKAGE = Path(coam_ros.__file__).parent
 # Files whose change makes other matches of the same model.
 _OUR_CODE = (_PACKAGE / 'geometry', _PACKAGE / 'matching', _PACKAGE / 'inference')
@@ -151,10 +151,22 @@ def chosen_matchers(args: argparse.Namespace) -> Iterator[MatcherChoice]:
             yield MatcherChoice(word, make, (PEER_WORKER,))
 
 
+def load_retrieval(args: argparse.Namespace) -> CoamMatcher:
+    """Load the matcher whose global descriptors retrieve: the first model folder of --model.
+
+    Raises:
+        FileNotFoundError, ValueError: see `CoamMatcher.load`.
+    """
+    folders = [path for path in args.model or [] if path.suffix != _CHECKPOINT_SUFFIX]
+    return CoamMatcher.load(
+        folders[0] if folders else None, backend=args.backend, num_threads=args.threads
+    )
+
+
 def _choose_ours(
     name: str, model: Path | None, part_off: str | None, args: argparse.Namespace
 ) -> MatcherChoice:
-    is_checkpoint = model is not None and model.suffix == '.pt'
+    is_checkpoint = model is not None and model.suffix == _CHECKPOINT_SUFFIX
     if part_off is None and not is_checkpoint:
         make = partial(CoamMatcher.load, model, backend=args.backend, num_threads=args.threads)
         return MatcherChoice(name, make, _OUR_CODE)

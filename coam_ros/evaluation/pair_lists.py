@@ -25,7 +25,7 @@ from coam_ros.evaluation.benchmark_pairs import (
 )
 from coam_ros.geometry.transforms import make_transform
 from coam_ros.mapping.importers.object_arrays import read_arrays
-from coam_ros.mapping.importers.sfm_model import colmap_camera
+from coam_ros.mapping.importers.sfm_model import colmap_camera, HALF_PIXEL
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,8 +37,8 @@ _LAYOUTS = (
 _SUPERGLUE = ('pairs.txt', 'scannet_test_pairs_with_gt.txt')
 _CALIBRATED = 'pairs_calibrated.txt'
 _SCANNET_IMAGES = ('.', 'scannet_test_1500')
-# COLMAP's (0, 0) is the corner of the top-left pixel, ours its centre.
-_TO_CENTRE = np.array([[0, 0, -0.5], [0, 0, -0.5], [0, 0, 0]])
+# From COLMAP's pixels to ours, in an intrinsic matrix.
+_TO_CENTRE = np.array([[0, 0, -HALF_PIXEL], [0, 0, -HALF_PIXEL], [0, 0, 0]])
 
 
 def has_pair_list(directory: Path) -> bool:

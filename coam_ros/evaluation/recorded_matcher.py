@@ -12,7 +12,7 @@ from pathlib import Path
 import time
 import zipfile
 
-from coam_ros.evaluation.matchers import Matcher, MatcherError
+from coam_ros.evaluation.matchers import Matcher, MatcherError, no_correspondences
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.matching import Correspondences
 import numpy as np
@@ -139,6 +139,15 @@ class RecordedMatcher:
         if self._cache is not None:
             self._cache.write(key, found, self.duration_s)
         return found
+
+    def match_or_fail(
+        self, image0: NDArray[np.uint8], image1: NDArray[np.uint8]
+    ) -> tuple[Correspondences, str | None]:
+        """Match two images: nothing, and what the matcher said, where it fails; else None."""
+        try:
+            return self.match(image0, image1), None
+        except MatcherError as error:
+            return no_correspondences(), str(error)
 
     def close(self) -> None:
         """Free the other matcher."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Below this a match is more of a burden to an estimator than a help; docs/experiments.md.
-_MIN_SCORE = 0.1
+MIN_SCORE = 0.1
 
 
 class CoamMatcher:
@@ -42,7 +42,7 @@ class CoamMatcher:
         self,
         model: CoamModel,
         image_area_px: int | None = None,
-        min_score: float = _MIN_SCORE,
+        min_score: float = MIN_SCORE,
         aligns: bool = True,
     ) -> None:
         """Use a loaded model; see `load`."""
@@ -59,7 +59,7 @@ class CoamMatcher:
         backend: str = 'auto',
         image_area_px: int | None = None,
         num_threads: int | None = None,
-        min_score: float = _MIN_SCORE,
+        min_score: float = MIN_SCORE,
         aligns: bool = True,
     ) -> CoamMatcher:
         """Load a model.

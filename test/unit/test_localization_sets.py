@@ -155,7 +155,7 @@ def localize(directory: Path, **options) -> dict[str, object]:
     if options.pop('oracle', False):
         options['oracle'] = OracleRetriever(keyframe_map)
     outcomes = localize_queries(
-        data.queries, 1, keyframe_map, RecordedMatcher(matcher), matcher, 2, **options
+        data.queries, keyframe_map, RecordedMatcher(matcher), matcher, 2, **options
     )
     return {'outcomes': (kept := list(outcomes)), **summarise_queries(kept)}
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 # COLMAP and VisualSFM count pixels from the corner of the top-left one, we from its centre.
 HALF_PIXEL = 0.5
-# Coefficients of COLMAP's camera models by where ours has them.
 _PLUMB_BOB, _RATIONAL, _EQUIDISTANT = 'plumb_bob', 'rational_polynomial', 'equidistant'
 # Model: number of focal lengths, our distortion model, number of coefficients.
 _CAMERA_MODELS = {

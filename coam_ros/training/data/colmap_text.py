@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coam_ros.geometry.transforms import make_transform, rotation_from_quaternion_xyzw
+from coam_ros.mapping.importers.sfm_model import colmap_camera
 import numpy as np
 from numpy.typing import NDArray
 
-# Parameters of the models without distortion, in the order fx fy cx cy.
-_MODELS = {'SIMPLE_PINHOLE': (0, 0, 1, 2), 'PINHOLE': (0, 1, 2, 3)}
+# Without distortion.
+_MODELS = ('SIMPLE_PINHOLE', 'PINHOLE')
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +88,6 @@ def _read_cameras(path: Path) -> dict[str, NDArray[np.float64]]:
                 f'{path}: got {line!r}, wanted CAMERA_ID, one of {", ".join(_MODELS)}, WIDTH, '
                 'HEIGHT and the parameters; undistort the images with `colmap image_undistorter`.'
             )
-        values = [float(word) for word in words[4:]]
-        fx, fy, cx, cy = (values[index] for index in _MODELS[words[1]])
-        # COLMAP's (0, 0) is the corner of the top-left pixel, ours its centre.
-        cameras[words[0]] = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
+        parameters = [float(word) for word in words[4:]]
+        cameras[words[0]] = colmap_camera(words[1], int(words[2]), int(words[3]), parameters).K
     return cameras
