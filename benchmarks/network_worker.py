@@ -15,8 +15,8 @@ from pathlib import Path
 import sys
 
 from coam_ros.evaluation.provenance import hash_bytes
-from coam_ros.matching.alignment import BLOCK_PX
-from coam_ros.matching.matcher import MIN_SCORE
+from coam_ros.inference.manifest import BLOCK_PX
+from coam_ros.inference.model import MIN_SCORE
 from coam_ros.matching.preprocessing import Resizing
 from coam_ros.training.config_file import build
 from coam_ros.training.decoders import View

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from coam_ros.inference.manifest import Manifest
 from coam_ros.inference.sealed_json import (
     check_file,
-    EngineIncompatibleError,
+    incomplete,
     load_sealed,
     save_sealed,
 )
@@ -119,11 +119,7 @@ class EngineManifest:
                 **content,
             )
         except (KeyError, TypeError) as error:
-            wanted = ', '.join(field.name for field in fields(cls))
-            raise EngineIncompatibleError(
-                f'Incomplete manifest: {path} does not hold exactly the entries {wanted} '
-                f'({error}); {_REMEDY}.'
-            ) from error
+            raise incomplete(path, cls, error, _REMEDY) from error
         for engine in (manifest.encoder, manifest.pair_matcher):
             check_file(directory / engine.file, engine.sha256, _REMEDY)
         return manifest

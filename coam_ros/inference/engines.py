@@ -125,8 +125,7 @@ def build_engines(
 
     manifest = Manifest.load(model)
     width, height = options.image_size
-    # The pair matcher picks one point of each block of 8 x 8 pixels at most.
-    least = 64 * manifest.num_matches
+    least = manifest.least_area_px
     if width % manifest.size_multiple or height % manifest.size_multiple or width * height < least:
         raise EngineIncompatibleError(
             f'Image size {width} x {height}: wanted multiples of {manifest.size_multiple} px and '

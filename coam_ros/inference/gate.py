@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from coam_ros.inference.model import CoamModel
+from coam_ros.inference.model import CoamModel, MIN_SCORE
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +16,6 @@ _MIN_RETENTION = 0.98
 _MAX_PRECISION_LOSS = 0.01
 # Both ends of a match may move by this much and it is still the same match.
 _SAME_MATCH_PX = 1.0
-# The score from which CoamMatcher keeps matches.
-_MIN_SCORE = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +151,7 @@ def _match(model: CoamModel, pair: GatePair) -> _Matches:
     query, keyframe = (model.encode(image)[0] for image in images)
     query_size, keyframe_size = (image.shape[1::-1] for image in images)
     raw = model.match(query, query_size, [keyframe], [keyframe_size])
-    is_kept = raw.scores[0] >= _MIN_SCORE
+    is_kept = raw.scores[0] >= MIN_SCORE
     return _Matches(raw.query_points[0][is_kept], raw.keyframe_points[0][is_kept])
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 import hashlib
 from pathlib import Path
 from typing import Any
 
 from coam_ros.inference.sealed_json import (
     check_file,
-    EngineIncompatibleError,
+    incomplete,
     load_sealed,
     save_sealed,
 )
 
 FORMAT_VERSION = 2
 MANIFEST_NAME = 'manifest.json'
+# A match starts as a pair of blocks of this size [px]: one block of each image.
+BLOCK_PX = 8
 _REMEDY = 'copy the whole model folder again or export it with `coam export`'
 
 
@@ -73,6 +75,11 @@ class Manifest:
         return f'{self.name}-{hashlib.sha256(both.encode()).hexdigest()[:8]}'
 
     @property
+    def least_area_px(self) -> int:
+        """Least area of an image [px]: the pair matcher picks one point of a block at most."""
+        return BLOCK_PX**2 * self.num_matches
+
+    @property
     def descriptor_model_id(self) -> str:
         """Identity of the global descriptor: it comes from the encoder alone."""
         return f'{self.name}-encoder-{self.encoder.sha256[:8]}'
@@ -103,11 +110,7 @@ class Manifest:
             }
             manifest = cls(**networks, **content)
         except (KeyError, TypeError) as error:
-            wanted = ', '.join(field.name for field in fields(cls))
-            raise EngineIncompatibleError(
-                f'Incomplete manifest: {path} does not hold exactly the entries {wanted} '
-                f'({error}); {_REMEDY}.'
-            ) from error
+            raise incomplete(path, cls, error, _REMEDY) from error
         for network in (manifest.encoder, manifest.pair_matcher):
             check_file(directory / network.file, network.sha256, _REMEDY)
         return manifest

@@ -22,6 +22,10 @@ BACKENDS = ('auto', 'tensorrt', 'openvino', 'onnxruntime')
 _logger = logging.getLogger(__name__)
 
 
+# Below this a match is more of a burden to an estimator than a help; docs/experiments.md.
+MIN_SCORE = 0.1
+
+
 @dataclass(frozen=True, eq=False)
 class RawMatches:
     """Output of the pair matcher for K keyframes, in pixels of the encoder's input.

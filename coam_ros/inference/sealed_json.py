@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 import hashlib
 import json
 from pathlib import Path
@@ -52,6 +53,15 @@ def load_sealed(path: Path, format_version: int, remedy: str) -> dict[str, Any]:
             f'damaged. {remedy.capitalize()}.'
         )
     return content
+
+
+def incomplete(path: Path, kind: type, error: Exception, remedy: str) -> EngineIncompatibleError:
+    """Make the error of a manifest whose entries are not the fields of its data class."""
+    wanted = ', '.join(field.name for field in fields(kind))
+    return EngineIncompatibleError(
+        f'Incomplete manifest: {path} does not hold exactly the entries {wanted} '
+        f'({error}); {remedy}.'
+    )
 
 
 def check_file(path: Path, wanted: str, remedy: str) -> None:

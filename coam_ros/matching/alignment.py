@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from coam_ros.inference.manifest import BLOCK_PX
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,6 @@ ENOUGH_ALIGNED = 150
 # What alignment, or its failure, adds to the log-odds that a match is right: fitted on matches of
 # training photos under random homographies (docs/experiments.md).
 _ALIGNED_EVIDENCE, _UNALIGNED_EVIDENCE = 3.0, -0.5
-# A match starts as a pair of blocks of this size [px]: one block of each image.
-BLOCK_PX = 8
 # Neighbours that a match must agree with: weights fall off by this deviation [blocks].
 _NEIGHBOURHOOD_BLOCKS = 2.5
 # Fits of the neighbourhood; from the second on, a match counts by how well it fitted the last.

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from coam_ros.inference import CoamModel
-from coam_ros.inference.model import RawMatches
-from coam_ros.matching.alignment import align, BLOCK_PX, ENOUGH_ALIGNED, weigh_evidence
+from coam_ros.inference.model import MIN_SCORE, RawMatches
+from coam_ros.matching.alignment import align, ENOUGH_ALIGNED, weigh_evidence
 from coam_ros.matching.correspondences import Correspondences
 from coam_ros.matching.encoded_image import EncodedImage
 from coam_ros.matching.preprocessing import as_rgb, Resizing
@@ -16,9 +16,6 @@ from coam_ros.matching.view_search import PLENTY_ALIGNED, search_view
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-# Below this a match is more of a burden to an estimator than a help; docs/experiments.md.
-MIN_SCORE = 0.1
 
 
 class CoamMatcher:
@@ -83,7 +80,7 @@ class CoamMatcher:
             ValueError: unknown backend, an area that is too small, or a score outside [0, 1).
         """
         loaded = CoamModel.load(model, backend, num_threads)
-        least = _least_area_px(loaded)
+        least = loaded.manifest.least_area_px
         if image_area_px is not None and image_area_px < least:
             raise ValueError(
                 f'Image area too small: got {image_area_px} px, wanted at least {least} px, which '
@@ -158,7 +155,7 @@ class CoamMatcher:
         if not any_view or not self._aligns or upright.num_aligned >= PLENTY_ALIGNED:
             return upright
         coarse = CoamMatcher(
-            self._model, _least_area_px(self._model), self._min_score, self._aligns
+            self._model, self._model.manifest.least_area_px, self._min_score, self._aligns
         )
         return search_view(self, coarse, image0, image1, upright)
 
@@ -224,8 +221,3 @@ class CoamMatcher:
     def close(self) -> None:
         """Free the model."""
         self._model.close()
-
-
-def _least_area_px(model: CoamModel) -> int:
-    """Give the least area of an image: the pair matcher picks one point of a block at most."""
-    return BLOCK_PX**2 * model.manifest.num_matches

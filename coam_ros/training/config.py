@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Literal
 
-from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.config_file import (
     apply_overrides,
     build,

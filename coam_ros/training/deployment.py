@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.decoders import cells_inside, View
 from coam_ros.training.global_descriptor import GlobalDescriptor
 from coam_ros.training.network import CoamNetwork, DescribedImage

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.sampling import cells_to_pixels, gather_window, sample_map
 import torch
 from torch import nn

@@ -15,7 +15,7 @@ from pathlib import Path
 import time
 from typing import Any
 
-from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.checkpoint import (
     load_initial_weights,
     provenance,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from coam_ros.matching.alignment import align, BLOCK_PX, weigh_evidence
+from coam_ros.inference.manifest import BLOCK_PX
+from coam_ros.matching.alignment import align, weigh_evidence
 import cv2
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from coam_ros.geometry.image_views import Matrix, Points, rotation_2d
-from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.inference.manifest import BLOCK_PX
 import cv2
 import numpy as np
 from numpy.typing import NDArray

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from coam_ros.matching.alignment import BLOCK_PX
+from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.data.pairs import IGNORED, MATCHED
 from coam_ros.training.network import DescribedImage
 from coam_ros.training.refiner import KeyframePoints, MAP_STRIDE, QueryMaps
