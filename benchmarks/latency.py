@@ -198,8 +198,11 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
             matcher, scene, args.soak, lambda frames: track(frames, 'Localizing', console=console)
         )
         return figures
-    machines = (measure_this_cpu(args.threads), *GPUS)
     figures |= measure_backends(directory, scene, args, console)
+    dtypes = [torch.float32]
+    if any(name.endswith('bf16') for name in figures['backends']):
+        dtypes.append(torch.bfloat16)
+    machines = (*(measure_this_cpu(args.threads, dtype) for dtype in dtypes), *GPUS)
     reference = CoamModel.load(directory, 'onnxruntime', args.threads)
     matcher = CoamMatcher(reference)
     figures['model_id'] = matcher.model_id

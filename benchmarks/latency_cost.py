@@ -32,7 +32,7 @@ class Machine:
     name: str
     macs_per_s: float
     bytes_per_s: float
-    bytes_per_value: int = _FP32_BYTES
+    bytes_per_value: int
 
 
 # Dense float16 tensor arithmetic as the makers state it, half of their operations a second:

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 _PRODUCT_SIZE = 2048
 _COPY_VALUES = 2**26
-_NUM_RUNS = 5
+_NUM_RUNS = 10
+_NAMES = {torch.float32: 'fp32', torch.bfloat16: 'bf16'}
 
 
 class PaperNetwork:
@@ -53,14 +54,15 @@ class PaperNetwork:
         )
 
 
-def measure_this_cpu(num_threads: int) -> Machine:
-    """Take the fastest of several float32 matrix products and of several copies for its limits."""
-    product = torch.rand(2, _PRODUCT_SIZE, _PRODUCT_SIZE)
+def measure_this_cpu(num_threads: int, dtype: torch.dtype) -> Machine:
+    """Take the fastest of several matrix products and of several copies for its limits."""
+    product = torch.rand(2, _PRODUCT_SIZE, _PRODUCT_SIZE).to(dtype)
     source, target = torch.zeros(2, _COPY_VALUES)
     return Machine(
-        f'this CPU, {num_threads} thread{"s" * (num_threads > 1)}, fp32',
+        f'this CPU, {num_threads} thread{"s" * (num_threads > 1)}, {_NAMES[dtype]}',
         _PRODUCT_SIZE**3 / _least_s(lambda: product[0] @ product[1]),
         2 * source.nbytes / _least_s(lambda: target.copy_(source)),
+        dtype.itemsize,
     )
 
 

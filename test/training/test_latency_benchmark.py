@@ -58,7 +58,7 @@ def test_floor_is_the_longer_of_arithmetic_and_memory():
     from latency_cost import Cost, Machine
 
     cost = Cost(macs=10**9, num_weights=10**6, num_map_values=10**7, io_bytes=10**6, kernel_ms={})
-    fast_memory = Machine('a', macs_per_s=1e10, bytes_per_s=1e12)
+    fast_memory = Machine('a', macs_per_s=1e10, bytes_per_s=1e12, bytes_per_value=4)
     assert cost.floor_ms(fast_memory) == pytest.approx(100.0)
     assert cost.layerwise_ms(fast_memory) == pytest.approx(100.0)
     slow_memory = Machine('b', macs_per_s=1e15, bytes_per_s=1e9, bytes_per_value=2)
