@@ -3,24 +3,28 @@
 network_worker.py CHECKPOINT [PART ...]     PART that is switched off: coattention, distinctiveness
 
 For networks that have no engine, which are those of the paper, and to measure what a part of a
-trained network earns. Speaks as peer_worker.py does.
+trained network earns: all around the network is as for an engine. Speaks as peer_worker.py does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 import math
 from pathlib import Path
 import sys
+from types import SimpleNamespace
 
 from coam_ros.evaluation.provenance import hash_bytes
+from coam_ros.inference import CoamModel
 from coam_ros.inference.manifest import BLOCK_PX
-from coam_ros.inference.model import MIN_SCORE
-from coam_ros.matching.preprocessing import Resizing
+from coam_ros.inference.model import MIN_SCORE, RawMatches
+from coam_ros.matching import CoamMatcher
 from coam_ros.training.config_file import build
 from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
+from coam_ros.training.export import SIZE_MULTIPLE
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.network_config import NetworkConfig
 from coam_ros.training.weights import load_strictly, read_torch_file
@@ -29,8 +33,10 @@ from peer_worker import Match, serve
 import torch
 from torch import nn
 
-_SIZE_MULTIPLE = 32
-_NUM_MATCHES = 2048
+# As `coam export` has them by default.
+_AREA_PX, _NUM_MATCHES = 640 * 480, 2048
+
+Features = dict[int, torch.Tensor]
 
 
 class EvenDistinctiveness(nn.Module):
@@ -41,8 +47,57 @@ class EvenDistinctiveness(nn.Module):
         return torch.zeros_like(raw_descriptors[:, :1])
 
 
+class NetworkModel(CoamModel):
+    """A network of the family, whatever strides it has, in the place of a model folder."""
+
+    def __init__(self, network: CoamNetwork, num_matches: int | None) -> None:
+        """Take the network in evaluation mode.
+
+        Args:
+            network: to run.
+            num_matches: blocks that it selects; None takes all that an image has.
+        """
+        self.input_size = None
+        self._network = network
+        self._num_matches = num_matches
+        # What of a manifest a matcher reads, for a model that no folder holds.
+        self.manifest = SimpleNamespace(
+            size_multiple=SIZE_MULTIPLE, least_area_px=_NUM_MATCHES * BLOCK_PX**2
+        )
+
+    @torch.inference_mode()
+    def encode(self, image: np.ndarray) -> tuple[Features, None]:
+        """Encode one image; see `CoamModel.encode`. There is no global descriptor."""
+        features, _ = self._network.encode(torch.from_numpy(image).permute(2, 0, 1)[None].float())
+        return features, None
+
+    @torch.inference_mode()
+    def match(
+        self,
+        query: Features,
+        query_size: tuple[int, int],
+        keyframes: Sequence[Features],
+        keyframe_sizes: Sequence[tuple[int, int]],
+    ) -> RawMatches:
+        """Match one pair; see `CoamModel.match`."""
+        (keyframe,), (keyframe_size,) = keyframes, keyframe_sizes
+        stride = min(query)
+        num_blocks = min(
+            math.prod(features[stride].shape[-2:]) * stride**2 // BLOCK_PX**2
+            for features in (query, keyframe)
+        )
+        # Without distinctiveness there is nothing to choose by: every block takes part.
+        number = min(self._num_matches or num_blocks, num_blocks)
+        views = (
+            View(features, torch.tensor([size], dtype=torch.float32))
+            for features, size in ((query, query_size), (keyframe, keyframe_size))
+        )
+        found = DeployedPairMatcher(self._network, number).match(*views)
+        return RawMatches(*(column.numpy() for column in found))
+
+
 def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
-    """Load a network, with parts of it switched off; score = as its refiner gives it."""
+    """Load a network, with parts of it switched off."""
     content = read_torch_file(checkpoint)
     config = build(NetworkConfig, content['config']['network'])
     network = CoamNetwork(replace(config, uses_coattention='coattention' not in parts))
@@ -50,38 +105,20 @@ def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
     is_even = 'distinctiveness' in parts
     if is_even:
         network.distinctiveness_head = EvenDistinctiveness()
-    network.eval()
-    # The paper's score is no probability: all of its mutual neighbours count.
-    min_score = MIN_SCORE if config.has_refiner else 0.0
+    matcher = CoamMatcher(
+        NetworkModel(network.eval(), None if is_even else _NUM_MATCHES),
+        _AREA_PX,
+        # The paper's score is no probability: all of its mutual neighbours count, and there is
+        # nothing that alignment could weigh.
+        MIN_SCORE if config.has_refiner else 0.0,
+        aligns=config.has_refiner,
+    )
 
-    @torch.inference_mode()
     def match(image0: np.ndarray, image1: np.ndarray) -> np.ndarray:
-        resizings = [pad(image) for image in (image0, image1)]
-        view0, view1 = (
-            encode(network, image, resizing)
-            for image, resizing in zip((image0, image1), resizings, strict=True)
-        )
-        num_blocks = min(math.prod(resizing.input_size) // BLOCK_PX**2 for resizing in resizings)
-        # Without distinctiveness there is nothing to choose by: every block takes part.
-        number = num_blocks if is_even else min(_NUM_MATCHES, num_blocks)
-        points0, points1, scores, *_ = DeployedPairMatcher(network, number).match(view0, view1)
-        rows = torch.cat([points0[0], points1[0], scores[0][:, None]], dim=1)
-        return rows[(rows[:, 4] > 0) & (rows[:, 4] >= min_score)].numpy()
+        found = matcher.match(image0, image1)
+        return np.column_stack([found.points0, found.points1, found.scores])
 
     return match
-
-
-def pad(image: np.ndarray) -> Resizing:
-    """Give the sizes of an image that is padded, not resized: benchmarks have resized it."""
-    height, width = image.shape[:2]
-    return Resizing.fit((width, height), width * height, _SIZE_MULTIPLE)
-
-
-def encode(network: CoamNetwork, image: np.ndarray, resizing: Resizing) -> View:
-    """Encode an image, padded right and bottom."""
-    padded = torch.from_numpy(resizing.apply(image))
-    features, _ = network.encode(padded.permute(2, 0, 1)[None].float())
-    return View(features, torch.tensor([resizing.resized_size], dtype=torch.float32))
 
 
 def main() -> None:

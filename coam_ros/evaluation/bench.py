@@ -111,6 +111,11 @@ class _DataSet:
     run: Callable[[RecordedMatcher], Iterator[Outcome]]
     draw: Callable[[RecordedMatcher, str], NDArray[np.uint8]] | None = None
 
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a result says of it."""
+        return {'data_set': self.name, 'data_hash': self.content_hash}
+
 
 @dataclass(frozen=True)
 class _Kind:
@@ -296,7 +301,7 @@ def run(args: argparse.Namespace) -> int:
     }
     results, pictures = [], []
     if args.kind:
-        results, pictures = _measure_all(args, kind, report, console)
+        results, pictures = _measure_all(args, kind, report, runs, console)
     results = join_runs(results, runs)
     report['comparisons'] = compare_results(results, kind.summarise, kind.num_samples)
     _print(console, report, results)
@@ -336,7 +341,11 @@ def _read_runs(args: argparse.Namespace) -> dict[str, dict[str, object]]:
 
 
 def _measure_all(
-    args: argparse.Namespace, kind: _Kind, report: dict[str, object], console: Console
+    args: argparse.Namespace,
+    kind: _Kind,
+    report: dict[str, object],
+    runs: Mapping[str, Mapping[str, object]],
+    console: Console,
 ) -> tuple[list[Result], list[Picture]]:
     """Run all matchers; what is absent goes into the report."""
     for option in ('every', 'photos', 'num_keyframes'):
@@ -344,11 +353,13 @@ def _measure_all(
             raise ValueError(
                 f'--{option.replace("_", "-")} {getattr(args, option)}, wanted at least 1.'
             )
-    if args.out is not None and args.out.suffix != '.json':
-        raise ValueError(f'--out {args.out}, wanted a name that ends with .json.')
+    if args.out is not None:
+        _prepare_out(args.out)
     if args.threads:
         cv2.setNumThreads(args.threads)
     data_sets = _open_data_sets(args, kind)
+    # Known now, not after an hour of matching.
+    join_runs([{**data_set.identity, 'matcher': 'this run'} for data_set in data_sets], runs)
     results: list[Result] = []
     pictures: list[Picture] = []
     for choice in chosen_matchers(args):
@@ -368,6 +379,18 @@ def _measure_all(
                     write_report(args.out, report, results)
                     pictures += _draw(data_set, kind, result, matcher, args.pictures)
     return results, pictures
+
+
+def _prepare_out(out: Path) -> None:
+    """Make the folder of the report, before the work that would be lost without it."""
+    if out.suffix != '.json':
+        raise ValueError(f'--out {out}, wanted a name that ends with .json.')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(
+            error.errno, f'--out {out}: its folder cannot be made ({error.strerror})'
+        ) from error
 
 
 def _print(console: Console, report: Mapping[str, object], results: Sequence[Result]) -> None:
@@ -514,8 +537,7 @@ def _measure(
         description = f'{data_set.name}: {name}'
         outcomes = list(progress.track(iterator, total=data_set.size, description=description))
     identity = {
-        'data_set': data_set.name,
-        'data_hash': data_set.content_hash,
+        **data_set.identity,
         'matcher': name,
         'model_id': matcher.model_id,
         'matcher_hash': matcher.content_hash,

@@ -102,10 +102,12 @@ class CoamModel:
         Raises:
             FileNotFoundError: the folder is no model.
             EngineIncompatibleError: the files do not fit the manifest or the backend.
-            ValueError: unknown backend.
+            ValueError: unknown backend, or no thread.
         """
         if backend not in BACKENDS:
             raise ValueError(f'Unknown backend {backend!r}; wanted one of {", ".join(BACKENDS)}.')
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f'Number of CPU threads is {num_threads}, wanted at least 1.')
         directory = Path(directory) if directory else default_model_directory()
         manifest = Manifest.load(directory)
         if backend in ('auto', 'tensorrt'):

@@ -39,9 +39,11 @@ def test_network_and_its_parts_match_a_shifted_texture(images):
     whole, model_id = match(images)
     errors = np.linalg.norm(whole.points1 - whole.points0 - SHIFT, axis=1)
     assert len(whole) > 100
-    assert np.mean(errors < 3) > 0.6
+    # Aligned, as what an engine finds.
+    assert np.mean(errors < 1) > 0.9
     assert 'without' not in model_id
     without, model_id = match(images, 'coattention', 'distinctiveness')
     assert model_id.startswith('weights.pt')
     assert 'without coattention without distinctiveness' in model_id
-    assert not np.allclose(without.scores[:100], whole.scores[:100], atol=1e-3)
+    # Every block takes part, not the most distinctive ones alone.
+    assert len(without) > 1.2 * len(whole)

@@ -251,6 +251,11 @@ def test_runs_of_other_data_are_not_compared(sequences, tmp_path, capsys):
         assert bench(*words, number, '--out', tmp_path / f'{number}.json') == 0
     assert bench('--compare', tmp_path / '1.json', tmp_path / '2.json') == 2
     assert 'not the same' in capsys.readouterr().err
+    # Before anything is matched: there is no report.
+    words += [1, '--out', tmp_path / '3.json', '--compare', tmp_path / '2.json']
+    assert bench(*words) == 2
+    assert 'not the same' in capsys.readouterr().err
+    assert not (tmp_path / '3.json').exists()
 
 
 def test_broken_reports_are_named(tmp_path, capsys):
@@ -293,7 +298,9 @@ def test_localization_differs_in_the_matcher_alone(tmp_path):
         ('sfm {empty}', '0 images'),
         ('homography {sequences} --every 0', '--every 0'),
         ('homography {sequences} --out report.txt', 'ends with .json'),
+        ('homography {sequences} --out /proc/none/report.json', 'folder cannot be made'),
         ('homography {sequences} {sequences}', 'equal names'),
+        ('homography {sequences} --matcher ours --threads -1', 'threads is -1'),
         ('homography {sequences} --matcher xfeat', 'not installed'),
         ('homography {sequences} --model {empty}', 'manifest'),
     ],

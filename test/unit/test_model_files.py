@@ -109,3 +109,8 @@ def test_networks_in_each_others_place_are_noticed(model):
 def test_unknown_backend_names_the_known():
     with pytest.raises(ValueError, match=r"'cuda'.*auto, .*onnxruntime"):
         CoamModel.load(backend='cuda')
+
+
+def test_no_thread_is_no_fault_of_the_model():
+    with pytest.raises(ValueError, match='threads is 0, wanted at least 1'):
+        CoamModel.load(num_threads=0)
