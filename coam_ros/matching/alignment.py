@@ -10,9 +10,11 @@ Shape legend: N matches, H and W of an image, h and w of its blocks.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from coam_ros.inference.manifest import BLOCK_PX
+from coam_ros.matching.correspondences import Correspondences
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +27,12 @@ ENOUGH_ALIGNED = 150
 # training photos under random homographies (docs/experiments.md).
 _ALIGNED_EVIDENCE, _UNALIGNED_EVIDENCE = 3.0, -0.5
 # Neighbours that a match must agree with: weights fall off by this deviation [blocks].
-_NEIGHBOURHOOD_BLOCKS = 2.5
+_NEIGHBOURHOOD_BLOCKS = 2.0
 # Fits of the neighbourhood; from the second on, a match counts by how well it fitted the last.
 # Where four of ten matches are wrong, 3 fits align 60 % of the right ones, 6 fits 87 %.
 _NUM_FITS = 6
 # A match that lies farther than this from where its neighbours put it is wrong [px].
-_MAX_DISAGREEMENT_PX = 4.0
+_MAX_DISAGREEMENT_PX = 8.0
 # Where neighbours are few, the fit is held to a shift of all: variance of their places [blocks^2]
 # below which their slopes do not count, and what a weight of one adds.
 _SLOPE_VARIANCE, _SLOPE_VARIANCE_PER_WEIGHT = 0.3, 0.02
@@ -60,6 +62,41 @@ class AlignedPoints(NamedTuple):
     query_points: NDArray[np.float32]
     keyframe_points: NDArray[np.float32]
     is_aligned: NDArray[np.bool_]
+
+
+def align_matches(
+    query: NDArray[np.uint8],
+    keyframe: NDArray[np.uint8],
+    found: Correspondences,
+    *,
+    both_ways: bool,
+) -> Correspondences:
+    """Align matches, say so in their scores, and leave out what is not needed.
+
+    Args:
+        query: (H, W) uint8 grey, image 0 of the matches.
+        keyframe: (H', W') likewise, image 1.
+        found: matches, at most one in a block of the keyframe.
+        both_ways: whether the corner-like points of the query are sought in the keyframe too:
+            about twice as many matches, each of them as exact.
+
+    Returns:
+        The aligned ones, where they are enough for any estimator; else the others too: they are
+        mostly wrong or coarse, but better than nothing.
+    """
+    points0, points1, is_aligned = align(
+        query, keyframe, found.points0, found.points1, found.scores
+    )
+    aligned = _with_evidence(found, points0, points1, is_aligned)
+    is_enough = is_aligned.sum() >= ENOUGH_ALIGNED
+    if both_ways:
+        back = found.select(_best_of_blocks(found.points0, found.scores))
+        points1, points0, is_aligned = align(
+            keyframe, query, back.points1, back.points0, back.scores
+        )
+        back = _with_evidence(back, points0, points1, is_aligned)
+        aligned = aligned.followed_by(back.select(is_aligned))
+    return aligned.select(aligned.is_aligned) if is_enough else aligned
 
 
 def align(
@@ -125,6 +162,24 @@ def weigh_evidence(
     evidence = np.where(is_aligned, _ALIGNED_EVIDENCE, _UNALIGNED_EVIDENCE)
     odds = np.exp(evidence) * scores
     return (odds / (odds + 1 - scores)).astype(np.float32)
+
+
+def _with_evidence(
+    found: Correspondences,
+    points0: NDArray[np.float32],
+    points1: NDArray[np.float32],
+    is_aligned: NDArray[np.bool_],
+) -> Correspondences:
+    """Put matches where alignment has them."""
+    scores = weigh_evidence(found.scores, is_aligned)
+    return replace(found, points0=points0, points1=points1, scores=scores, is_aligned=is_aligned)
+
+
+def _best_of_blocks(points: NDArray[np.float32], scores: NDArray[np.float32]) -> NDArray[np.int_]:
+    """Give the indices of the best match in each block of an image."""
+    order = np.argsort(-scores, kind='stable')
+    _, first = np.unique((points[order] + 0.5) // BLOCK_PX, axis=0, return_index=True)
+    return order[first]
 
 
 def _fit_neighbourhoods(

@@ -39,6 +39,11 @@ class Correspondences:
         """Number of matches that the images confirmed."""
         return 0 if self.is_aligned is None else int(self.is_aligned.sum())
 
+    def followed_by(self, others: Correspondences) -> Correspondences:
+        """Return these and others that know the same of themselves, in this order."""
+        pairs = ([getattr(x, field.name) for x in (self, others)] for field in fields(self))
+        return Correspondences(*(None if a is None else np.concatenate([a, b]) for a, b in pairs))
+
     def select(self, chosen: NDArray[np.bool_ | np.int_]) -> Correspondences:
         """Return those of a mask (N,), or of indices in their order."""
         columns = (getattr(self, field.name) for field in fields(self))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from coam_ros.inference import CoamModel
 from coam_ros.inference.model import MIN_SCORE, RawMatches
-from coam_ros.matching.alignment import align, ENOUGH_ALIGNED, weigh_evidence
+from coam_ros.matching.alignment import align_matches
 from coam_ros.matching.correspondences import Correspondences
 from coam_ros.matching.encoded_image import EncodedImage
 from coam_ros.matching.preprocessing import as_rgb, Resizing
@@ -151,7 +152,8 @@ class CoamMatcher:
             TypeError, ValueError: see `as_rgb`.
         """
         image0, image1 = as_rgb(image0), as_rgb(image1)
-        upright = self.match_encoded(self.encode(image0), [self.encode(image1)])[0]
+        encoded0, encoded1 = self.encode(image0), self.encode(image1)
+        upright = self.match_encoded(encoded0, [encoded1], both_ways=True)[0]
         if not any_view or not self._aligns or upright.num_aligned >= PLENTY_ALIGNED:
             return upright
         coarse = CoamMatcher(
@@ -160,11 +162,21 @@ class CoamMatcher:
         return search_view(self, coarse, image0, image1, upright)
 
     def match_encoded(
-        self, query: EncodedImage, keyframes: Sequence[EncodedImage]
+        self,
+        query: EncodedImage,
+        keyframes: Sequence[EncodedImage],
+        *,
+        both_ways: bool = False,
     ) -> list[Correspondences]:
         """Match one encoded query with encoded keyframes.
 
         Keyframes whose input has the same size run as one batch.
+
+        Args:
+            query: image 0.
+            keyframes: each image 1 of a result.
+            both_ways: see `align_matches`: relative poses gain by it, poses in a map do not
+                (docs/experiments.md).
 
         Returns:
             One result a keyframe, in order; `points0` are query pixels, `points1` keyframe
@@ -182,41 +194,37 @@ class CoamMatcher:
                 [keyframes[i].resizing.resized_size for i in indices],
             )
             for slot, index in enumerate(indices):
-                results[index] = self._finish(query, keyframes[index], raw, slot)
+                results[index] = self._finish(
+                    query, keyframes[index], raw, slot, both_ways=both_ways
+                )
         return [result for result in results if result is not None]
 
     def _finish(
-        self, query: EncodedImage, keyframe: EncodedImage, raw: RawMatches, slot: int
+        self,
+        query: EncodedImage,
+        keyframe: EncodedImage,
+        raw: RawMatches,
+        slot: int,
+        *,
+        both_ways: bool,
     ) -> Correspondences:
         """Choose the matches of one keyframe, align them, and take them to the images' pixels."""
         scores = raw.scores[slot]
         is_kept = (scores > 0) & (scores >= self._min_score)
-        query_points, keyframe_points, scores, similarities, distinctiveness = (
-            column[slot][is_kept]
-            for column in (
-                raw.query_points,
-                raw.keyframe_points,
-                raw.scores,
-                raw.similarities,
-                raw.distinctiveness,
-            )
-        )
-        is_aligned = None
-        if self._aligns:
-            query_points, keyframe_points, is_aligned = align(
-                query.grey, keyframe.grey, query_points, keyframe_points, scores
-            )
-            scores = weigh_evidence(scores, is_aligned)
         found = Correspondences(
-            query.resizing.to_image(query_points),
-            keyframe.resizing.to_image(keyframe_points),
+            raw.query_points[slot],
+            raw.keyframe_points[slot],
             scores,
-            similarities,
-            distinctiveness,
-            is_aligned,
-        ).select(np.argsort(-scores, kind='stable'))
-        # The others are mostly wrong or coarse, but where there are few, better than nothing.
-        return found.select(found.is_aligned) if found.num_aligned >= ENOUGH_ALIGNED else found
+            raw.similarities[slot],
+            raw.distinctiveness[slot],
+        ).select(is_kept)
+        if self._aligns:
+            found = align_matches(query.grey, keyframe.grey, found, both_ways=both_ways)
+        return replace(
+            found,
+            points0=query.resizing.to_image(found.points0),
+            points1=keyframe.resizing.to_image(found.points1),
+        ).select(np.argsort(-found.scores, kind='stable'))
 
     def close(self) -> None:
         """Free the model."""

@@ -28,9 +28,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Aligned matches from which on the images are left as they are; below, they are cut out alike if
-# they are turned or zoomed, and where there are not enough (`ENOUGH_ALIGNED`), views come first.
-PLENTY_ALIGNED = 400
+# Aligned matches, both ways, from which on the images are left as they are; below, they are cut
+# out alike if they are turned or zoomed, and where there are not enough, views come first.
+PLENTY_ALIGNED, FEW_ALIGNED = 800, 2 * ENOUGH_ALIGNED
 # Up to this scale and turn between them, images look alike.
 _LIKE_SCALE, _LIKE_TURN_DEG = 1.25, 15.0
 # The better view must give this many times the aligned matches of the images as they are.
@@ -59,7 +59,7 @@ class Matcher(Protocol):
         """Encode one image."""
 
     def match_encoded(
-        self, query: EncodedImage, keyframes: Sequence[EncodedImage]
+        self, query: EncodedImage, keyframes: Sequence[EncodedImage], *, both_ways: bool = False
     ) -> list[Correspondences]:
         """Match one image with several."""
 
@@ -74,12 +74,12 @@ def search_view(
         coarse: matches the views that are tried, at a lower resolution.
         image0: (H, W, 3) uint8 RGB.
         image1: (H', W', 3) uint8 RGB.
-        upright: matches of the images as they are.
+        upright: matches of the images as they are, both ways.
 
     Returns:
         Matches in pixels of the images; `upright` where no view gives clearly more.
     """
-    if upright.num_aligned >= ENOUGH_ALIGNED:
+    if upright.num_aligned >= FEW_ALIGNED:
         if _look_alike(_fit_similarity(upright, image1)):
             return upright
         found = [upright]
@@ -136,7 +136,8 @@ def _match_alike(
         matcher.encode(warp(image, view, size))
         for image, view in ((image0, view0), (image1, view1))
     )
-    return _to_images(matcher.match_encoded(encoded0, [encoded1])[0], view0, view1, image0)
+    found = matcher.match_encoded(encoded0, [encoded1], both_ways=True)[0]
+    return _to_images(found, view0, view1, image0)
 
 
 def _fit_similarity(found: Correspondences, image1: Image) -> Matrix | None:
