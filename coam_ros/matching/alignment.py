@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Aligned matches of two images that are enough for any estimator, and below which it is doubtful
-# that the images match at all: those of different places give 15 to 35, repeated structure up to
-# 110 (docs/experiments.md).
+# that the images match at all: those of different places give some 35, a few of them up to 120
+# (docs/experiments.md).
 ENOUGH_ALIGNED = 150
 # What alignment, or its failure, adds to the log-odds that a match is right: fitted on matches of
 # training photos under random homographies (docs/experiments.md).
