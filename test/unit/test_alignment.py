@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from coam_ros.inference.manifest import BLOCK_PX
-from coam_ros.matching.alignment import align, weigh_evidence
+from coam_ros.matching import Correspondences
+from coam_ros.matching.alignment import align, align_matches, ENOUGH_ALIGNED, weigh_evidence
 import cv2
 import numpy as np
 import pytest
@@ -80,6 +81,31 @@ def test_wrong_matches_show(keyframe, query):
     assert aligned.is_aligned[is_wrong].mean() < 0.15
     assert aligned.is_aligned[~is_wrong].mean() > 0.7
     assert np.median(errors_px(aligned)) < 0.3
+
+
+def test_both_ways_adds_the_corners_of_the_query(keyframe, query):
+    points, found = rough_matches(keyframe, np.random.default_rng(0))
+    matches = Correspondences(found, points, np.full(len(points), 0.8, np.float32))
+    one_way, both = (align_matches(query, keyframe, matches, both_ways=x) for x in (False, True))
+    np.testing.assert_array_equal(both.points0[: len(one_way)], one_way.points0)
+    added = both.select(np.arange(len(one_way), len(both)))
+    # The query shows the keyframe smaller, so that several matches share a block of it.
+    assert len(added) > 0.5 * len(one_way)
+    assert len(np.unique((added.points0 + 0.5) // BLOCK_PX, axis=0)) == len(added)
+    errors = np.linalg.norm(to_query(added.points1) - added.points0, axis=1)
+    assert np.median(errors) < 0.25
+    assert both.is_aligned.all()
+
+
+def test_others_stay_where_few_align(keyframe, query):
+    points, found = rough_matches(keyframe, np.random.default_rng(0))
+    some = slice(None, ENOUGH_ALIGNED - 1)
+    matches = Correspondences(found[some], points[some], np.full(some.stop, 0.8, np.float32))
+    for both_ways in (False, True):
+        kept = align_matches(query, keyframe, matches, both_ways=both_ways)
+        assert len(kept) - kept.num_aligned > 0
+        assert kept.scores[kept.is_aligned].min() > 0.9
+        assert kept.scores[~kept.is_aligned].max() < 0.8
 
 
 def test_images_without_structure_give_finite_points():
