@@ -79,14 +79,19 @@ def results_of(run: Mapping[str, object]) -> Iterator[str]:
 
 
 def failures_of(runs: Sequence[Mapping[str, object]], matcher: str) -> Iterator[str]:
-    """Give the table of the worst pairs of a matcher, those first that another one solves."""
-    cases = []
+    """Give the table of the worst pairs of a matcher, those first that another one solves.
+
+    Of a data set that stands in several runs, the first one counts.
+    """
+    cases, seen = [], set()
     for run in runs:
         if run['benchmark'] not in ERRORS:
             continue
         unit, limit = ERRORS[run['benchmark']]
         for result in run['results']:
-            if result['matcher'] == matcher:
+            key = run['benchmark'], result['data_set']
+            if result['matcher'] == matcher and key not in seen:
+                seen.add(key)
                 others = [
                     other
                     for other in run['results']
