@@ -122,7 +122,7 @@ def _cases(
             name,
             _as_text(best, unit, limit) if answers else '-',
         )
-        yield (-own, best), row
+        yield (-own / limit, best / limit), row
 
 
 def _capped(error: float | None, limit: float) -> float:
