@@ -197,6 +197,11 @@ def test_a_checkpoint_of_another_network_is_refused_with_the_difference(
     assert 'network.decoder_dims.1: 48 -> 32' in capsys.readouterr().err
 
 
+def test_weights_to_start_from_that_are_not_there_are_named(photos, tmp_path, capsys):
+    assert train(photos, tmp_path / 'out', f'init={tmp_path / "none.pt"}') == 2
+    assert 'none.pt is no file; give the best.pt' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('kind', ['checkpoint.pt', 'best.pt', 'weights.pt'])
 def test_a_training_starts_from_the_average_of_a_checkpoint(photos, finished, tmp_path, kind):
     init = finished / kind
