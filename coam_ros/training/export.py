@@ -218,6 +218,7 @@ def _export(
         external_data=False,
         verbose=False,
     )
+    _forget_source(path)
     backend = OnnxRuntimeBackend(path)
     for inputs in examples:
         found = backend.run(
@@ -228,6 +229,15 @@ def _export(
         for name, value in zip(output_names, wanted, strict=True):
             _compare(path.name, name, found[name], value.numpy())
     return NetworkFile(path.name, sha256_of(path), *_signature(path))
+
+
+def _forget_source(path: Path) -> None:
+    """Leave out what the exporter notes of each node: traces that name folders of this machine."""
+    model = onnx.load(path)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        del part.metadata_props[:]
+    onnx.save(model, path)
 
 
 def _free_axes(name: str) -> dict[int, Any] | None:

@@ -32,6 +32,10 @@ def test_export_of_the_shipped_weights_is_the_shipped_model(tmp_path):
     np.testing.assert_allclose(found.points0, wanted.points0, atol=0.05)
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == ['model']  # nothing left aside
+    # No folder of the machine that exported it.
+    source = str(Path(export.__file__).parent).encode()
+    for network in (tmp_path / 'model').glob('*.onnx'):
+        assert source not in network.read_bytes()
     # A changed byte is noticed.
     network = tmp_path / 'model' / 'encoder.onnx'
     network.write_bytes(network.read_bytes()[:-1] + b'\0')
