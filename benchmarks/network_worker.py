@@ -17,14 +17,13 @@ import sys
 from types import SimpleNamespace
 
 from coam_ros.evaluation.provenance import hash_bytes
-from coam_ros.inference import CoamModel
 from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.inference.model import MIN_SCORE, RawMatches
 from coam_ros.matching import CoamMatcher
 from coam_ros.training.config_file import build
 from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
-from coam_ros.training.export import SIZE_MULTIPLE
+from coam_ros.training.export import IMAGE_AREA_PX, NUM_MATCHES, SIZE_MULTIPLE
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.network_config import NetworkConfig
 from coam_ros.training.weights import load_strictly, read_torch_file
@@ -32,9 +31,6 @@ import numpy as np
 from peer_worker import Match, serve
 import torch
 from torch import nn
-
-# As `coam export` has them by default.
-_AREA_PX, _NUM_MATCHES = 640 * 480, 2048
 
 Features = dict[int, torch.Tensor]
 
@@ -47,8 +43,8 @@ class EvenDistinctiveness(nn.Module):
         return torch.zeros_like(raw_descriptors[:, :1])
 
 
-class NetworkModel(CoamModel):
-    """A network of the family, whatever strides it has, in the place of a model folder."""
+class NetworkModel:
+    """What `CoamMatcher` asks of a `CoamModel`, of a network of the family with any strides."""
 
     def __init__(self, network: CoamNetwork, num_matches: int | None) -> None:
         """Take the network in evaluation mode.
@@ -62,7 +58,7 @@ class NetworkModel(CoamModel):
         self._num_matches = num_matches
         # What of a manifest a matcher reads, for a model that no folder holds.
         self.manifest = SimpleNamespace(
-            size_multiple=SIZE_MULTIPLE, least_area_px=_NUM_MATCHES * BLOCK_PX**2
+            size_multiple=SIZE_MULTIPLE, least_area_px=NUM_MATCHES * BLOCK_PX**2
         )
 
     @torch.inference_mode()
@@ -106,8 +102,8 @@ def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
     if is_even:
         network.distinctiveness_head = EvenDistinctiveness()
     matcher = CoamMatcher(
-        NetworkModel(network.eval(), None if is_even else _NUM_MATCHES),
-        _AREA_PX,
+        NetworkModel(network.eval(), None if is_even else NUM_MATCHES),
+        IMAGE_AREA_PX,
         # The paper's score is no probability: all of its mutual neighbours count, and there is
         # nothing that alignment could weigh.
         MIN_SCORE if config.has_refiner else 0.0,

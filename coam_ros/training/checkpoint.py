@@ -103,11 +103,6 @@ def load_initial_weights(network: CoamNetwork, init: str) -> None:
         ValueError: it holds no weights of such a network.
     """
     path = default_model_directory() / DEFAULT_WEIGHTS if init == 'default' else Path(init)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'No weights to start from: init={init} is no file; give the best.pt of a training, '
-            'weights.pt of a model folder, or init=default.'
-        )
     content = read_torch_file(path)
     if isinstance(content, dict) and 'average' in content:
         content = read_checkpoint(path, to_values(network.config))['average']

@@ -38,6 +38,8 @@ from torch import nn
 from tqdm import tqdm
 
 SIZE_MULTIPLE = 32
+# What a model has unless it is told otherwise.
+IMAGE_AREA_PX, NUM_MATCHES = 640 * 480, 2048
 _OPSET = 18
 _FEATURES = [f'features_{stride}' for stride in FEATURE_STRIDES]
 # Largest disagreement of ONNX Runtime and torch that still passes, relative to the largest value:
@@ -59,8 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help='photos that teach the global descriptor anew; default: as in the default model',
     )
-    parser.add_argument('--area', type=int, default=640 * 480, help='image area [px]')
-    parser.add_argument('--matches', type=int, default=2048, help='selected points an image')
+    parser.add_argument('--area', type=int, default=IMAGE_AREA_PX, help='image area [px]')
+    parser.add_argument(
+        '--matches', type=int, default=NUM_MATCHES, help='selected points an image'
+    )
 
 
 def run(args: argparse.Namespace) -> int:

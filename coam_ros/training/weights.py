@@ -30,9 +30,14 @@ def read_torch_file(path: Path) -> Any:  # noqa: ANN401  (whatever was saved)
     """Read a file of `torch.save` without running code that its pickle may hold.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: the file is not there or cannot be opened.
         ValueError: it is damaged, no such file, or holds objects of other classes.
     """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'No weights: {path} is no file; give the best.pt of a training, the weights.pt of a '
+            'model folder, or a published checkpoint.'
+        )
     with path.open('rb') as stream, torch.serialization.safe_globals(_HARMLESS):
         try:
             return torch.load(stream, map_location='cpu', weights_only=True)
