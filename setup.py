@@ -48,6 +48,8 @@ setup(
     extras_require={
         'demo': ['matplotlib', 'rerun-sdk', 'scikit-image'],
         'evaluation': ['h5py', 'pycolmap'],
+        # Models of COLMAP, and 3D for maps without depth images.
+        'mapping': ['pycolmap'],
         # Faster where the CPU multiplies bfloat16.
         'openvino': ['openvino'],
         # Beside a TensorRT: tensorrt, or tensorrt-rtx-cu13 for RTX GPUs.

@@ -93,7 +93,7 @@ class NetworkModel:
 
 
 def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
-    """Load a network, with parts of it switched off."""
+    """Load a network, with parts of it, or of the matcher, switched off."""
     content = read_torch_file(checkpoint)
     config = build(NetworkConfig, content['config']['network'])
     network = CoamNetwork(replace(config, uses_coattention='coattention' not in parts))
@@ -108,6 +108,7 @@ def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
         # nothing that alignment could weigh.
         MIN_SCORE if config.has_refiner else 0.0,
         aligns=config.has_refiner,
+        searches_views='view search' not in parts,
     )
 
     def match(image0: np.ndarray, image1: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ Examples:
   coam bench homography hpatches --model runs/a/model --model runs/b/model --out ab.json
   coam bench sweep photos --matcher all --out sweep.json
   coam bench localize redkitchen --matcher all --out localize.json
+  coam bench localize cambridge/ShopFacade --triangulate
   coam bench localize cambridge/ShopFacade --retrieval oracle --thresholds 0.05,5 0.25,2
   coam bench aachen aachen_v1.1 --pairs pairs-query-netvlad50.txt --num-keyframes 20
   coam bench sfm fountain --matcher all --out sfm.json
@@ -69,6 +70,7 @@ from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.evaluation.sfm_figures import SFM_PROTOCOL, summarise_scene
 from coam_ros.evaluation.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.localization import LocalizationConfig
+from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.rendering.photometric import encode_jpeg
 import cv2
 import numpy as np
@@ -87,10 +89,14 @@ _SETTINGS = (
     'estimator',
     'num_keyframes',
     'retrieval',
+    'triangulate',
     'neighbours',
     'merge_radius',
     'threads',
 )
+
+
+Preparing = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -101,14 +107,15 @@ class _DataSet:
         name: for people.
         content_hash: of its images and of what is true of them.
         size: number of outcomes to come.
-        run: what a matcher makes of it, one after the other.
+        run: what a matcher makes of it, one after the other; the second argument is called with
+            (steps, of) of work that comes before the first outcome.
         draw: matches of the outcome of a name, (H, W, 3) uint8 RGB; None = no pictures.
     """
 
     name: str
     content_hash: str
     size: int
-    run: Callable[[RecordedMatcher], Iterator[Outcome]]
+    run: Callable[[RecordedMatcher, Preparing], Iterator[Outcome]]
     draw: Callable[[RecordedMatcher, str], NDArray[np.uint8]] | None = None
 
     @property
@@ -129,6 +136,7 @@ class _Kind:
         add_arguments: its own ones.
         error: what the `error` of its outcomes is, with its unit.
         num_samples: of the bootstrap and of the test.
+        searches_views: whether our matcher does; see `CoamMatcher.load`.
     """
 
     summary: str
@@ -138,6 +146,7 @@ class _Kind:
     add_arguments: Callable[[argparse.ArgumentParser], None]
     error: str = ''
     num_samples: int = NUM_SAMPLES
+    searches_views: bool = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -180,6 +189,15 @@ def _add_report_arguments(parser: argparse.ArgumentParser, compare: object, out:
     )
 
 
+def _add_triangulate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--triangulate',
+        action='store_true',
+        help='3D of the map from the matches of each matcher between the map images, at their '
+        'poses, instead of depth images and points of a model; needs pycolmap',
+    )
+
+
 def _add_every(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--every', type=int, default=1, metavar='N', help='take every N-th pair, for a quick look'
@@ -215,6 +233,7 @@ def _add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_localize_arguments(parser: argparse.ArgumentParser) -> None:
     _add_every(parser)
+    _add_triangulate(parser)
     parser.add_argument(
         '--num-keyframes',
         type=int,
@@ -242,6 +261,7 @@ def _add_localize_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_aachen_arguments(parser: argparse.ArgumentParser) -> None:
     _add_every(parser)
+    _add_triangulate(parser)
     parser.add_argument(
         '--num-keyframes',
         type=int,
@@ -362,7 +382,7 @@ def _measure_all(
     join_runs([{**data_set.identity, 'matcher': 'this run'} for data_set in data_sets], runs)
     results: list[Result] = []
     pictures: list[Picture] = []
-    for choice in chosen_matchers(args):
+    for choice in chosen_matchers(args, searches_views=kind.searches_views):
         try:
             matcher = choice.open(args)
         except MatcherError as error:
@@ -441,7 +461,7 @@ def _pairs_as_data_set(
     estimator = ESTIMATORS[args.estimator]
     groups = {pair.path0: number for number, pair in enumerate(pairs)}
 
-    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
+    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         for matched in match_pairs(pairs, matcher):
             yield {
                 'name': matched.pair.name,
@@ -463,13 +483,15 @@ def _open_localization(directory: Path, args: argparse.Namespace) -> _DataSet:
     data = open_localization_set(directory)
     data = replace(data, queries=every_nth(data.queries, args.every))
     retrieval = load_retrieval(args)
-    keyframe_map = benchmark_localization.build_localization_map(data, retrieval)
+    keyframe_map = benchmark_localization.build_localization_map(
+        data, retrieval, needs_3d=not args.triangulate or args.retrieval == 'oracle'
+    )
     oracle = OracleRetriever(keyframe_map) if args.retrieval == 'oracle' else None
 
-    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
+    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         return benchmark_localization.localize_queries(
             data.queries,
-            keyframe_map,
+            _map_for(matcher, keyframe_map, args, preparing),
             matcher,
             retrieval,
             args.num_keyframes,
@@ -480,18 +502,32 @@ def _open_localization(directory: Path, args: argparse.Namespace) -> _DataSet:
     return _DataSet(data.name, data.hash(), len(data.queries), run_matcher)
 
 
+def _map_for(
+    matcher: RecordedMatcher,
+    keyframe_map: KeyframeMap,
+    args: argparse.Namespace,
+    preparing: Preparing,
+) -> KeyframeMap:
+    """Give the map that a matcher localizes in."""
+    if not args.triangulate:
+        return keyframe_map
+    return benchmark_localization.triangulate_map(keyframe_map, matcher, args.threads, preparing)
+
+
 def _open_aachen(directory: Path, args: argparse.Namespace) -> _DataSet:
     opened = aachen.open_aachen(directory, args.truth, args.pairs)
     data = replace(opened.data, queries=every_nth(opened.data.queries, args.every))
     opened = replace(opened, data=data)
     retrieval = load_retrieval(args)
-    keyframe_map = benchmark_localization.build_localization_map(data, retrieval)
+    keyframe_map = benchmark_localization.build_localization_map(
+        data, retrieval, needs_3d=not args.triangulate
+    )
 
-    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
+    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         name = f'{data.name}_{matcher.model_id.replace(" ", "-")}.txt'
         return aachen.localize_aachen(
             opened,
-            keyframe_map,
+            _map_for(matcher, keyframe_map, args, preparing),
             matcher,
             retrieval,
             args.num_keyframes,
@@ -510,7 +546,7 @@ def _open_sfm(directory: Path, args: argparse.Namespace) -> _DataSet:
     collection = open_collection(directory, args)
     name = directory.resolve().name
 
-    def run_matcher(matcher: RecordedMatcher) -> Iterator[Outcome]:
+    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         # One outcome: a scene is reconstructed from all of its pairs.
         yield sfm.reconstruct_scene(
             name, collection, matcher, args.merge_radius, args.models, args.threads
@@ -533,9 +569,15 @@ def _measure(
     )
     kept_before = matcher.num_kept
     with Progress(*columns, console=console, transient=True) as progress:
-        iterator = data_set.run(matcher)
         description = f'{data_set.name}: {name}'
-        outcomes = list(progress.track(iterator, total=data_set.size, description=description))
+        task = progress.add_task(description, total=data_set.size)
+
+        def preparing(done: int, total: int) -> None:
+            progress.update(task, description=f'{description}, map', completed=done, total=total)
+
+        iterator = data_set.run(matcher, preparing)
+        progress.reset(task, description=description, total=data_set.size)
+        outcomes = list(progress.track(iterator, task_id=task))
     identity = {
         **data_set.identity,
         'matcher': name,
@@ -595,6 +637,7 @@ _KINDS = {
         _open_localization,
         benchmark_localization.summarise_queries,
         _add_localize_arguments,
+        searches_views=False,
     ),
     'aachen': _Kind(
         'Aachen Day-Night: poses for the visual-localization benchmark',
@@ -602,6 +645,7 @@ _KINDS = {
         _open_aachen,
         aachen.summarise_aachen,
         _add_aachen_arguments,
+        searches_views=False,
     ),
     'sfm': _Kind(
         'structure from motion by COLMAP: how much of a scene is reconstructed',

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+import logging
 
-from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError, resize_for_matching
+from coam_ros.evaluation.benchmark_pairs import (
+    BenchmarkDataError,
+    match_images,
+    resize_for_matching,
+)
 from coam_ros.evaluation.localization_report import evaluate_query, recall_key
 from coam_ros.evaluation.localization_sets import each, LocalizationSet, PosedFrames
 from coam_ros.evaluation.oracle_retrieval import OracleRetriever
@@ -15,10 +20,13 @@ from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relo
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.triangulation import triangulate_landmarks
 from coam_ros.matching import CoamMatcher, Correspondences
 from coam_ros.matching.preprocessing import Resizing
 import numpy as np
 from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
 
 # (m, deg)
 THRESHOLDS = ((0.10, 5.0), (0.25, 10.0))
@@ -32,9 +40,11 @@ NO_GATES = {
 }
 PROTOCOL = (
     'Retrieval by the global descriptors of our model for all matchers, or by the true pose (the '
-    'views that share most); keyframes lifted by their depth or landmarks, our absolute pose '
-    '(PoseLib, 12 px at 640 x 480, seed 0), no gates: only the matches differ. Images at an area '
-    'of 640 x 480 px. Errors: medians of all queries, a query without a pose counting as lost.'
+    'views that share most); keyframes lifted by their depth or landmarks, or (--triangulate) by '
+    'what COLMAP makes of the matches of each matcher between the map images, at their poses; our '
+    'absolute pose (PoseLib, 12 px at 640 x 480, seed 0), no gates: only the matches differ. '
+    'Images at an area of 640 x 480 px; ours as they are, without the search of views, as in the '
+    'node. Errors: medians of all queries, a query without a pose counting as lost.'
 )
 
 
@@ -124,20 +134,66 @@ class MatcherForRelocalizer:
         )
 
 
-def build_localization_map(data: LocalizationSet, retrieval: CoamMatcher) -> KeyframeMap:
+def build_localization_map(
+    data: LocalizationSet, retrieval: CoamMatcher, *, needs_3d: bool = True
+) -> KeyframeMap:
     """Make the map of a data set.
+
+    Args:
+        data: the data set.
+        retrieval: computes the global descriptors.
+        needs_3d: whether the images must come with depth or landmarks.
 
     Raises:
         BenchmarkDataError: none of its images has depth or landmarks.
         ValueError: an image or a pose cannot be used.
     """
     keyframe_map = build_map(each(data.keyframes), retrieval)
-    if not any(k.depth is not None or k.landmark_pixels is not None for k in keyframe_map):
+    if needs_3d and not any(
+        k.depth is not None or k.landmark_pixels is not None for k in keyframe_map
+    ):
         raise BenchmarkDataError(
             f'{data.name}: none of the {len(keyframe_map)} map images has depth or landmarks '
-            f'(such as {data.keyframes.names[0]}), wanted 3D for some; bring the depth images.'
+            f'(such as {data.keyframes.names[0]}), wanted 3D for some; bring the depth images, '
+            'or give --triangulate.'
         )
     return keyframe_map
+
+
+def triangulate_map(
+    keyframe_map: KeyframeMap,
+    matcher: RecordedMatcher,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> KeyframeMap:
+    """Make the map that a matcher's own matches of the map images tell, at the given poses.
+
+    Args:
+        keyframe_map: with global descriptors, which choose the pairs; its depth and landmarks are
+            not looked at.
+        matcher: to measure; a pair on which it fails is logged and has no matches.
+        num_threads: CPU threads of COLMAP; None takes all.
+        progress: is called with (pairs matched, pairs to match).
+    """
+    bare = KeyframeMap(
+        (replace(k, depth=None) for k in keyframe_map),
+        descriptor_model_id=keyframe_map.descriptor_model_id,
+    )
+
+    def match(keyframe0: Keyframe, keyframe1: Keyframe) -> Correspondences:
+        images = (keyframe.decode_image() for keyframe in (keyframe0, keyframe1))
+        found, failure = match_images(matcher, *images)
+        if failure is not None:
+            logger.warning(
+                '%s failed on the map images %d and %d: %s',
+                matcher.model_id,
+                keyframe0.id,
+                keyframe1.id,
+                failure,
+            )
+        return found
+
+    return triangulate_landmarks(bare, match, num_threads=num_threads, progress=progress)
 
 
 def localize_queries(
@@ -158,7 +214,7 @@ def localize_queries(
         matcher: to measure.
         retrieval: as of `relocalize_each`.
         num_keyframes: to match with each query.
-        oracle: chooses the keyframes instead, of the same map.
+        oracle: chooses the keyframes instead, by their ids.
         thresholds: (m, deg) of the recalls.
 
     Yields:
@@ -166,7 +222,7 @@ def localize_queries(
     """
 
     def ask_oracle(_: str, query: Keyframe) -> list[Keyframe]:
-        return oracle.retrieve(query, num_keyframes)
+        return [keyframe_map.get(k.id) for k in oracle.retrieve(query, num_keyframes)]
 
     found = relocalize_each(
         queries,

@@ -320,6 +320,20 @@ def resize_for_matching(
     return resizing.apply(image), resizing
 
 
+def match_images(
+    matcher: RecordedMatcher, image0: NDArray[np.uint8], image1: NDArray[np.uint8]
+) -> tuple[Correspondences, str | None]:
+    """Match two images at the area of all benchmarks.
+
+    Returns:
+        Matches in pixels of the images as they are, and what the matcher said when it failed.
+    """
+    (resized0, resizing0), (resized1, resizing1) = map(resize_for_matching, (image0, image1))
+    found, failure = matcher.match_or_fail(resized0, resized1)
+    points0, points1 = resizing0.to_image(found.points0), resizing1.to_image(found.points1)
+    return Correspondences(points0, points1, found.scores), failure
+
+
 def match_pairs(pairs: Sequence[ImagePair], matcher: RecordedMatcher) -> Iterator[MatchedPair]:
     """Match pairs one after the other; a pair on which the matcher fails goes on empty.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coam_ros.evaluation.shared_keypoints import SharedKeypoints
+from coam_ros.mapping.shared_keypoints import SharedKeypoints
 import h5py
 import numpy as np
 

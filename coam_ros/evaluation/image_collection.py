@@ -10,13 +10,15 @@ from pathlib import Path
 
 from coam_ros.evaluation.benchmark_pairs import (
     BenchmarkDataError,
+    match_images,
     PosedPair,
-    resize_for_matching,
 )
 from coam_ros.evaluation.matcher_choice import load_retrieval
 from coam_ros.evaluation.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
-from coam_ros.matching import CoamMatcher, Correspondences
+from coam_ros.mapping.retrieval import most_similar_pairs
+from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, PairMatches
+from coam_ros.matching import CoamMatcher
 from coam_ros.matching.command import read_image
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +26,6 @@ from numpy.typing import NDArray
 _IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff'}
 # As many as hloc takes for its reconstructions of Aachen and Cambridge.
 NUM_NEIGHBOURS = 20
-# Points of an image this near, at the area at which images are matched, are one key point. Chosen
-# on fountain-P11; docs/datasets.md.
-MERGE_RADIUS_PX = 0.75
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,20 +60,14 @@ class ImageCollection:
 
 
 @dataclass(frozen=True, eq=False)
-class CollectionMatches:
-    """What a matcher found in a pair of a collection.
+class CollectionMatches(PairMatches):
+    """What a matcher found in a pair of a collection; nothing when it failed.
 
     Attributes:
-        names: of the two images.
-        sizes: (width, height) of both [px].
-        found: in pixels of the images as they are; empty when the matcher failed.
         duration_s: of the matcher.
         failure: what it said when it failed.
     """
 
-    names: tuple[str, str]
-    sizes: tuple[tuple[int, int], tuple[int, int]]
-    found: Correspondences
     duration_s: float
     failure: str | None
 
@@ -171,14 +164,6 @@ def find_images(directory: Path) -> list[str]:
     return names
 
 
-def most_similar_pairs(descriptors: NDArray[np.float32], k: int) -> list[tuple[int, int]]:
-    """Pair each of (N, D) unit vectors with the k most similar others; (i, j), i < j, sorted."""
-    similarity = descriptors @ descriptors.T
-    np.fill_diagonal(similarity, -np.inf)
-    nearest = np.argsort(-similarity, axis=1, kind='stable')[:, :k]
-    return sorted({(min(i, int(j)), max(i, int(j))) for i, row in enumerate(nearest) for j in row})
-
-
 def match_collection(
     collection: ImageCollection, matcher: RecordedMatcher
 ) -> Iterator[CollectionMatches]:
@@ -190,19 +175,10 @@ def match_collection(
         ValueError: an image does not decode.
     """
     for names in collection.pairs:
-        (image0, resizing0), (image1, resizing1) = (
-            resize_for_matching(read_image(collection.directory / name)) for name in names
-        )
-        found, failure = matcher.match_or_fail(image0, image1)
-        yield CollectionMatches(
-            names,
-            (resizing0.image_size, resizing1.image_size),
-            Correspondences(
-                resizing0.to_image(found.points0), resizing1.to_image(found.points1), found.scores
-            ),
-            matcher.duration_s,
-            failure,
-        )
+        image0, image1 = (read_image(collection.directory / name) for name in names)
+        found, failure = match_images(matcher, image0, image1)
+        sizes = (image0.shape[1::-1], image1.shape[1::-1])
+        yield CollectionMatches(names, sizes, found, matcher.duration_s, failure)
 
 
 def _from_posed_pairs(directory: Path) -> ImageCollection:

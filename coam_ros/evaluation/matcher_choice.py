@@ -32,6 +32,8 @@ from coam_ros.inference.model import BACKENDS
 from coam_ros.matching import CoamMatcher
 
 OURS, ALL = 'ours', 'all'
+# Robots are upright, and have no time for it: relocalization goes without.
+VIEW_SEARCH = 'view search'
 # Ours with a part switched off, run in PyTorch.
 ABLATIONS = {'ours-no-coattention': 'coattention', 'ours-no-distinctiveness': 'distinctiveness'}
 _VISMATCH = 'vismatch:'
@@ -51,11 +53,13 @@ class MatcherChoice:
         name: for people.
         make: loads it; raises `MatcherError` when it is absent.
         code: files whose content decides, with its `model_id`, what it answers.
+        without: parts of it that are switched off and that its `model_id` does not tell.
     """
 
     name: str
     make: Callable[[], Matcher]
     code: tuple[Path, ...]
+    without: tuple[str, ...] = ()
 
     def open(self, args: argparse.Namespace) -> RecordedMatcher:
         """Load it, measured, with the cache that the command line asks for.
@@ -67,9 +71,10 @@ class MatcherChoice:
         backend = matcher.backend_name if isinstance(matcher, CoamMatcher) else ''
         code_hash = hash_files(self.code, _PACKAGE.parent)
         cache = MatchCache(args.cache, reads=not args.fresh)
-        recorded = RecordedMatcher(matcher, [backend, code_hash], cache)
+        recorded = RecordedMatcher(matcher, [backend, code_hash, *self.without], cache)
         if backend:
             recorded.model_id += f' on {backend}'
+        recorded.model_id += ''.join(f' without {part}' for part in self.without)
         return recorded
 
 
@@ -132,8 +137,16 @@ def _matcher_name(word: str) -> str:
     )
 
 
-def chosen_matchers(args: argparse.Namespace) -> Iterator[MatcherChoice]:
-    """Name the matchers asked for, ours once for each model."""
+def chosen_matchers(
+    args: argparse.Namespace, *, searches_views: bool = True
+) -> Iterator[MatcherChoice]:
+    """Name the matchers asked for, ours once for each model.
+
+    Args:
+        args: of `add_matcher_arguments`.
+        searches_views: whether ours may; see `CoamMatcher.load`.
+    """
+    without = () if searches_views else (VIEW_SEARCH,)
     asked = dict.fromkeys(args.matcher or [OURS])
     if ALL in asked:
         asked = dict.fromkeys([OURS, *OPENCV, *PEERS, *asked])
@@ -143,7 +156,8 @@ def chosen_matchers(args: argparse.Namespace) -> Iterator[MatcherChoice]:
         if word == OURS or word in ABLATIONS:
             for model in models:
                 name = word if len(models) == 1 else f'{word} {model}'
-                yield _choose_ours(name, model, ABLATIONS.get(word), args)
+                part_off = [ABLATIONS[word]] if word in ABLATIONS else []
+                yield _choose_ours(name, model, (*part_off, *without), args)
         elif word in OPENCV:
             yield MatcherChoice(word, partial(OpenCvMatcher, word), _OPENCV_CODE)
         else:
@@ -164,18 +178,24 @@ def load_retrieval(args: argparse.Namespace) -> CoamMatcher:
 
 
 def _choose_ours(
-    name: str, model: Path | None, part_off: str | None, args: argparse.Namespace
+    name: str, model: Path | None, without: tuple[str, ...], args: argparse.Namespace
 ) -> MatcherChoice:
     is_checkpoint = model is not None and model.suffix == _CHECKPOINT_SUFFIX
-    if part_off is None and not is_checkpoint:
-        make = partial(CoamMatcher.load, model, backend=args.backend, num_threads=args.threads)
-        return MatcherChoice(name, make, _OUR_CODE)
+    if not is_checkpoint and set(without) <= {VIEW_SEARCH}:
+        make = partial(
+            CoamMatcher.load,
+            model,
+            backend=args.backend,
+            num_threads=args.threads,
+            searches_views=not without,
+        )
+        return MatcherChoice(name, make, _OUR_CODE, without)
 
     def run_checkpoint() -> PeerMatcher:
         path = model if is_checkpoint else (model or default_model_directory()) / _WEIGHTS
         if not path.is_file():
             raise FileNotFoundError(f'No checkpoint {path} for {name}; check --model.')
-        words = [str(path), *([part_off] if part_off else [])]
+        words = [str(path), *without]
         return PeerMatcher(
             name, args.threads, python=Path(sys.executable), worker=NETWORK_WORKER, words=words
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from coam_ros.evaluation.image_collection import MERGE_RADIUS_PX
+from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX
 import numpy as np
 
 POSE_AUC_DEG = (1, 3, 5)

@@ -1,7 +1,8 @@
-"""Build a keyframe map from posed images, look into one, or fit one to another model.
+"""Build a keyframe map from posed images, give it 3D, look into it, or fit it to another model.
 
 Examples:
   coam map build 7scenes recording --frames map.txt --out kitchen_map
+  coam map triangulate kitchen_map
   coam map info kitchen_map
   coam map describe kitchen_map --model my_model
 """
@@ -12,10 +13,13 @@ import argparse
 from pathlib import Path
 
 from coam_ros.mapping.builder import build_map, compute_descriptors
+from coam_ros.mapping.feature_cache import KeyframeFeatureCache
 from coam_ros.mapping.importers.seven_scenes import read_frames
+from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import check_target, load_map, save_map
-from coam_ros.matching import CoamMatcher
+from coam_ros.mapping.triangulation import NUM_NEIGHBOURS, triangulate_landmarks
+from coam_ros.matching import CoamMatcher, Correspondences
 from coam_ros.matching.command import add_model_arguments, load_matcher
 import numpy as np
 from rich.console import Console
@@ -38,6 +42,13 @@ examples:
   coam map build 7scenes recording --frames map.txt --out kitchen_map
   coam map build 7scenes recording --min-distance 0.2 --min-angle 10 --out kitchen_map
 """
+_TRIANGULATE = """Give a map without depth images 3D: each keyframe is matched with those that look
+like it, and what several of them see becomes landmarks, at the poses that the map has. The camera
+must have moved sideways between them: turns on the spot give no 3D. In place; needs pycolmap.
+
+example:
+  coam map triangulate kitchen_map
+"""
 _INFO = """Check a map and print what is in it.
 
 example:
@@ -56,6 +67,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = _add(actions, 'build', 'make a map', _BUILD)
     sources = build.add_subparsers(required=True, metavar='LAYOUT')
     _add_seven_scenes(_add(sources, '7scenes', 'layout of the 7-Scenes data set', _SEVEN_SCENES))
+
+    triangulate = _add(actions, 'triangulate', 'give a map without depth 3D', _TRIANGULATE)
+    triangulate.add_argument('map', type=Path, metavar='MAP', help='directory of the map')
+    triangulate.add_argument(
+        '--neighbours',
+        type=int,
+        default=NUM_NEIGHBOURS,
+        metavar='N',
+        help='keyframes to match with each one: more give more 3D, and take longer (%(default)s)',
+    )
+    triangulate.add_argument(
+        '--cache-mib',
+        type=int,
+        default=2048,
+        metavar='MIB',
+        help='memory for the features of keyframes (%(default)s)',
+    )
+    add_model_arguments(triangulate)
+    triangulate.set_defaults(action=_triangulate)
 
     info = _add(actions, 'info', 'check a map and print what is in it', _INFO)
     info.add_argument('map', type=Path, metavar='MAP', help='directory of the map')
@@ -128,9 +158,48 @@ def _build_seven_scenes(args: argparse.Namespace) -> None:
             progress=lambda count: progress.update(task, completed=count),
         )
     save_map(keyframe_map, args.out, overwrite=args.overwrite)
+    console = Console()
+    console.print(f'{args.out}: {len(keyframe_map)} keyframes of {len(frames)} frames.')
+    if any(keyframe.depth is not None for keyframe in keyframe_map):
+        console.print(
+            f'Try it: coam localize {args.directory} --frames query.txt --map {args.out}'
+        )
+    else:
+        console.print(
+            f'None has a depth image: run coam map triangulate {args.out} to find the 3D that '
+            'poses need.'
+        )
+
+
+def _triangulate(args: argparse.Namespace) -> None:
+    keyframe_map = load_map(args.map)
+    matcher = load_matcher(args)
+    describe_with_progress(keyframe_map, matcher)
+    cache = KeyframeFeatureCache(matcher, args.cache_mib * 2**20)
+
+    def match(keyframe0: Keyframe, keyframe1: Keyframe) -> Correspondences:
+        encoded0, encoded1 = (cache.get(keyframe).encoded for keyframe in (keyframe0, keyframe1))
+        return matcher.match_encoded(encoded0, [encoded1], both_ways=True)[0]
+
+    with Progress(transient=True) as progress:
+        task = progress.add_task('Matching keyframes', total=None)
+        triangulated = triangulate_landmarks(
+            keyframe_map,
+            match,
+            num_neighbours=args.neighbours,
+            num_threads=args.threads,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    numbers = [0 if k.landmark_pixels is None else len(k.landmark_pixels) for k in triangulated]
+    if not any(numbers):
+        raise ValueError(
+            f'{args.map}: nothing to triangulate in {len(numbers)} keyframes; wanted images of '
+            'one place from positions apart. Check the poses, and that the camera moved sideways.'
+        )
+    save_map(triangulated, args.map, overwrite=True)
     Console().print(
-        f'{args.out}: {len(keyframe_map)} keyframes of {len(frames)} frames. Try it: '
-        f'coam localize {args.directory} --frames query.txt --map {args.out}'
+        f'{args.map}: {np.count_nonzero(numbers)} of {len(numbers)} keyframes have landmarks, '
+        f'{np.median(numbers):.0f} in the median one'
     )
 
 

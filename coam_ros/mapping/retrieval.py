@@ -100,3 +100,27 @@ class KeyframeRetriever:
         self._positions_map = np.stack([k.T_map_camera[:3, 3] for k, _ in described])
         self._index = faiss.IndexFlatIP(lengths.pop())
         self._index.add(np.stack([descriptor for _, descriptor in described]))
+
+
+def most_similar_pairs(
+    descriptors: NDArray[np.float32], k: int, is_allowed: NDArray[np.bool_] | None = None
+) -> list[tuple[int, int]]:
+    """Pair images with those most similar to them.
+
+    Args:
+        descriptors: (N, D) of unit length.
+        k: how many others each image is paired with, at most.
+        is_allowed: (N, N), which pairs may be; None = all.
+
+    Returns:
+        (i, j), i < j, each pair once, sorted.
+    """
+    similarity = descriptors @ descriptors.T
+    if is_allowed is not None:
+        similarity[~is_allowed] = -np.inf
+    np.fill_diagonal(similarity, -np.inf)
+    pairs = set()
+    for i, row in enumerate(similarity):
+        nearest = np.argsort(-row, kind='stable')[:k]
+        pairs |= {(min(i, j), max(i, j)) for j in nearest.tolist() if np.isfinite(row[j])}
+    return sorted(pairs)

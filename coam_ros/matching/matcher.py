@@ -42,10 +42,12 @@ class CoamMatcher:
         image_area_px: int | None = None,
         min_score: float = MIN_SCORE,
         aligns: bool = True,
+        searches_views: bool = True,
     ) -> None:
         """Use a loaded model; see `load`."""
         self._model = model
         self._aligns = aligns
+        self._searches_views = searches_views and aligns
         self._min_score = min_score
         self._area_px = image_area_px or model.manifest.image_area_px
 
@@ -59,6 +61,7 @@ class CoamMatcher:
         num_threads: int | None = None,
         min_score: float = MIN_SCORE,
         aligns: bool = True,
+        searches_views: bool = True,
     ) -> CoamMatcher:
         """Load a model.
 
@@ -74,6 +77,10 @@ class CoamMatcher:
             aligns: whether the images themselves confirm the matches and refine them to a fraction
                 of a pixel; where that leaves enough matches, the others are left out. See
                 `alignment`.
+            searches_views: whether `match` turns and zooms images that hardly match until they
+                do: some 25 times the work, for pairs that would fail without it. The network
+                itself takes turns of about 45 degrees and changes of scale of about 2. Needs
+                `aligns`. See `view_search`.
 
         Raises:
             FileNotFoundError: the folder is no model.
@@ -91,7 +98,7 @@ class CoamMatcher:
             raise ValueError(
                 f'Least score is {min_score}, wanted 0 <= min_score < 1: it is a probability.'
             )
-        return cls(loaded, image_area_px, min_score, aligns)
+        return cls(loaded, image_area_px, min_score, aligns, searches_views)
 
     @property
     def model_id(self) -> str:
@@ -136,17 +143,12 @@ class CoamMatcher:
         grey = cv2.cvtColor(resized[:height, :width], cv2.COLOR_RGB2GRAY)
         return EncodedImage(features, descriptor, resizing, grey)
 
-    def match(
-        self, image0: NDArray[Any], image1: NDArray[Any], *, any_view: bool = True
-    ) -> Correspondences:
+    def match(self, image0: NDArray[Any], image1: NDArray[Any]) -> Correspondences:
         """Match two images.
 
         Args:
             image0: (H, W, 3) RGB or (H, W) grey, uint8, any size.
             image1: the same, of a size of its own.
-            any_view: where hardly anything matches, turn and zoom the images until it does: some
-                25 times the work, for pairs that would fail without it. The network itself takes
-                turns of about 45 degrees and changes of scale of about 2. See `view_search`.
 
         Raises:
             TypeError, ValueError: see `as_rgb`.
@@ -154,7 +156,7 @@ class CoamMatcher:
         image0, image1 = as_rgb(image0), as_rgb(image1)
         encoded0, encoded1 = self.encode(image0), self.encode(image1)
         upright = self.match_encoded(encoded0, [encoded1], both_ways=True)[0]
-        if not any_view or not self._aligns or upright.num_aligned >= PLENTY_ALIGNED:
+        if not self._searches_views or upright.num_aligned >= PLENTY_ALIGNED:
             return upright
         coarse = CoamMatcher(
             self._model, self._model.manifest.least_area_px, self._min_score, self._aligns

@@ -68,7 +68,7 @@ THIRD_PARTY = {
 # Single files that may import more: each format and engine where it is read, and what `coam` shows
 # on the terminal.
 THIRD_PARTY_OF_FILES = {
-    'coam_ros.evaluation.colmap_database': {'pycolmap'},
+    'coam_ros.mapping.colmap_database': {'pycolmap'},
     'coam_ros.evaluation.hloc_export': {'h5py'},
     'coam_ros.inference.build_command': {'rich'},
     'coam_ros.inference.cuda_device': {'pycuda'},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+import shutil
 import subprocess
 import sys
 
@@ -51,6 +52,31 @@ def test_spacing_leaves_near_frames_out(recording, tmp_path, capsys):
     words = ['map', 'build', '7scenes', str(recording), '--frames', 'map.txt']
     assert main([*words, *SMALL, '--out', str(tmp_path / 'map'), '--min-distance', '0.39']) == 0
     assert '2 keyframes of 3 frames' in ' '.join(capsys.readouterr().out.split())
+
+
+def test_map_without_depth_gets_its_3d_by_triangulation(recording, tmp_path, capsys):
+    bare = tmp_path / 'bare'
+    shutil.copytree(recording, bare, ignore=shutil.ignore_patterns('*.depth.png', 'wall_map'))
+    path = tmp_path / 'map'
+    words = ['map', 'build', '7scenes', str(bare), '--frames', 'map.txt', *SMALL]
+    assert main([*words, '--out', str(path)]) == 0
+    assert f'coam map triangulate {path}' in ' '.join(capsys.readouterr().out.split())
+    assert main(['map', 'triangulate', str(path), *SMALL]) == 0
+    assert '3 of 3 keyframes have landmarks' in ' '.join(capsys.readouterr().out.split())
+    words = ['localize', str(bare), '--frames', 'query.txt', '--map', str(path)]
+    assert main([*words, *SMALL, '--out', str(tmp_path / 'report')]) == 0
+    report = json.loads((tmp_path / 'report' / 'report.json').read_text())
+    assert report['recall_5cm_2deg'] == 1
+
+
+def test_map_of_one_place_is_not_triangulated_and_stays(recording, tmp_path, capsys):
+    path = tmp_path / 'map'
+    words = ['map', 'build', '7scenes', str(recording), '--frames', 'query.txt', *SMALL]
+    assert main([*words, '--out', str(path)]) == 0
+    before = (path / 'map.json').read_bytes()
+    assert main(['map', 'triangulate', str(path), *SMALL]) == 2
+    assert 'wanted at least 2 keyframes' in capsys.readouterr().err
+    assert (path / 'map.json').read_bytes() == before
 
 
 def test_info_says_what_is_in_a_map(built_map, capsys):

@@ -8,7 +8,6 @@ from pathlib import Path
 from bench_samples import correspondences, HEIGHT, INTRINSICS, pair_line, WIDTH, write_image
 from coam_ros.cli import main
 from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError
-from coam_ros.evaluation.colmap_database import write_database
 from coam_ros.evaluation.hloc_export import write_hloc
 from coam_ros.evaluation.image_collection import (
     CollectionMatches,
@@ -17,8 +16,9 @@ from coam_ros.evaluation.image_collection import (
     read_collection,
 )
 from coam_ros.evaluation.sfm import measure_reconstruction
-from coam_ros.evaluation.shared_keypoints import merge_points, share_keypoints
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
+from coam_ros.mapping.colmap_database import write_database
+from coam_ros.mapping.shared_keypoints import merge_points, share_keypoints
 import h5py
 import numpy as np
 import pycolmap

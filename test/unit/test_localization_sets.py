@@ -9,6 +9,7 @@ from coam_ros.evaluation.benchmark_localization import (
     build_localization_map,
     localize_queries,
     summarise_queries,
+    triangulate_map,
 )
 from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError
 from coam_ros.evaluation.localization_sets import each, open_localization_set
@@ -148,10 +149,12 @@ def write_seven_scenes(directory: Path) -> None:
     (directory / 'TestSplit.txt').write_text('sequence3\n')
 
 
-def localize(directory: Path, **options) -> dict[str, object]:
+def localize(directory: Path, *, triangulates: bool = False, **options) -> dict[str, object]:
     matcher = CoamMatcher.load()
     data = open_localization_set(directory)
-    keyframe_map = build_localization_map(data, matcher)
+    keyframe_map = build_localization_map(data, matcher, needs_3d=not triangulates)
+    if triangulates:
+        keyframe_map = triangulate_map(keyframe_map, RecordedMatcher(matcher))
     if options.pop('oracle', False):
         options['oracle'] = OracleRetriever(keyframe_map)
     outcomes = localize_queries(
@@ -168,6 +171,19 @@ def test_query_is_localized_by_the_landmarks_of_a_colmap_model(tmp_path):
     assert found['median_error_cm'] < 5
     # The query at 0.1 lies between those at -0.02 and at 0.4.
     assert set(found['outcomes'][0]['keyframe_ids']) == {1, 2}
+
+
+def test_query_is_localized_by_what_the_matches_of_the_map_images_tell(tmp_path):
+    write_colmap(tmp_path)
+    model = tmp_path / 'sparse' / '0'
+    (model / 'points3D.txt').write_text('')
+    lines = (model / 'images.txt').read_text().splitlines()
+    # A line for the pose, then an empty one for the points.
+    (model / 'images.txt').write_text(''.join(f'{line}\n\n' for line in lines[::2]))
+    with pytest.raises(BenchmarkDataError, match='--triangulate'):
+        localize(tmp_path)
+    found = localize(tmp_path, triangulates=True, thresholds=[(0.05, 1.0)])
+    assert found['recall_5cm_1deg'] == 1
 
 
 def test_query_is_localized_by_the_landmarks_of_a_cambridge_scene(tmp_path):

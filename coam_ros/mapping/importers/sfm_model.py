@@ -97,14 +97,16 @@ class SfmFrames(Sequence[Keyframe]):
         try:
             header = read_image_header(data)
             scale, camera = _scaled(image.camera, header.width, header.height)
+            has_landmarks = len(image.landmark_pixels) > 0
+            pixels = (image.landmark_pixels + HALF_PIXEL) * scale - HALF_PIXEL
             return Keyframe(
                 id=range(len(self))[index],
                 stamp_s=0.0,
                 T_map_camera=image.T_map_camera,
                 camera=camera,
                 image=data,
-                landmark_pixels=(image.landmark_pixels + HALF_PIXEL) * scale - HALF_PIXEL,
-                landmark_points_map=image.landmark_points_map,
+                landmark_pixels=pixels if has_landmarks else None,
+                landmark_points_map=image.landmark_points_map if has_landmarks else None,
             )
         except MapFormatError as error:
             raise SfmModelError(f'{self.directory / image.name}: {error}') from error

@@ -12,14 +12,32 @@ from dataclasses import dataclass
 from itertools import product
 import math
 
-from coam_ros.evaluation.benchmark_pairs import IMAGE_AREA_PX
-from coam_ros.evaluation.image_collection import CollectionMatches, MERGE_RADIUS_PX
+from coam_ros.matching import Correspondences
 import numpy as np
 from numpy.typing import NDArray
 
+# Points of an image this near, at an area of 640 x 480 px, are one key point. Chosen on
+# fountain-P11; docs/datasets.md.
+MERGE_RADIUS_PX = 0.75
+_NOMINAL_AREA_PX = 640 * 480
 _NEIGHBOURS = list(product((-1, 0, 1), repeat=2))
 # Scores are weights; a matcher may give 0.
 _MIN_WEIGHT = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class PairMatches:
+    """Matches of two images of a collection.
+
+    Attributes:
+        names: of the two images.
+        sizes: (width, height) of both [px].
+        found: in pixels of the images as they are.
+    """
+
+    names: tuple[str, str]
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    found: Correspondences
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +62,7 @@ class SharedKeypoints:
 
 
 def share_keypoints(
-    matched: Sequence[CollectionMatches], radius_px: float = MERGE_RADIUS_PX
+    matched: Sequence[PairMatches], radius_px: float = MERGE_RADIUS_PX
 ) -> SharedKeypoints:
     """Merge the points of each image over all pairs.
 
@@ -67,7 +85,7 @@ def share_keypoints(
     for name, of_image in sorted(ends.items()):
         points = [_side(matched[place], side) for place, side in of_image]
         scores = [matched[place].found.scores for place, _ in of_image]
-        scale = float(np.sqrt(np.prod(image_sizes[name]) / IMAGE_AREA_PX))
+        scale = float(np.sqrt(np.prod(image_sizes[name]) / _NOMINAL_AREA_PX))
         keypoints[name], keypoint_scores[name], index = merge_points(
             np.concatenate(points), np.concatenate(scores), radius_px * scale
         )
@@ -128,7 +146,7 @@ def _weighted_means(
     return np.column_stack(means), sums
 
 
-def _side(pair: CollectionMatches, side: int) -> NDArray[np.float32]:
+def _side(pair: PairMatches, side: int) -> NDArray[np.float32]:
     return pair.found.points1 if side else pair.found.points0
 
 

@@ -1,4 +1,4 @@
-"""Matches into a COLMAP database, and COLMAP's reconstruction from it.
+"""Matches into a COLMAP database, and what COLMAP makes of it: a reconstruction, or points alone.
 
 COLMAP's pixel (0, 0) is the corner of the top-left pixel, ours its centre: half a pixel is added
 on the way there.
@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 import shutil
+from tempfile import TemporaryDirectory
 
-from coam_ros.evaluation.shared_keypoints import SharedKeypoints
 from coam_ros.mapping.importers.sfm_model import HALF_PIXEL
+from coam_ros.mapping.shared_keypoints import SharedKeypoints
 import numpy as np
 from numpy.typing import NDArray
 import pycolmap
@@ -20,6 +21,9 @@ import pycolmap
 _SEED = 0
 # A model of fewer images is no reconstruction.
 _MIN_IMAGES = 3
+# Between the rays of a triangulated point: with less, poses that drift spoil its depth. Measured
+# in docs/maps.md.
+_MIN_ANGLE_DEG = 5.0
 
 
 def write_database(
@@ -136,6 +140,77 @@ def reconstruct(
     if best is not None:
         best.write(out)
     return best
+
+
+def triangulate(
+    shared: SharedKeypoints,
+    intrinsics: Mapping[str, NDArray[np.float64]],
+    T_camera_map: Mapping[str, NDArray[np.float64]],
+    num_threads: int | None = None,
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Find the 3D points of key points of images whose poses are known; the poses stay.
+
+    Args:
+        shared: key points, free of distortion, and matches, all of which are believed.
+        intrinsics: (3, 3) by name.
+        T_camera_map: (4, 4) by name.
+        num_threads: CPU threads; None takes all.
+
+    Returns:
+        By name of the image the (M,) key points that have a point, and (M, 3) these in the map.
+    """
+    options = {
+        'random_seed': _SEED,
+        'num_threads': num_threads or -1,
+        'triangulation': {
+            'random_seed': _SEED,
+            'ignore_two_view_tracks': False,
+            'min_angle': _MIN_ANGLE_DEG,
+        },
+    }
+    with TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / 'database.db'
+        with pycolmap.Database.open(path) as database:
+            # The folder of the images is not asked for: all have intrinsics.
+            ids = _write_images(database, Path(), shared.image_sizes, intrinsics)
+            for name, keypoints in shared.keypoints.items():
+                database.write_keypoints(ids[name], keypoints + np.float32(HALF_PIXEL))
+            for (name0, name1), matches in shared.matches.items():
+                verified = pycolmap.TwoViewGeometry(
+                    config=pycolmap.TwoViewGeometryConfiguration.CALIBRATED,
+                    inlier_matches=matches.astype(np.uint32),
+                )
+                database.write_two_view_geometry(ids[name0], ids[name1], verified)
+            model = _posed_model(database, T_camera_map)
+        model = pycolmap.triangulate_points(model, path, folder, folder, options=options)
+    found = {}
+    for image in model.images.values():
+        seen = [(i, p.point3D_id) for i, p in enumerate(image.points2D) if p.has_point3D()]
+        points_map = [model.points3D[point].xyz for _, point in seen]
+        indices = np.array([index for index, _ in seen], np.int64)
+        found[image.name] = indices, np.array(points_map).reshape(-1, 3)
+    return found
+
+
+def _posed_model(
+    database: pycolmap.Database, T_camera_map: Mapping[str, NDArray[np.float64]]
+) -> pycolmap.Reconstruction:
+    """Make a model of the images of a database at known poses, without points."""
+    model = pycolmap.Reconstruction()
+    for camera in database.read_all_cameras():
+        model.add_camera(camera)
+    for rig in database.read_all_rigs():
+        model.add_rig(rig)
+    images = {image.image_id: image for image in database.read_all_images()}
+    for frame in database.read_all_frames():
+        (data_id,) = frame.data_ids
+        pose = T_camera_map[images[data_id.id].name]
+        frame.rig_from_world = pycolmap.Rigid3d(pose[:3])
+        model.add_frame(frame)
+    for image in images.values():
+        model.add_image(image)
+        model.register_frame(image.frame_id)
+    return model
 
 
 def relative_poses(
