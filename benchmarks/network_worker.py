@@ -107,7 +107,7 @@ def make_matcher(checkpoint: Path, parts: list[str]) -> Match:
         # The paper's score is no probability: all of its mutual neighbours count, and there is
         # nothing that alignment could weigh.
         MIN_SCORE if config.has_refiner else 0.0,
-        aligns=config.has_refiner,
+        aligns=config.has_refiner and 'alignment' not in parts,
         searches_views='view search' not in parts,
     )
 

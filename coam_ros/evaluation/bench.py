@@ -90,6 +90,7 @@ _SETTINGS = (
     'num_keyframes',
     'retrieval',
     'triangulate',
+    'network_alone',
     'neighbours',
     'merge_radius',
     'threads',

@@ -34,6 +34,7 @@ from coam_ros.matching import CoamMatcher
 OURS, ALL = 'ours', 'all'
 # Robots are upright, and have no time for it: relocalization goes without.
 VIEW_SEARCH = 'view search'
+ALIGNMENT = 'alignment'
 # Ours with a part switched off, run in PyTorch.
 ABLATIONS = {'ours-no-coattention': 'coattention', 'ours-no-distinctiveness': 'distinctiveness'}
 _VISMATCH = 'vismatch:'
@@ -101,6 +102,12 @@ def add_matcher_arguments(parser: argparse.ArgumentParser) -> None:
         'included one)',
     )
     parser.add_argument(
+        '--network-alone',
+        action='store_true',
+        help='of ours: the matches as the network gives them, without alignment and search of '
+        'views, to compare networks',
+    )
+    parser.add_argument(
         '--backend', choices=BACKENDS, default='auto', help='that runs model folders (%(default)s)'
     )
     parser.add_argument(
@@ -147,6 +154,7 @@ def chosen_matchers(
         searches_views: whether ours may; see `CoamMatcher.load`.
     """
     without = () if searches_views else (VIEW_SEARCH,)
+    without = (ALIGNMENT, VIEW_SEARCH) if args.network_alone else without
     asked = dict.fromkeys(args.matcher or [OURS])
     if ALL in asked:
         asked = dict.fromkeys([OURS, *OPENCV, *PEERS, *asked])
@@ -181,13 +189,14 @@ def _choose_ours(
     name: str, model: Path | None, without: tuple[str, ...], args: argparse.Namespace
 ) -> MatcherChoice:
     is_checkpoint = model is not None and model.suffix == _CHECKPOINT_SUFFIX
-    if not is_checkpoint and set(without) <= {VIEW_SEARCH}:
+    if not is_checkpoint and set(without) <= {ALIGNMENT, VIEW_SEARCH}:
         make = partial(
             CoamMatcher.load,
             model,
             backend=args.backend,
             num_threads=args.threads,
-            searches_views=not without,
+            aligns=ALIGNMENT not in without,
+            searches_views=VIEW_SEARCH not in without,
         )
         return MatcherChoice(name, make, _OUR_CODE, without)
 

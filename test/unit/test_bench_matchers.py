@@ -12,6 +12,7 @@ from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 import cv2
 import numpy as np
 import pytest
+from skimage import data
 
 ROOT = Path(__file__).resolve().parents[2]
 # The real worker, with matchers that need no network.
@@ -131,6 +132,23 @@ def test_every_model_and_every_part_of_ours_is_a_matcher_of_its_own():
         'ours-no-coattention a',
         'ours-no-coattention b.pt',
     ]
+
+
+def test_what_is_left_out_of_ours_makes_other_matches_and_a_name_of_its_own(tmp_path):
+    ids, hashes, sizes = [], set(), []
+    photo = data.astronaut()
+    for words, searches_views in (([], True), ([], False), (['--network-alone'], True)):
+        args = arguments(*words, '--cache', str(tmp_path))
+        (choice,) = chosen_matchers(args, searches_views=searches_views)
+        matcher = choice.open(args)
+        ids.append(matcher.model_id.partition(' without ')[2])
+        hashes.add(matcher.content_hash)
+        sizes.append(len(matcher.match(photo, np.roll(photo, 8, axis=1))))
+        matcher.close()
+    assert ids == ['', 'view search', 'alignment without view search']
+    assert len(hashes) == 3
+    # Alignment finds more than the network alone.
+    assert sizes[0] == sizes[1] > sizes[2]
 
 
 def test_matchers_of_one_package_do_not_share_their_matches(worker):
