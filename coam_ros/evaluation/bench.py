@@ -65,7 +65,12 @@ from coam_ros.evaluation.matcher_choice import (
 )
 from coam_ros.evaluation.matchers import MatcherError
 from coam_ros.evaluation.oracle_retrieval import OracleRetriever
-from coam_ros.evaluation.provenance import describe_run, hash_bytes, hash_files
+from coam_ros.evaluation.provenance import (
+    describe_run,
+    hash_bytes,
+    hash_files,
+    require_distinct_names,
+)
 from coam_ros.evaluation.recorded_matcher import RecordedMatcher
 from coam_ros.evaluation.sfm_figures import SFM_PROTOCOL, summarise_scene
 from coam_ros.evaluation.sweep import NUM_PHOTOS, read_sweep
@@ -439,9 +444,7 @@ def _open_data_sets(args: argparse.Namespace, kind: _Kind) -> list[_DataSet]:
     for directory in args.directories:
         if not directory.is_dir():
             raise FileNotFoundError(f'No folder {directory}; check the path.')
-    names = [directory.resolve().name for directory in args.directories]
-    if len(set(names)) < len(names):
-        raise ValueError(f'Data sets of equal names: got {names}; measure them in two calls.')
+    require_distinct_names(args.directories)
     return [kind.open(directory, args) for directory in args.directories]
 
 

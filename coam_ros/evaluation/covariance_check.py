@@ -31,7 +31,7 @@ from coam_ros.evaluation.benchmark_localization import (
 from coam_ros.evaluation.benchmark_report import write_file
 from coam_ros.evaluation.localization_report import evaluate_query, to_json_values
 from coam_ros.evaluation.localization_sets import open_localization_set, PosedFrames
-from coam_ros.evaluation.provenance import describe_run
+from coam_ros.evaluation.provenance import describe_run, require_distinct_names
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.localization.gates import largest_stds
 from coam_ros.mapping.importers.seven_scenes import read_frames
@@ -156,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
     """Localize everything, print the figures and write the report."""
     if args.every < 1:
         raise ValueError(f'--every {args.every}, wanted at least 1.')
+    for directories in (args.directories, args.elsewhere):
+        require_distinct_names(directories)
     console = Console(markup=False)
     matcher = load_matcher(args)
     elsewhere = [(directory.name, read_frames(directory)) for directory in args.elsewhere]

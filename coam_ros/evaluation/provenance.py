@@ -72,3 +72,14 @@ def hash_files(paths: Iterable[Path], relative_to: Path) -> str:
     # relpath: a list may name images outside its folder.
     named = sorted((os.path.relpath(path, relative_to), path) for path in files)
     return hash_bytes(part for name, path in named for part in (name.encode(), path.read_bytes()))
+
+
+def require_distinct_names(directories: Iterable[Path]) -> None:
+    """Refuse folders whose results could not be told apart.
+
+    Raises:
+        ValueError: two have the same name.
+    """
+    names = [directory.resolve().name for directory in directories]
+    if len(set(names)) < len(names):
+        raise ValueError(f'Data sets of equal names: got {names}; measure them in two calls.')
