@@ -21,7 +21,7 @@ from pathlib import Path
 import platform
 import sys
 
-from coam_ros.evaluation.localization_report import to_json_values
+from coam_ros.evaluation.reports.localization_report import to_json_values
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference.model import BACKENDS, FEATURE_NAMES
 from coam_ros.localization import LocalizationConfig

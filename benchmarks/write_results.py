@@ -13,8 +13,8 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_kinds import CORNER_AUC_PX, POSE_AUC_DEG
-from coam_ros.evaluation.benchmark_report import (
+from coam_ros.evaluation.benchmarks.image_pairs import CORNER_AUC_PX, POSE_AUC_DEG
+from coam_ros.evaluation.reports.benchmark_report import (
     data_set_names,
     read_run,
     Result,

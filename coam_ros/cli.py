@@ -23,7 +23,7 @@ _COMMANDS = {
     'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
     'bench': _Command('coam_ros.evaluation.bench', 'measure matchers side by side'),
     'check-covariance': _Command(
-        'coam_ros.evaluation.covariance_check', 'judge covariances and gates by the truth'
+        'coam_ros.evaluation.check_covariance', 'judge covariances and gates by the truth'
     ),
     'export-colmap': _Command(
         'coam_ros.evaluation.export_colmap', 'match a folder of images for COLMAP and hloc'

@@ -32,7 +32,7 @@ from coam_ros.demo.player import play, PlayError
 from coam_ros.demo.room_scenario import make_room_scenario
 from coam_ros.demo.scene_scenario import read_scene_scenario
 from coam_ros.demo.scoring import Score, score
-from coam_ros.evaluation.localization_report import write_json
+from coam_ros.evaluation.reports.localization_report import write_json
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.storage import save_map
 from coam_ros.matching import CoamMatcher

@@ -9,8 +9,8 @@ from coam_ros.demo.plots import plot_errors, plot_latency, plot_recall, plot_top
 from coam_ros.demo.recording import Recording
 from coam_ros.demo.scenario import Scenario
 from coam_ros.demo.scoring import is_right, Score
-from coam_ros.evaluation.html_page import make_figure, make_page, make_table
-from coam_ros.evaluation.localization_plots import draw_result
+from coam_ros.evaluation.reports.html_page import make_figure, make_page, make_table
+from coam_ros.evaluation.reports.localization_plots import draw_result
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.rendering.photometric import encode_jpeg
 

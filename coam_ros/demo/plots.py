@@ -8,7 +8,7 @@ import itertools
 from coam_ros.demo.recording import Recording
 from coam_ros.demo.scenario import Scenario
 from coam_ros.demo.scoring import is_right, RIGHT_DEG, RIGHT_M, Score
-from coam_ros.evaluation.localization_plots import widest_plane
+from coam_ros.evaluation.reports.localization_plots import widest_plane
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_pairs import ImagePair, read_planar_pairs, read_posed_pairs
+from coam_ros.evaluation.data.image_pairs import ImagePair, read_planar_pairs, read_posed_pairs
 from coam_ros.inference.build_command import add_option_arguments, read_options
 from coam_ros.inference.engine_manifest import EngineOptions
 from coam_ros.inference.engines import default_engine_directory, load_engines, this_machine

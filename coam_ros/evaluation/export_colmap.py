@@ -17,14 +17,14 @@ import argparse
 from contextlib import closing
 from pathlib import Path
 
-from coam_ros.evaluation.hloc_export import write_hloc
-from coam_ros.evaluation.image_collection import (
+from coam_ros.evaluation.benchmarks.sfm import DATABASE, measure_reconstruction
+from coam_ros.evaluation.data.image_collection import (
     add_collection_arguments,
     match_collection,
     open_collection,
 )
-from coam_ros.evaluation.matcher_choice import add_matcher_arguments, chosen_matchers
-from coam_ros.evaluation.sfm import DATABASE, measure_reconstruction
+from coam_ros.evaluation.hloc_export import write_hloc
+from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.mapping.colmap_database import write_database
 from coam_ros.mapping.shared_keypoints import share_keypoints
 from rich.console import Console

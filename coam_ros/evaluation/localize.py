@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 
-from coam_ros.evaluation.localization_report import (
+from coam_ros.evaluation.reports.localization_report import (
     evaluate_query,
     order_by_error,
     QueryOutcome,
@@ -164,7 +164,11 @@ def _write_report(
     relocalizer: Relocalizer,
 ) -> None:
     # matplotlib takes half a second to import.
-    from coam_ros.evaluation.localization_plots import draw_result, plot_errors, plot_top_view
+    from coam_ros.evaluation.reports.localization_plots import (
+        draw_result,
+        plot_errors,
+        plot_top_view,
+    )
 
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'report.json', summary, outcomes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 import sys
 
-from coam_ros.evaluation.matchers import NETWORK_WORKER, PeerMatcher
+from coam_ros.evaluation.matchers.matcher import NETWORK_WORKER, PeerMatcher
 from coam_ros.inference import default_model_directory
 import cv2
 import numpy as np

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coam_ros.evaluation.matchers import MatcherError
+from coam_ros.evaluation.matchers.matcher import MatcherError
 from coam_ros.matching import Correspondences
 import cv2
 import numpy as np

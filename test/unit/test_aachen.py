@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from coam_ros.cli import main
-from coam_ros.evaluation.aachen import open_aachen
+from coam_ros.evaluation.benchmarks.aachen import open_aachen
 import numpy as np
 import pytest
 from recording_samples import FOCAL, HEIGHT, WIDTH

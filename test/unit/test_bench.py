@@ -14,7 +14,7 @@ import time
 
 from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
-from coam_ros.evaluation.matchers import PEER_WORKER
+from coam_ros.evaluation.matchers.matcher import PEER_WORKER
 import cv2
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_pa
     report = json.loads(out.read_text())
     assert report['benchmark'] == 'homography'
     assert '640 x 480' in report['protocol']
-    settings = {'every': 2, 'threads': None, 'estimator': 'poselib'}
+    settings = {'every': 2, 'threads': None, 'estimator': 'poselib', 'network_alone': False}
     assert report['settings'] == settings
     (result,) = report['results']
     assert (result['data_set'], result['matcher']) == ('planes', 'sift')

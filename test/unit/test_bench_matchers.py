@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 import sys
 
-from coam_ros.evaluation.matcher_choice import add_matcher_arguments, chosen_matchers
-from coam_ros.evaluation.matchers import MatcherError, OPENCV, OpenCvMatcher, PeerMatcher
-from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
+from coam_ros.evaluation.matchers.matcher import MatcherError, OPENCV, OpenCvMatcher, PeerMatcher
+from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 import cv2
 import numpy as np
 import pytest

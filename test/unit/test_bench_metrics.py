@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coam_ros.evaluation.benchmark_metrics import (
+from coam_ros.evaluation.benchmarks.metrics import (
     corner_error_px,
     error_auc,
     precision_recall,

@@ -14,8 +14,9 @@ from bench_samples import (
     write_image,
     write_sequence,
 )
-from coam_ros.evaluation.benchmark_kinds import PAIR_BENCHMARKS
-from coam_ros.evaluation.benchmark_pairs import (
+from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
+from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
+from coam_ros.evaluation.data.image_pairs import (
     BenchmarkDataError,
     IMAGE_AREA_PX,
     match_pairs,
@@ -23,9 +24,8 @@ from coam_ros.evaluation.benchmark_pairs import (
     read_planar_pairs,
     read_posed_pairs,
 )
-from coam_ros.evaluation.estimators import ESTIMATORS
-from coam_ros.evaluation.localization_report import to_json_values
-from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.reports.localization_report import to_json_values
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np
 import pytest

@@ -7,15 +7,15 @@ from pathlib import Path
 
 from bench_samples import correspondences, HEIGHT, INTRINSICS, pair_line, WIDTH, write_image
 from coam_ros.cli import main
-from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError
-from coam_ros.evaluation.hloc_export import write_hloc
-from coam_ros.evaluation.image_collection import (
+from coam_ros.evaluation.benchmarks.sfm import measure_reconstruction
+from coam_ros.evaluation.data.image_collection import (
     CollectionMatches,
     ImageCollection,
     most_similar_pairs,
     read_collection,
 )
-from coam_ros.evaluation.sfm import measure_reconstruction
+from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
+from coam_ros.evaluation.hloc_export import write_hloc
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 from coam_ros.mapping.colmap_database import write_database
 from coam_ros.mapping.shared_keypoints import merge_points, share_keypoints

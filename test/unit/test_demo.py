@@ -24,7 +24,7 @@ from coam_ros.demo.room_scenario import (
 )
 from coam_ros.demo.scene_scenario import read_scene_scenario
 from coam_ros.demo.scoring import score
-from coam_ros.evaluation.localization_report import write_json
+from coam_ros.evaluation.reports.localization_report import write_json
 from coam_ros.mapping.importers.seven_scenes import SevenScenesError
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.rendering import Room, RoomConfig

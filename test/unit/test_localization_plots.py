@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('matplotlib', reason='plots need matplotlib')
 
-from coam_ros.evaluation.localization_plots import (
+from coam_ros.evaluation.reports.localization_plots import (
     draw_result,
     plot_errors,
     plot_top_view,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from coam_ros.evaluation.localization_report import (
+from coam_ros.evaluation.reports.localization_report import (
     evaluate_query,
     normalised_squared_errors,
     order_by_error,

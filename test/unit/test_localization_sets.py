@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 import shutil
 
-from coam_ros.evaluation.benchmark_localization import (
+from coam_ros.evaluation.benchmarks.localization import (
     build_localization_map,
     localize_queries,
     summarise_queries,
     triangulate_map,
 )
-from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError
-from coam_ros.evaluation.localization_sets import each, open_localization_set
-from coam_ros.evaluation.oracle_retrieval import OracleRetriever
-from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
+from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
+from coam_ros.evaluation.data.localization_sets import each, open_localization_set
+from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 from coam_ros.geometry.transforms import invert, quaternion_xyzw_from_rotation, transform_points
 from coam_ros.mapping.importers.sfm_model import (
     colmap_camera,

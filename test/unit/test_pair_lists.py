@@ -6,8 +6,8 @@ from pathlib import Path
 import pickle
 
 from bench_samples import INTRINSICS, pair_line, write_image
-from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError
-from coam_ros.evaluation.pair_lists import has_pair_list, read_pair_lists
+from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
+from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector
 import numpy as np
 import pytest

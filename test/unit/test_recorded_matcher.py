@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench_samples import correspondences, KnownMatcher
-from coam_ros.evaluation.matchers import MatcherError
-from coam_ros.evaluation.recorded_matcher import MatchCache, RecordedMatcher
+from coam_ros.evaluation.matchers.matcher import MatcherError
+from coam_ros.evaluation.matchers.recorded import MatchCache, RecordedMatcher
 import numpy as np
 import pytest
 

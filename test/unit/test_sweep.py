@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from bench_samples import correspondences, KnownMatcher
-from coam_ros.evaluation.benchmark_kinds import PAIR_BENCHMARKS
-from coam_ros.evaluation.benchmark_metrics import transfer
-from coam_ros.evaluation.benchmark_pairs import BenchmarkDataError, match_pairs
-from coam_ros.evaluation.estimators import ESTIMATORS
-from coam_ros.evaluation.recorded_matcher import RecordedMatcher
-from coam_ros.evaluation.sweep import read_sweep, SWEEPS
+from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
+from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
+from coam_ros.evaluation.benchmarks.metrics import transfer
+from coam_ros.evaluation.data.image_pairs import BenchmarkDataError, match_pairs
+from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS
+from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 import cv2
 import numpy as np
 import pytest

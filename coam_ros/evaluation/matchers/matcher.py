@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 PEER_PYTHON = _ROOT / '.venv-peers/bin/python'
 PEER_WORKER = _ROOT / 'benchmarks/peer_worker.py'
 # What benchmarks/peer_worker.py knows.

@@ -22,16 +22,16 @@ import json
 import math
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_localization import (
+from coam_ros.evaluation.benchmarks.localization import (
     build_localization_map,
     is_within,
     NO_GATES,
     parse_threshold,
 )
-from coam_ros.evaluation.benchmark_report import write_file
-from coam_ros.evaluation.localization_report import evaluate_query, to_json_values
-from coam_ros.evaluation.localization_sets import open_localization_set, PosedFrames
-from coam_ros.evaluation.provenance import describe_run, require_distinct_names
+from coam_ros.evaluation.data.localization_sets import open_localization_set, PosedFrames
+from coam_ros.evaluation.reports.benchmark_report import write_file
+from coam_ros.evaluation.reports.localization_report import evaluate_query, to_json_values
+from coam_ros.evaluation.reports.provenance import describe_run, require_distinct_names
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.localization.gates import largest_stds
 from coam_ros.mapping.importers.seven_scenes import read_frames
@@ -385,7 +385,7 @@ def _write_report(
     config: LocalizationConfig,
 ) -> None:
     # matplotlib takes half a second to import.
-    from coam_ros.evaluation.covariance_plots import plot_gates, plot_nees
+    from coam_ros.evaluation.reports.covariance_plots import plot_gates, plot_nees
 
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(to_json_values(report), indent=1, allow_nan=False)

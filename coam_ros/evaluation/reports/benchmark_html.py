@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 import html
 from typing import NamedTuple
 
-from coam_ros.evaluation.benchmark_kinds import RIGHT_PX
-from coam_ros.evaluation.benchmark_report import (
+from coam_ros.evaluation.benchmarks.image_pairs import RIGHT_PX
+from coam_ros.evaluation.benchmarks.statistics import LEVEL
+from coam_ros.evaluation.reports.benchmark_report import (
     data_set_names,
     Result,
     tabulate,
     verdict,
 )
-from coam_ros.evaluation.benchmark_statistics import LEVEL
-from coam_ros.evaluation.html_page import make_figure, make_page, make_table
+from coam_ros.evaluation.reports.html_page import make_figure, make_page, make_table
 
 
 class Picture(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from coam_ros.evaluation.benchmark_pairs import PosedPair
+from coam_ros.evaluation.data.image_pairs import PosedPair
 from coam_ros.geometry.transforms import make_transform
 from coam_ros.matching import Correspondences
 import cv2

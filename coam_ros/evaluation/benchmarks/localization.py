@@ -7,15 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 import logging
 
-from coam_ros.evaluation.benchmark_pairs import (
+from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
+from coam_ros.evaluation.data.image_pairs import (
     BenchmarkDataError,
     match_images,
     resize_for_matching,
 )
-from coam_ros.evaluation.localization_report import evaluate_query, recall_key
-from coam_ros.evaluation.localization_sets import each, LocalizationSet, PosedFrames
-from coam_ros.evaluation.oracle_retrieval import OracleRetriever
-from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.data.localization_sets import each, LocalizationSet, PosedFrames
+from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.reports.localization_report import evaluate_query, recall_key
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_pairs import (
+from coam_ros.evaluation.data.image_pairs import (
     BenchmarkDataError,
     PlanarPair,
     resize_for_matching,

@@ -12,9 +12,9 @@ from pathlib import Path
 import re
 from typing import Protocol
 
-from coam_ros.evaluation.benchmark_metrics import transfer
-from coam_ros.evaluation.provenance import hash_bytes
-from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.benchmarks.metrics import transfer
+from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.reports.provenance import hash_bytes
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
 from coam_ros.geometry.transforms import is_rigid

@@ -8,16 +8,16 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from coam_ros.evaluation.benchmark_kinds import (
+from coam_ros.evaluation.benchmarks.image_pairs import (
     as_errors,
     CORNER_AUC_PX,
     MATCHING_PX,
     POSE_AUC_DEG,
     RIGHT_PX,
 )
-from coam_ros.evaluation.benchmark_pairs import MatchedPair
-from coam_ros.evaluation.benchmark_report import Result
-from coam_ros.evaluation.sweep import SWEEPS
+from coam_ros.evaluation.data.image_pairs import MatchedPair
+from coam_ros.evaluation.data.sweep import SWEEPS
+from coam_ros.evaluation.reports.benchmark_report import Result
 from coam_ros.matching.drawing import draw_matches
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

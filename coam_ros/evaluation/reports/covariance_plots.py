@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_metrics import precision_recall
-from coam_ros.evaluation.covariance_check import (
+from coam_ros.evaluation.benchmarks.metrics import precision_recall
+from coam_ros.evaluation.check_covariance import (
     chi2_share,
     DOF_POSE,
     DOF_POSITION,

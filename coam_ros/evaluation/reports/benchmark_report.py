@@ -8,14 +8,14 @@ import json
 from pathlib import Path
 import re
 
-from coam_ros.evaluation.benchmark_statistics import (
+from coam_ros.evaluation.benchmarks.statistics import (
     bootstrap_intervals,
     compare,
     Outcome,
     SIGNIFICANT,
     Summarise,
 )
-from coam_ros.evaluation.localization_report import to_json_values
+from coam_ros.evaluation.reports.localization_report import to_json_values
 from coam_ros.inference.sealed_json import write_aside
 import numpy as np
 from rich.table import Table

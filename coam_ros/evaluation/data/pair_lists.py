@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_pairs import (
+from coam_ros.evaluation.data.image_pairs import (
     BenchmarkDataError,
     make_posed_pair,
     PosedPair,

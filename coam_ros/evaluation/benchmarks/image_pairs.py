@@ -6,28 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_metrics import (
+from coam_ros.evaluation.benchmarks.estimators import (
+    Estimator,
+    MAX_EPIPOLAR_ERROR_PX,
+    MAX_TRANSFER_ERROR_PX,
+)
+from coam_ros.evaluation.benchmarks.metrics import (
     corner_error_px,
     error_auc,
     precision_recall,
     relative_pose_error_deg,
     share_within,
 )
-from coam_ros.evaluation.benchmark_pairs import (
+from coam_ros.evaluation.benchmarks.statistics import Outcome
+from coam_ros.evaluation.data.image_pairs import (
     ImagePair,
     MatchedPair,
     PlanarPair,
     PosedPair,
     read_planar_pairs,
 )
-from coam_ros.evaluation.benchmark_statistics import Outcome
-from coam_ros.evaluation.estimators import (
-    Estimator,
-    MAX_EPIPOLAR_ERROR_PX,
-    MAX_TRANSFER_ERROR_PX,
-)
-from coam_ros.evaluation.pair_lists import has_pair_list, read_pair_lists
-from coam_ros.evaluation.sweep import read_sweep, SWEEPS, SweptPair
+from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
+from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS, SweptPair
 from coam_ros.matching import Correspondences
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -10,8 +10,8 @@ from pathlib import Path
 import sys
 
 import coam_ros
-from coam_ros.evaluation import matchers
-from coam_ros.evaluation.matchers import (
+from coam_ros.evaluation.matchers import matcher as matcher_module
+from coam_ros.evaluation.matchers.matcher import (
     Matcher,
     NETWORK_WORKER,
     OPENCV,
@@ -21,12 +21,12 @@ from coam_ros.evaluation.matchers import (
     PeerMatcher,
     PEERS,
 )
-from coam_ros.evaluation.provenance import hash_files
-from coam_ros.evaluation.recorded_matcher import (
+from coam_ros.evaluation.matchers.recorded import (
     default_cache_directory,
     MatchCache,
     RecordedMatcher,
 )
+from coam_ros.evaluation.reports.provenance import hash_files
 from coam_ros.inference import default_model_directory
 from coam_ros.inference.model import BACKENDS
 from coam_ros.matching import CoamMatcher
@@ -43,7 +43,7 @@ _PACKAGE = Path(coam_ros.__file__).parent
 # Files whose change makes other matches of the same model.
 _OUR_CODE = (_PACKAGE / 'geometry', _PACKAGE / 'matching', _PACKAGE / 'inference')
 _NETWORK_CODE = (*_OUR_CODE, _PACKAGE / 'training', NETWORK_WORKER, PEER_WORKER)
-_OPENCV_CODE = (Path(matchers.__file__),)
+_OPENCV_CODE = (Path(matcher_module.__file__),)
 
 
 @dataclass(frozen=True)

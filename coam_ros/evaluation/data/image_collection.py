@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
-from coam_ros.evaluation.benchmark_pairs import (
+from coam_ros.evaluation.data.image_pairs import (
     BenchmarkDataError,
     match_images,
     PosedPair,
 )
-from coam_ros.evaluation.matcher_choice import load_retrieval
-from coam_ros.evaluation.pair_lists import has_pair_list, read_pair_lists
-from coam_ros.evaluation.recorded_matcher import RecordedMatcher
+from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
+from coam_ros.evaluation.matchers.choice import load_retrieval
+from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 from coam_ros.mapping.retrieval import most_similar_pairs
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, PairMatches
 from coam_ros.matching import CoamMatcher

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from coam_ros.cli import main
-from coam_ros.evaluation.covariance_check import (
+from coam_ros.evaluation.check_covariance import (
     chi2_quantile,
     chi2_share,
     gate_pose,

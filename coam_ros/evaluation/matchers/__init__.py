@@ -1,0 +1,1 @@
+"""The matchers that are compared, behind one protocol: ours, of OpenCV, and of others."""
