@@ -34,18 +34,20 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
     scale = np.sqrt(abs(np.linalg.det(view[:2, :2] / view[2, 2])))
     if scale < 0.5:
         # Halving first makes the blur small, and costs little.
-        halved = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        halved = np.asarray(
+            cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8
+        )
         ratios = np.array(halved.shape[1::-1]) / np.array(image.shape[1::-1])
         halving = np.array(
             [[ratios[0], 0, ratios[0] / 2 - 0.5], [0, ratios[1], ratios[1] / 2 - 0.5], [0, 0, 1]]
         )
         return warp(halved, view @ np.linalg.inv(halving), size)
     if scale < 0.7:
-        image = cv2.GaussianBlur(image, (0, 0), 0.45 / scale)
-    return cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR)
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 / scale), np.uint8)
+    return np.asarray(cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR), np.uint8)
 
 
-def transform(points: NDArray[np.floating], view: Matrix) -> Points:
+def transform(points: NDArray[np.floating], view: NDArray[np.floating]) -> Points:
     """Carry (N, 2) pixels by a view; NaN stays NaN."""
     homogeneous = points.astype(np.float64) @ view[:, :2].T + view[:, 2]
     return (homogeneous[:, :2] / homogeneous[:, 2:]).astype(np.float32)
@@ -53,4 +55,4 @@ def transform(points: NDArray[np.floating], view: Matrix) -> Points:
 
 def is_inside(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
     """Tell which (N, 2) pixels lie between the centres of the border pixels; NaN does not."""
-    return ((points >= 0) & (points <= np.array(size) - 1)).all(axis=1)
+    return np.all((points >= 0) & (points <= np.array(size) - 1), axis=1)

@@ -53,7 +53,10 @@ def write_database(
                 if len(matches):
                     database.write_matches(ids[name0], ids[name1], matches.astype(np.uint32))
         pycolmap.geometric_verification(
-            unfinished, two_view_geometry_options={'ransac': {'random_seed': _SEED}}
+            unfinished,
+            two_view_geometry_options=pycolmap.TwoViewGeometryOptions(
+                {'ransac': {'random_seed': _SEED}}
+            ),
         )
     unfinished.replace(path)
 
@@ -67,6 +70,7 @@ def _write_images(
     """Write every image with its camera, each alone on a rig; returns the ids by name."""
     rigs: dict[object, tuple[int, pycolmap.sensor_t, int]] = {}
     ids = {}
+    key: object
     for name, size in image_sizes.items():
         if name in intrinsics:
             key = (size, intrinsics[name].tobytes())
@@ -121,7 +125,7 @@ def reconstruct(
     for folder in (unfinished, out):
         shutil.rmtree(folder, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    options = {
+    options: dict[str, object] = {
         'random_seed': _SEED,
         'min_model_size': _MIN_IMAGES,
         'num_threads': num_threads or -1,
@@ -133,7 +137,12 @@ def reconstruct(
         },
     }
     with _quiet():
-        models = pycolmap.incremental_mapping(database, directory, unfinished, options=options)
+        models = pycolmap.incremental_mapping(
+            database,
+            directory,
+            unfinished,
+            options=pycolmap.IncrementalPipelineOptions(options),
+        )
     shutil.rmtree(unfinished)
     out.mkdir(parents=True)
     best = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
@@ -182,7 +191,13 @@ def triangulate(
                 )
                 database.write_two_view_geometry(ids[name0], ids[name1], verified)
             model = _posed_model(database, T_camera_map)
-        model = pycolmap.triangulate_points(model, path, folder, folder, options=options)
+        model = pycolmap.triangulate_points(
+            model,
+            path,
+            folder,
+            folder,
+            options=pycolmap.IncrementalPipelineOptions(options),
+        )
     found = {}
     for image in model.images.values():
         seen = [(i, p.point3D_id) for i, p in enumerate(image.points2D) if p.has_point3D()]

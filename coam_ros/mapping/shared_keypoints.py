@@ -141,7 +141,7 @@ def merge_points(
 def _weighted_means(
     points: NDArray[np.float64], weights: NDArray[np.float64], group: NDArray[np.int64], size: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    sums = np.bincount(group, weights, size)
+    sums = np.asarray(np.bincount(group, weights, size), np.float64)
     means = [np.bincount(group, weights * column, size) / sums for column in points.T]
     return np.column_stack(means), sums
 

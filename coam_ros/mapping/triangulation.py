@@ -107,7 +107,7 @@ def _choose_pairs(keyframes: Sequence[Keyframe], num_neighbours: int) -> list[tu
         raise ValueError(f'{num_neighbours} neighbours of each keyframe, wanted at least 1.')
     if len(keyframes) < 2:
         raise ValueError(f'A map of {len(keyframes)} keyframes, wanted at least 2 keyframes.')
-    descriptors = [keyframe.global_descriptor for keyframe in keyframes]
+    descriptors = [k.global_descriptor for k in keyframes if k.global_descriptor is not None]
     missing = [k.id for k in keyframes if k.global_descriptor is None]
     if missing:
         raise MapFormatError(

@@ -11,7 +11,7 @@ Shape legend: N matches, H and W of an image, h and w of its blocks.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.matching.correspondences import Correspondences
@@ -47,6 +47,8 @@ _CRITERIA = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 8, 0.02)
 _MAX_FLOW_PX = 6.0
 # Patch that must have structure in two directions, for the choice of the point of a block [px].
 _CORNER_PX = 5
+# The other map of cv2.remap, where one holds x and y; OpenCV's stubs do not know it.
+_NO_MAP: Any = None
 
 
 class AlignedPoints(NamedTuple):
@@ -87,7 +89,7 @@ def align_matches(
     points0, points1, is_aligned = align(
         query, keyframe, found.points0, found.points1, found.scores
     )
-    aligned = _with_evidence(found, points0, points1, is_aligned)
+    kept = _with_evidence(found, points0, points1, is_aligned)
     is_enough = is_aligned.sum() >= ENOUGH_ALIGNED
     if both_ways:
         back = found.select(_best_of_blocks(found.points0, found.scores))
@@ -95,8 +97,8 @@ def align_matches(
             keyframe, query, back.points1, back.points0, back.scores
         )
         back = _with_evidence(back, points0, points1, is_aligned)
-        aligned = aligned.followed_by(back.select(is_aligned))
-    return aligned.select(aligned.is_aligned) if is_enough else aligned
+        kept = kept.followed_by(back.aligned())
+    return kept.aligned() if is_enough else kept
 
 
 def align(
@@ -128,8 +130,9 @@ def align(
 
     # The query as the keyframe sees it.
     view = _pixel_grid(height, width) + _enlarge(smooth, height, width)
-    seen = cv2.remap(query, view, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    keyframe, seen = _equalize_contrast(keyframe), _equalize_contrast(seen)
+    seen = cv2.remap(query, view, _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    keyframe = _equalize_contrast(keyframe)
+    seen = _equalize_contrast(np.asarray(seen, np.uint8))
     corners = _corner_points(keyframe, rows, columns)
     moved, is_found, _ = cv2.calcOpticalFlowPyrLK(
         keyframe,
@@ -142,7 +145,7 @@ def align(
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     # Where the view shows the moved point is where the query has it.
-    in_query = cv2.remap(view, moved[:, None], None, cv2.INTER_LINEAR)[:, 0]
+    in_query = cv2.remap(view, moved[:, None], _NO_MAP, cv2.INTER_LINEAR)[:, 0]
     is_aligned = (
         (disagreement[rows, columns] < _MAX_DISAGREEMENT_PX)
         & (is_found[:, 0] > 0)
@@ -225,13 +228,14 @@ def _fit_neighbourhoods(
         smooth = np.dstack(fitted)
         disagreement = np.linalg.norm(smooth - displacement, axis=2)
         current = weight / (1 + (disagreement / _MAX_DISAGREEMENT_PX) ** 2) ** 2
-    return smooth, disagreement
+    return smooth.astype(np.float32, copy=False), disagreement.astype(np.float32, copy=False)
 
 
 def _enlarge(blocks: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Interpolate values of block centres (h, w, C) at all pixels."""
     size = (blocks.shape[1] * BLOCK_PX, blocks.shape[0] * BLOCK_PX)
-    return cv2.resize(blocks, size, interpolation=cv2.INTER_LINEAR)[:height, :width]
+    enlarged = cv2.resize(blocks, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(enlarged[:height, :width], np.float32)
 
 
 def _pixel_grid(height: int, width: int) -> NDArray[np.float32]:
@@ -246,7 +250,8 @@ def _equalize_contrast(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     window = (_CONTRAST_WINDOW_PX, _CONTRAST_WINDOW_PX)
     difference = grey - cv2.blur(grey, window)
     deviation = cv2.sqrt(cv2.blur(difference * difference, window))
-    return cv2.convertScaleAbs(_MIDDLE_GREY + difference * (_CONTRAST / (deviation + _NOISE)))
+    equal = _MIDDLE_GREY + difference * (_CONTRAST / (deviation + _NOISE))
+    return np.asarray(cv2.convertScaleAbs(equal), np.uint8)
 
 
 def _corner_points(

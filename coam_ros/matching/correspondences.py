@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,12 +40,27 @@ class Correspondences:
         """Number of matches that the images confirmed."""
         return 0 if self.is_aligned is None else int(self.is_aligned.sum())
 
+    def aligned(self) -> Correspondences:
+        """Return those that the images confirmed."""
+        none = np.zeros(len(self), bool)
+        return self.select(none if self.is_aligned is None else self.is_aligned)
+
     def followed_by(self, others: Correspondences) -> Correspondences:
         """Return these and others that know the same of themselves, in this order."""
-        pairs = ([getattr(x, field.name) for x in (self, others)] for field in fields(self))
-        return Correspondences(*(None if a is None else np.concatenate([a, b]) for a, b in pairs))
+        return replace(
+            self,
+            **{
+                name: np.concatenate([column, getattr(others, name)])
+                for name, column in self._columns.items()
+            },
+        )
 
     def select(self, chosen: NDArray[np.bool_ | np.int_]) -> Correspondences:
         """Return those of a mask (N,), or of indices in their order."""
-        columns = (getattr(self, field.name) for field in fields(self))
-        return Correspondences(*(None if x is None else x[chosen] for x in columns))
+        return replace(self, **{name: x[chosen] for name, x in self._columns.items()})
+
+    @property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        """What is known of the matches, by name of the attribute."""
+        known = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: column for name, column in known if column is not None}

@@ -141,7 +141,7 @@ class CoamMatcher:
         features, descriptor = self._model.encode(resized)
         width, height = resizing.resized_size
         grey = cv2.cvtColor(resized[:height, :width], cv2.COLOR_RGB2GRAY)
-        return EncodedImage(features, descriptor, resizing, grey)
+        return EncodedImage(features, descriptor, resizing, np.asarray(grey, np.uint8))
 
     def match(self, image0: NDArray[Any], image1: NDArray[Any]) -> Correspondences:
         """Match two images.

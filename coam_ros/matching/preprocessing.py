@@ -52,7 +52,8 @@ class Resizing:
         resized = cv2.resize(image, self.resized_size, interpolation=interpolation)
         right = self.input_size[0] - self.resized_size[0]
         bottom = self.input_size[1] - self.resized_size[1]
-        return cv2.copyMakeBorder(resized, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        padded = cv2.copyMakeBorder(resized, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        return np.asarray(padded, np.uint8)
 
     def to_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Take pixels (N, 2) of the encoder's input to pixels of the image."""
@@ -92,4 +93,4 @@ def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
             f'Wrong image shape: got {image.shape}, wanted (H, W, 3) RGB or (H, W) grey with at '
             'least one pixel; drop the alpha channel or decode the image first.'
         )
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if is_grey else image
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if is_grey else image, np.uint8)

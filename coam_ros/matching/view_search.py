@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
+import math
 from typing import Protocol
 
 from coam_ros.geometry.image_views import (
@@ -129,7 +130,7 @@ def _match_alike(
     # Details that only the first image shows stay: they say where in the second they lie.
     finer = max(1.0, 1 / np.sqrt(np.linalg.det(similarity[:2, :2])))
     zoom = min(finer, max(1.0, np.sqrt(_MAX_CUT_AREA_PX / extent.prod())))
-    size = tuple(int(side) for side in np.ceil(extent * zoom))
+    size = (math.ceil(extent[0] * zoom), math.ceil(extent[1] * zoom))
     view1 = _place(np.eye(2) * zoom, middle, size)
     view0 = view1 @ similarity
     encoded0, encoded1 = (
@@ -142,7 +143,7 @@ def _match_alike(
 
 def _fit_similarity(found: Correspondences, image1: Image) -> Matrix | None:
     """Give the similarity from the first to the second image of most aligned matches."""
-    aligned = found.select(found.is_aligned)
+    aligned = found.aligned()
     if len(aligned) < _MIN_FOR_SIMILARITY:
         return None
     height, width = image1.shape[:2]

@@ -73,8 +73,10 @@ class SevenScenesSequence(Sequence[Keyframe]):
             _find_names(self.directory) if list_file is None else self._read_list(list_file)
         )
         intrinsics = self.directory / 'intrinsics.txt'
-        has_own = default_K is None or intrinsics.is_file()
-        self._K = _read_intrinsics(intrinsics) if has_own else default_K
+        if default_K is None or intrinsics.is_file():
+            self._K = _read_intrinsics(intrinsics)
+        else:
+            self._K = default_K
 
     def __len__(self) -> int:
         """Return the number of frames."""

@@ -74,7 +74,7 @@ class TumSequence(Sequence[Keyframe]):
         """Return the number of colour images."""
         return len(self.names)
 
-    def __getitem__(self, index: int) -> Keyframe:
+    def __getitem__(self, index: int) -> Keyframe:  # type: ignore[override]
         """Read a frame.
 
         Raises:
