@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 import shutil
 
+from coam_ros.cli import main
 from coam_ros.evaluation.benchmarks.localization import (
     build_localization_map,
     localize_queries,
@@ -184,6 +186,19 @@ def test_query_is_localized_by_what_the_matches_of_the_map_images_tell(tmp_path)
         localize(tmp_path)
     found = localize(tmp_path, triangulates=True, thresholds=[(0.05, 1.0)])
     assert found['recall_5cm_1deg'] == 1
+
+
+def test_each_matcher_gets_the_map_that_its_own_matches_tell(tmp_path):
+    write_cambridge(tmp_path / 'scene')
+    report = tmp_path / 'run.json'
+    words = ['bench', 'localize', str(tmp_path / 'scene'), '--triangulate', '--matcher', 'sift']
+    assert main([*words, '--cache', str(tmp_path / 'cache'), '--out', str(report)]) == 0
+    run = json.loads(report.read_text())
+    assert run['settings']['triangulate'] is True
+    (result,) = run['results']
+    assert result['summary']['recall_10cm_5deg'] == 1
+    # Three pairs of map images, and the query with each of the three.
+    assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 3 + 3
 
 
 def test_query_is_localized_by_the_landmarks_of_a_cambridge_scene(tmp_path):
