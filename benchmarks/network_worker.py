@@ -1,6 +1,7 @@
 """Runs one of our networks in PyTorch from its checkpoint; `coam bench` talks to it over pipes.
 
-network_worker.py CHECKPOINT [PART ...]     PART that is switched off: coattention, distinctiveness
+network_worker.py CHECKPOINT [PART ...]     PART that is switched off: coattention,
+                                            distinctiveness, alignment, view search
 
 For networks that have no engine, which are those of the paper, and to measure what a part of a
 trained network earns: all around the network is as for an engine. Speaks as peer_worker.py does.

@@ -19,7 +19,9 @@ class _Command(NamedTuple):
 # Modules are imported when their command is called, so that `coam --help` is quick and no command
 # needs what another one is made of.
 _COMMANDS = {
-    'map': _Command('coam_ros.mapping.command', 'build a map from posed images, look into a map'),
+    'map': _Command(
+        'coam_ros.mapping.command', 'build a map from posed images, give it 3D, look into it'
+    ),
     'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
     'bench': _Command('coam_ros.evaluation.bench', 'measure matchers side by side'),
     'check-covariance': _Command(

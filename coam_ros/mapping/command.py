@@ -17,8 +17,8 @@ from coam_ros.mapping.feature_cache import KeyframeFeatureCache
 from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.retrieval import NUM_NEIGHBOURS
 from coam_ros.mapping.storage import check_target, load_map, save_map
-from coam_ros.mapping.triangulation import NUM_NEIGHBOURS, triangulate_landmarks
 from coam_ros.matching import CoamMatcher, Correspondences
 from coam_ros.matching.command import add_model_arguments, load_matcher
 import numpy as np
@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+# Fewer than this of a keyframe, and a pose from a few of them is doubtful.
+_FEW_LANDMARKS = 500
 _BUILD = """Make a map of the posed images of a recording.
 
 example:
@@ -45,6 +47,7 @@ examples:
 _TRIANGULATE = """Give a map without depth images 3D: each keyframe is matched with those that look
 like it, and what several of them see becomes landmarks, at the poses that the map has. The camera
 must have moved sideways between them: turns on the spot give no 3D. In place; needs pycolmap.
+Depth images stay; landmarks that are there are replaced only with --overwrite.
 
 example:
   coam map triangulate kitchen_map
@@ -76,6 +79,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=NUM_NEIGHBOURS,
         metavar='N',
         help='keyframes to match with each one: more give more 3D, and take longer (%(default)s)',
+    )
+    triangulate.add_argument(
+        '--overwrite', action='store_true', help='allow replacing landmarks that are there'
     )
     triangulate.add_argument(
         '--cache-mib',
@@ -172,9 +178,20 @@ def _build_seven_scenes(args: argparse.Namespace) -> None:
 
 
 def _triangulate(args: argparse.Namespace) -> None:
+    # COLMAP is an extra.
+    from coam_ros.mapping.triangulation import check_request, triangulate_landmarks
+
     keyframe_map = load_map(args.map)
+    check_request(keyframe_map, args.neighbours)
+    num_there = sum(keyframe.landmark_pixels is not None for keyframe in keyframe_map)
+    if num_there and not args.overwrite:
+        raise ValueError(
+            f'{args.map}: {num_there} of {len(keyframe_map)} keyframes have landmarks already; '
+            'they were left alone. Allow replacing them with --overwrite.'
+        )
     matcher = load_matcher(args)
-    describe_with_progress(keyframe_map, matcher)
+    if describe_with_progress(keyframe_map, matcher):
+        save_map(keyframe_map, args.map)
     cache = KeyframeFeatureCache(matcher, args.cache_mib * 2**20)
 
     def match(keyframe0: Keyframe, keyframe1: Keyframe) -> Correspondences:
@@ -196,11 +213,17 @@ def _triangulate(args: argparse.Namespace) -> None:
             f'{args.map}: nothing to triangulate in {len(numbers)} keyframes; wanted images of '
             'one place from positions apart. Check the poses, and that the camera moved sideways.'
         )
-    save_map(triangulated, args.map, overwrite=True)
-    Console().print(
+    save_map(triangulated, args.map)
+    console = Console()
+    console.print(
         f'{args.map}: {np.count_nonzero(numbers)} of {len(numbers)} keyframes have landmarks, '
         f'{np.median(numbers):.0f} in the median one'
     )
+    if np.median(numbers) < _FEW_LANDMARKS:
+        console.print(
+            'That is little. Where keyframes stand close to one another, their rays hardly meet: '
+            'build the map with --min-distance, a tenth of the distance to what you look at.'
+        )
 
 
 def _print_info(args: argparse.Namespace) -> None:

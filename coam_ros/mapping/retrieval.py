@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe_map import KeyframeMap
 import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+# Similar images to match each one with: as many as hloc takes for its reconstructions of Aachen
+# and Cambridge.
+NUM_NEIGHBOURS = 20
 
 
 class KeyframeRetriever:
@@ -103,13 +109,16 @@ class KeyframeRetriever:
 
 
 def most_similar_pairs(
-    descriptors: NDArray[np.float32], k: int, is_allowed: NDArray[np.bool_] | None = None
+    descriptors: NDArray[np.float32],
+    ranks: Sequence[int],
+    is_allowed: NDArray[np.bool_] | None = None,
 ) -> list[tuple[int, int]]:
-    """Pair images with those most similar to them.
+    """Pair images with similar ones.
 
     Args:
         descriptors: (N, D) of unit length.
-        k: how many others each image is paired with, at most.
+        ranks: which others each image is paired with, in the order of similarity: range(k) the k
+            most similar ones. Those past the last one do not count.
         is_allowed: (N, N), which pairs may be; None = all.
 
     Returns:
@@ -121,6 +130,7 @@ def most_similar_pairs(
     np.fill_diagonal(similarity, -np.inf)
     pairs = set()
     for i, row in enumerate(similarity):
-        nearest = np.argsort(-row, kind='stable')[:k]
-        pairs |= {(min(i, j), max(i, j)) for j in nearest.tolist() if np.isfinite(row[j])}
+        order = [j for j in np.argsort(-row, kind='stable').tolist() if np.isfinite(row[j])]
+        chosen = [order[rank] for rank in ranks if rank < len(order)]
+        pairs |= {(min(i, j), max(i, j)) for j in chosen}
     return sorted(pairs)

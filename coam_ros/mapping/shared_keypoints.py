@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 # Points of an image this near, at an area of 640 x 480 px, are one key point. Chosen on
 # fountain-P11; docs/datasets.md.
 MERGE_RADIUS_PX = 0.75
-_NOMINAL_AREA_PX = 640 * 480
+NOMINAL_AREA_PX = 640 * 480
 _NEIGHBOURS = list(product((-1, 0, 1), repeat=2))
 # Scores are weights; a matcher may give 0.
 _MIN_WEIGHT = 1e-6
@@ -85,7 +85,7 @@ def share_keypoints(
     for name, of_image in sorted(ends.items()):
         points = [_side(matched[place], side) for place, side in of_image]
         scores = [matched[place].found.scores for place, _ in of_image]
-        scale = float(np.sqrt(np.prod(image_sizes[name]) / _NOMINAL_AREA_PX))
+        scale = float(np.sqrt(np.prod(image_sizes[name]) / NOMINAL_AREA_PX))
         keypoints[name], keypoint_scores[name], index = merge_points(
             np.concatenate(points), np.concatenate(scores), radius_px * scale
         )

@@ -72,13 +72,24 @@ def test_submission_holds_the_poses_and_is_scored_by_day_and_by_night(directory)
     assert summary['night_recall_500cm_10deg'] == 1
     (path,) = (directory.parent / 'sent').iterdir()
     # The id of a model ends with the backend that ran it; a file name goes without spaces.
-    assert path.name == f'aachen_{result["model_id"].replace(" ", "-")}.txt'
+    name = f'aachen_{result["model_id"].replace(" ", "-")}_K2'
+    assert path.name == f'{name}.txt'
     lines = [line.split() for line in path.read_text().splitlines()]
     assert [line[0] for line in lines] == ['day.jpg', 'night.jpg']
     for line in lines:
         np.testing.assert_allclose(
             np.array(line[1:], float), np.array(TRUE_POSE.split(), float), atol=0.05
         )
+
+
+def test_a_triangulated_map_has_a_submission_of_its_own(directory):
+    truth = directory.parent / 'truth.txt'
+    truth.write_text(f'day.jpg {TRUE_POSE}\nnight.jpg {TRUE_POSE}\n')
+    bench(directory, '--truth', truth)
+    summary = bench(directory, '--truth', truth, '--triangulate')['summary']
+    assert summary['day_recall_25cm_2deg'] == summary['night_recall_25cm_2deg'] == 1
+    names = [path.stem for path in (directory.parent / 'sent').iterdir()]
+    assert sorted(name.endswith('_K2_triangulated') for name in names) == [False, True]
 
 
 def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory):

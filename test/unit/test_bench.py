@@ -284,6 +284,7 @@ def test_localization_differs_in_the_matcher_alone(tmp_path):
         assert result['summary']['recall_10cm_5deg'] == 1
         # Depth and poses are exact; what is left are the matches, of about a pixel = 5 mm.
         assert result['summary']['median_error_cm'] < 3
+    assert 'without view search' in ours['model_id']
     (query_ours,), (query_sift,) = ours['per_pair'], sift['per_pair']
     assert query_ours['keyframe_ids'] == query_sift['keyframe_ids']
     assert query_ours['num_matches'] != query_sift['num_matches']

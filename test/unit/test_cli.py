@@ -67,9 +67,27 @@ def test_map_without_depth_gets_its_3d_by_triangulation(recording, tmp_path, cap
     assert main([*words, *SMALL, '--out', str(tmp_path / 'report')]) == 0
     report = json.loads((tmp_path / 'report' / 'report.json').read_text())
     assert report['recall_5cm_2deg'] == 1
+    # Landmarks that are there are somebody's.
+    assert main(['map', 'triangulate', str(path), *SMALL]) == 2
+    assert '--overwrite' in capsys.readouterr().err
+    assert main(['map', 'triangulate', str(path), *SMALL, '--overwrite']) == 0
 
 
-def test_map_of_one_place_is_not_triangulated_and_stays(recording, tmp_path, capsys):
+def test_map_without_motion_is_not_triangulated_and_stays(recording, tmp_path, capsys):
+    bare = tmp_path / 'bare'
+    shutil.copytree(recording, bare, ignore=shutil.ignore_patterns('*.depth.png', 'wall_map'))
+    for path in bare.glob('*.pose.txt'):
+        path.write_bytes((bare / 'frame-000000.pose.txt').read_bytes())
+    path = tmp_path / 'map'
+    words = ['map', 'build', '7scenes', str(bare), '--frames', 'map.txt', *SMALL]
+    assert main([*words, '--out', str(path)]) == 0
+    before = (path / 'map.json').read_bytes()
+    assert main(['map', 'triangulate', str(path), *SMALL]) == 2
+    assert 'nothing to triangulate' in capsys.readouterr().err
+    assert (path / 'map.json').read_bytes() == before
+
+
+def test_map_of_one_keyframe_is_not_triangulated_and_stays(recording, tmp_path, capsys):
     path = tmp_path / 'map'
     words = ['map', 'build', '7scenes', str(recording), '--frames', 'query.txt', *SMALL]
     assert main([*words, '--out', str(path)]) == 0

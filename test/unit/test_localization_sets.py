@@ -156,7 +156,7 @@ def localize(directory: Path, *, triangulates: bool = False, **options) -> dict[
     data = open_localization_set(directory)
     keyframe_map = build_localization_map(data, matcher, needs_3d=not triangulates)
     if triangulates:
-        keyframe_map = triangulate_map(keyframe_map, RecordedMatcher(matcher))
+        keyframe_map, _ = triangulate_map(keyframe_map, RecordedMatcher(matcher))
     if options.pop('oracle', False):
         options['oracle'] = OracleRetriever(keyframe_map)
     outcomes = localize_queries(

@@ -111,6 +111,26 @@ def test_each_keyframe_goes_with_those_most_similar_that_look_the_same_way():
     assert len(made.get(10).landmark_pixels) > 100
 
 
+def test_a_dense_walk_is_matched_far_enough_for_rays_that_meet():
+    scene = KnownScene(num_views=2)
+    angles = 0.02 * np.arange(60)
+    scene.keyframes = [
+        replace(
+            scene.keyframes[0],
+            id=i,
+            T_map_camera=make_transform(np.eye(3), [0.01 * i, 0, 0]),
+            # The farther apart, the less similar.
+            global_descriptor=np.array([np.cos(angle), np.sin(angle)]),
+        )
+        for i, angle in enumerate(angles)
+    ]
+    made = triangulate_landmarks(scene.map, scene.match)
+    numbers = [0 if k.landmark_pixels is None else len(k.landmark_pixels) for k in made]
+    # The 20 nearest ones, 10 cm to either side, would give 5 degrees to no point beyond 2.3 m.
+    assert np.median(numbers) > 100
+    assert len(scene.matched) <= 60 * 20
+
+
 def test_a_turn_on_the_spot_gives_no_landmarks_and_former_ones_go():
     scene = KnownScene()
     scene.keyframes = [

@@ -51,9 +51,9 @@ PROTOCOL = (
     'they see, or (--triangulate) with those that COLMAP makes of the matches of each matcher '
     'between them. Retrieval by the global descriptors of our model for all matchers, or a list '
     'of pairs; our absolute pose (PoseLib, 12 px at 640 x 480, seed 0), no gates; a query without '
-    'a pose takes that of the first retrieved image. Images at an area of 640 x 480 px; ours as '
-    'they are, without the search of views, as in the node. Recalls, of all queries of a '
-    'condition, where true poses are given.'
+    'a pose takes that of the first retrieved image. Images at an area of 640 x 480 px; ours '
+    'without the search of views. Recalls, of all queries of a condition, where true poses are '
+    'given.'
 )
 _LISTS = 'queries/{}_time_queries_with_intrinsics.txt'
 _IMAGE_FOLDERS = ('images_upright', 'images/images_upright')

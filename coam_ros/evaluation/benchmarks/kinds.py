@@ -234,22 +234,25 @@ def _pairs_as_data_set(
 def _open_localization(directory: Path, args: argparse.Namespace) -> DataSet:
     data = open_localization_set(directory)
     data = replace(data, queries=every_nth(data.queries, args.every))
+    _check_triangulation(args)
     retrieval = load_retrieval(args)
     keyframe_map = localization.build_localization_map(
-        data, retrieval, needs_3d=not args.triangulate or args.retrieval == 'oracle'
+        data, retrieval, needs_3d=not args.triangulate
     )
     oracle = OracleRetriever(keyframe_map) if args.retrieval == 'oracle' else None
 
     def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
-        return localization.localize_queries(
+        searched, failures = _map_for(matcher, keyframe_map, args, preparing)
+        outcomes = localization.localize_queries(
             data.queries,
-            _map_for(matcher, keyframe_map, args, preparing),
+            searched,
             matcher,
             retrieval,
             args.num_keyframes,
             oracle=oracle,
             thresholds=args.thresholds,
         )
+        return _with_failures_of_the_map(outcomes, failures)
 
     return DataSet(data.name, data.hash(), len(data.queries), run_matcher)
 
@@ -259,32 +262,56 @@ def _map_for(
     keyframe_map: KeyframeMap,
     args: argparse.Namespace,
     preparing: Preparing,
-) -> KeyframeMap:
-    """Give the map that a matcher localizes in."""
+) -> tuple[KeyframeMap, list[str]]:
+    """Give the map that a matcher localizes in, and what failed in making it."""
     if not args.triangulate:
-        return keyframe_map
+        return keyframe_map, []
     return localization.triangulate_map(keyframe_map, matcher, args.threads, preparing)
+
+
+def _check_triangulation(args: argparse.Namespace) -> None:
+    """Refuse before any work what --triangulate cannot do."""
+    if not args.triangulate:
+        return
+    if getattr(args, 'retrieval', '') == 'oracle':
+        raise ValueError(
+            '--retrieval oracle looks at the 3D that the data set has, --triangulate does without '
+            'it; give one of them.'
+        )
+    # COLMAP is an extra.
+    import coam_ros.mapping.triangulation  # noqa: F401
+
+
+def _with_failures_of_the_map(
+    outcomes: Iterator[Outcome], failures: Sequence[str]
+) -> Iterator[Outcome]:
+    """Name in the first outcome what failed before it."""
+    for outcome in outcomes:
+        named = [*failures, *([outcome['failure']] if outcome['failure'] else [])]
+        yield {**outcome, 'failure': '; '.join(named) or None}
+        failures = ()
 
 
 def _open_aachen(directory: Path, args: argparse.Namespace) -> DataSet:
     opened = aachen.open_aachen(directory, args.truth, args.pairs)
     data = replace(opened.data, queries=every_nth(opened.data.queries, args.every))
     opened = replace(opened, data=data)
+    _check_triangulation(args)
     retrieval = load_retrieval(args)
     keyframe_map = localization.build_localization_map(
         data, retrieval, needs_3d=not args.triangulate
     )
 
     def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
-        name = f'{data.name}_{matcher.model_id.replace(" ", "-")}.txt'
-        return aachen.localize_aachen(
-            opened,
-            _map_for(matcher, keyframe_map, args, preparing),
-            matcher,
-            retrieval,
-            args.num_keyframes,
-            args.submissions / name,
+        # All that makes other poses, so that no run writes over another one's.
+        settings = [f'K{args.num_keyframes}', *(['triangulated'] if args.triangulate else [])]
+        settings += [args.pairs.stem] if args.pairs else []
+        name = '_'.join([data.name, matcher.model_id.replace(' ', '-'), *settings]) + '.txt'
+        searched, failures = _map_for(matcher, keyframe_map, args, preparing)
+        outcomes = aachen.localize_aachen(
+            opened, searched, matcher, retrieval, args.num_keyframes, args.submissions / name
         )
+        return _with_failures_of_the_map(outcomes, failures)
 
     lists = [path.read_bytes() for path in (args.truth, args.pairs) if path is not None]
     content = hash_bytes([data.hash().encode(), *lists])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-import logging
 
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
 from coam_ros.evaluation.data.image_pairs import (
@@ -20,13 +19,10 @@ from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relo
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.triangulation import triangulate_landmarks
 from coam_ros.matching import CoamMatcher, Correspondences
 from coam_ros.matching.preprocessing import Resizing
 import numpy as np
 from numpy.typing import NDArray
-
-logger = logging.getLogger(__name__)
 
 # (m, deg)
 THRESHOLDS = ((0.10, 5.0), (0.25, 10.0))
@@ -43,8 +39,8 @@ PROTOCOL = (
     'views that share most); keyframes lifted by their depth or landmarks, or (--triangulate) by '
     'what COLMAP makes of the matches of each matcher between the map images, at their poses; our '
     'absolute pose (PoseLib, 12 px at 640 x 480, seed 0), no gates: only the matches differ. '
-    'Images at an area of 640 x 480 px; ours as they are, without the search of views, as in the '
-    'node. Errors: medians of all queries, a query without a pose counting as lost.'
+    'Images at an area of 640 x 480 px; ours without the search of views. Errors: medians of all '
+    'queries, a query without a pose counting as lost.'
 )
 
 
@@ -145,7 +141,7 @@ def build_localization_map(
         needs_3d: whether the images must come with depth or landmarks.
 
     Raises:
-        BenchmarkDataError: none of its images has depth or landmarks.
+        BenchmarkDataError: none of its images has depth or landmarks, and they are needed.
         ValueError: an image or a pose cannot be used.
     """
     keyframe_map = build_map(each(data.keyframes), retrieval)
@@ -155,7 +151,7 @@ def build_localization_map(
         raise BenchmarkDataError(
             f'{data.name}: none of the {len(keyframe_map)} map images has depth or landmarks '
             f'(such as {data.keyframes.names[0]}), wanted 3D for some; bring the depth images, '
-            'or give --triangulate.'
+            'or take coam bench --triangulate.'
         )
     return keyframe_map
 
@@ -165,16 +161,23 @@ def triangulate_map(
     matcher: RecordedMatcher,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> KeyframeMap:
+) -> tuple[KeyframeMap, list[str]]:
     """Make the map that a matcher's own matches of the map images tell, at the given poses.
 
     Args:
         keyframe_map: with global descriptors, which choose the pairs; its depth and landmarks are
             not looked at.
-        matcher: to measure; a pair on which it fails is logged and has no matches.
+        matcher: to measure; a pair on which it fails has no matches.
         num_threads: CPU threads of COLMAP; None takes all.
         progress: is called with (pairs matched, pairs to match).
+
+    Returns:
+        The map, and what the matcher said of pairs on which it failed.
     """
+    # COLMAP is an extra.
+    from coam_ros.mapping.triangulation import triangulate_landmarks
+
+    failures: list[str] = []
     bare = KeyframeMap(
         (replace(k, depth=None) for k in keyframe_map),
         descriptor_model_id=keyframe_map.descriptor_model_id,
@@ -184,16 +187,11 @@ def triangulate_map(
         images = (keyframe.decode_image() for keyframe in (keyframe0, keyframe1))
         found, failure = match_images(matcher, *images)
         if failure is not None:
-            logger.warning(
-                '%s failed on the map images %d and %d: %s',
-                matcher.model_id,
-                keyframe0.id,
-                keyframe1.id,
-                failure,
-            )
+            failures.append(f'map images {keyframe0.id} and {keyframe1.id}: {failure}')
         return found
 
-    return triangulate_landmarks(bare, match, num_threads=num_threads, progress=progress)
+    made = triangulate_landmarks(bare, match, num_threads=num_threads, progress=progress)
+    return made, failures
 
 
 def localize_queries(
@@ -291,6 +289,7 @@ def relocalize_each(
             {
                 'name': name,
                 'num_inliers': result.num_inliers,
+                'num_matches_with_3d': result.num_matches,
                 'num_matches': float(np.mean(adapter.num_matches or [0])),
                 'duration_s': float(np.mean(adapter.durations_s or [0])),
                 'keyframe_ids': list(result.keyframe_ids),

@@ -16,7 +16,7 @@ from coam_ros.evaluation.data.image_pairs import (
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.evaluation.matchers.choice import load_retrieval
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.mapping.retrieval import most_similar_pairs
+from coam_ros.mapping.retrieval import most_similar_pairs, NUM_NEIGHBOURS
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, PairMatches
 from coam_ros.matching import CoamMatcher
 from coam_ros.matching.command import read_image
@@ -24,8 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff'}
-# As many as hloc takes for its reconstructions of Aachen and Cambridge.
-NUM_NEIGHBOURS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +139,7 @@ def read_collection(
     descriptors = [
         retrieval.encode(read_image(directory / name)).global_descriptor for name in names
     ]
-    pairs = most_similar_pairs(np.stack(descriptors), num_neighbours)
+    pairs = most_similar_pairs(np.stack(descriptors), range(num_neighbours))
     return ImageCollection(directory, [(names[i], names[j]) for i, j in pairs])
 
 

@@ -59,7 +59,7 @@ class LocalizationSet:
 
     Attributes:
         name: of its folder.
-        keyframes: of the map; each with depth or landmarks.
+        keyframes: of the map; with depth or landmarks, where the data set has any.
         queries: with their true poses.
     """
 
@@ -124,8 +124,7 @@ def open_localization_set(directory: Path) -> LocalizationSet:
 
     Raises:
         FileNotFoundError: no such folder, or a file of its layout is missing.
-        BenchmarkDataError: an unknown layout, a list that names what is not there, or a map
-            without any 3D.
+        BenchmarkDataError: an unknown layout, or a list that names what is not there.
         ValueError: what the reader of the layout raises.
     """
     if not directory.is_dir():
