@@ -17,7 +17,7 @@ from pathlib import Path
 import sys
 from types import SimpleNamespace
 
-from coam_ros.evaluation.reports.provenance import hash_bytes
+from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.inference.model import MIN_SCORE, RawMatches
 from coam_ros.matching import CoamMatcher

@@ -33,6 +33,7 @@ from coam_ros.evaluation.benchmarks.statistics import STATISTICS
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, ALL, chosen_matchers
 from coam_ros.evaluation.matchers.matcher import MatcherError
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.provenance import describe_run, require_distinct_names
 from coam_ros.evaluation.reports.benchmark_html import make_html, Picture
 from coam_ros.evaluation.reports.benchmark_plots import plot_results
 from coam_ros.evaluation.reports.benchmark_report import (
@@ -47,7 +48,6 @@ from coam_ros.evaluation.reports.benchmark_report import (
     write_file,
     write_report,
 )
-from coam_ros.evaluation.reports.provenance import describe_run, require_distinct_names
 from coam_ros.rendering.photometric import encode_jpeg
 import cv2
 import numpy as np

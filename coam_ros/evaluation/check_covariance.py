@@ -29,9 +29,9 @@ from coam_ros.evaluation.benchmarks.localization import (
     parse_threshold,
 )
 from coam_ros.evaluation.data.localization_sets import open_localization_set, PosedFrames
+from coam_ros.evaluation.provenance import describe_run, require_distinct_names
 from coam_ros.evaluation.reports.benchmark_report import write_file
 from coam_ros.evaluation.reports.localization_report import evaluate_query, to_json_values
-from coam_ros.evaluation.reports.provenance import describe_run, require_distinct_names
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.localization.gates import largest_stds
 from coam_ros.mapping.importers.seven_scenes import read_frames

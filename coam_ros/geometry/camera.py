@@ -18,6 +18,10 @@ _NEWTON_STEP = 1e-6
 # A pixel whose inverse does not reproject this close has no ideal pixel [px].
 _UNDISTORT_TOLERANCE_PX = 0.01
 
+# Tolerances in pixels are meant for an image of this area, at which the matcher works by default;
+# for other images they scale with its root.
+NOMINAL_AREA_PX = 640 * 480
+
 
 class CalibrationError(ValueError):
     """The numbers do not describe a camera."""

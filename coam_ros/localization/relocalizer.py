@@ -9,7 +9,7 @@ import math
 import time
 
 from coam_ros.geometry.absolute_pose import AbsolutePose, estimate_absolute_pose
-from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.transforms import pose_error
 from coam_ros.localization.config import LocalizationConfig
 from coam_ros.localization.gates import add_map_uncertainty, find_weakness, measure_coverage
@@ -23,8 +23,6 @@ from coam_ros.matching import CoamMatcher, EncodedImage
 import numpy as np
 from numpy.typing import NDArray
 
-# max_reprojection_error_px is meant for an image of this area, the matcher's own by default.
-_NOMINAL_AREA_PX = 640 * 480
 # Of this many times num_keyframes candidates, those are matched first that are not near one chosen
 # before: views that are nearly equal add little. Measured on redkitchen with 3 keyframes: inliers
 # of the hardest query 83 -> 233, right within 10 cm and 5 deg 95 -> 97 %.
@@ -184,7 +182,7 @@ class Relocalizer:
                 'nothing here looks like the map. Go to a mapped place, or check for a covered '
                 'camera.',
             )
-        image_scale = math.sqrt(camera.width * camera.height / _NOMINAL_AREA_PX)
+        image_scale = math.sqrt(camera.width * camera.height / NOMINAL_AREA_PX)
         pose = estimate_absolute_pose(
             query_pixels,
             points_map,

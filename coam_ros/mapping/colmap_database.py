@@ -46,9 +46,7 @@ def write_database(
     unfinished.unlink(missing_ok=True)
     with _quiet():
         with pycolmap.Database.open(unfinished) as database:
-            ids = _write_images(database, directory, shared.image_sizes, intrinsics)
-            for name, keypoints in shared.keypoints.items():
-                database.write_keypoints(ids[name], keypoints + np.float32(HALF_PIXEL))
+            ids = _write_images(database, directory, shared, intrinsics)
             for (name0, name1), matches in shared.matches.items():
                 if len(matches):
                     database.write_matches(ids[name0], ids[name1], matches.astype(np.uint32))
@@ -64,14 +62,14 @@ def write_database(
 def _write_images(
     database: pycolmap.Database,
     directory: Path,
-    image_sizes: Mapping[str, tuple[int, int]],
+    shared: SharedKeypoints,
     intrinsics: Mapping[str, NDArray[np.float64]],
 ) -> dict[str, int]:
-    """Write every image with its camera, each alone on a rig; returns the ids by name."""
+    """Write every image with camera, alone on a rig, and key points; returns the ids by name."""
     rigs: dict[object, tuple[int, pycolmap.sensor_t, int]] = {}
     ids = {}
     key: object
-    for name, size in image_sizes.items():
+    for name, size in shared.image_sizes.items():
         if name in intrinsics:
             key = (size, intrinsics[name].tobytes())
             camera = _pinhole(intrinsics[name], size)
@@ -90,6 +88,8 @@ def _write_images(
         frame = pycolmap.Frame(rig_id=rig_id)
         frame.add_data_id(pycolmap.data_t(sensor_id, image.image_id))
         database.write_frame(frame)
+        keypoints = shared.keypoints[name] + np.float32(HALF_PIXEL)
+        database.write_keypoints(image.image_id, keypoints)
     return ids
 
 
@@ -181,9 +181,7 @@ def triangulate(
         path = Path(folder) / 'database.db'
         with pycolmap.Database.open(path) as database:
             # The folder of the images is not asked for: all have intrinsics.
-            ids = _write_images(database, Path(), shared.image_sizes, intrinsics)
-            for name, keypoints in shared.keypoints.items():
-                database.write_keypoints(ids[name], keypoints + np.float32(HALF_PIXEL))
+            ids = _write_images(database, Path(), shared, intrinsics)
             for (name0, name1), matches in shared.matches.items():
                 verified = pycolmap.TwoViewGeometry(
                     config=pycolmap.TwoViewGeometryConfiguration.CALIBRATED,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 import math
 
+from coam_ros.geometry.camera import NOMINAL_AREA_PX
 from coam_ros.matching import Correspondences
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 # Points of an image this near, at an area of 640 x 480 px, are one key point. Chosen on
 # fountain-P11; docs/datasets.md.
 MERGE_RADIUS_PX = 0.75
-NOMINAL_AREA_PX = 640 * 480
 _NEIGHBOURS = list(product((-1, 0, 1), repeat=2))
 # Scores are weights; a matcher may give 0.
 _MIN_WEIGHT = 1e-6

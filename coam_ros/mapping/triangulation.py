@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 import math
 
-from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, sampson_distance_px
 from coam_ros.geometry.transforms import invert
 from coam_ros.mapping.colmap_database import triangulate
@@ -20,7 +20,7 @@ from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.retrieval import most_similar_pairs, NUM_NEIGHBOURS
-from coam_ros.mapping.shared_keypoints import NOMINAL_AREA_PX, PairMatches, share_keypoints
+from coam_ros.mapping.shared_keypoints import PairMatches, share_keypoints
 from coam_ros.matching import Correspondences
 import numpy as np
 from numpy.typing import NDArray

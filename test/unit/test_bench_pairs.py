@@ -18,7 +18,6 @@ from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
 from coam_ros.evaluation.data.image_pairs import (
     BenchmarkDataError,
-    IMAGE_AREA_PX,
     match_pairs,
     PlanarPair,
     read_planar_pairs,
@@ -26,6 +25,7 @@ from coam_ros.evaluation.data.image_pairs import (
 )
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 from coam_ros.evaluation.reports.localization_report import to_json_values
+from coam_ros.geometry.camera import NOMINAL_AREA_PX
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np
 import pytest
@@ -224,7 +224,7 @@ def test_every_matcher_gets_images_of_one_area_and_truth_follows(tmp_path):
     (matched,) = match_pairs(read_planar_pairs(tmp_path), matcher)
     assert sizes == [(480, 640, 3)] * 2
     assert {image.shape for image in matched.images} == {(480, 640, 3)}
-    assert IMAGE_AREA_PX == 480 * 640
+    assert NOMINAL_AREA_PX == 480 * 640
     assert isinstance(matched.pair, PlanarPair)
     assert matched.pair.errors_px(found) == pytest.approx(0, abs=1e-4)
 

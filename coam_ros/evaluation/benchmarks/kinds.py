@@ -25,8 +25,8 @@ from coam_ros.evaluation.data.localization_sets import every_nth, LAYOUTS, open_
 from coam_ros.evaluation.data.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.evaluation.matchers.choice import load_retrieval
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.provenance import hash_bytes, hash_files
 from coam_ros.evaluation.reports.benchmark_plots import draw_pair
-from coam_ros.evaluation.reports.provenance import hash_bytes, hash_files
 from coam_ros.localization import LocalizationConfig
 from coam_ros.mapping.keyframe_map import KeyframeMap
 import numpy as np

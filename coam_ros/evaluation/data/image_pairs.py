@@ -14,8 +14,8 @@ from typing import Protocol
 
 from coam_ros.evaluation.benchmarks.metrics import transfer
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.reports.provenance import hash_bytes
-from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+from coam_ros.evaluation.provenance import hash_bytes
+from coam_ros.geometry.camera import CalibrationError, NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
 from coam_ros.geometry.transforms import is_rigid
 from coam_ros.matching import Correspondences
@@ -24,7 +24,6 @@ from coam_ros.matching.preprocessing import Resizing
 import numpy as np
 from numpy.typing import NDArray
 
-IMAGE_AREA_PX = 640 * 480
 _IMAGE_SUFFIXES = ('.ppm', '.jpg', '.png')
 # Names of images, two numbers that nothing uses, K of both, T_1_0.
 _PAIR_NUMBERS = 2 + 9 + 9 + 16
@@ -316,7 +315,7 @@ def resize_for_matching(
     image: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], Resizing]:
     """Bring an image to the area at which all matchers work."""
-    resizing = Resizing.fit((image.shape[1], image.shape[0]), IMAGE_AREA_PX, 1)
+    resizing = Resizing.fit((image.shape[1], image.shape[0]), NOMINAL_AREA_PX, 1)
     return resizing.apply(image), resizing
 
 

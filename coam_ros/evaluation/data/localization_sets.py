@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
-from coam_ros.evaluation.reports.provenance import hash_bytes
+from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import make_transform, rotation_from_quaternion_xyzw
 from coam_ros.mapping.image_header import read_image_header

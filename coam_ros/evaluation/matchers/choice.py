@@ -26,7 +26,7 @@ from coam_ros.evaluation.matchers.recorded import (
     MatchCache,
     RecordedMatcher,
 )
-from coam_ros.evaluation.reports.provenance import hash_files
+from coam_ros.evaluation.provenance import hash_files
 from coam_ros.inference import default_model_directory
 from coam_ros.inference.model import BACKENDS
 from coam_ros.matching import CoamMatcher

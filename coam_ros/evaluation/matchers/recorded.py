@@ -13,7 +13,7 @@ import time
 import zipfile
 
 from coam_ros.evaluation.matchers.matcher import Matcher, MatcherError, no_correspondences
-from coam_ros.evaluation.reports.provenance import hash_bytes
+from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.matching import Correspondences
 import numpy as np
 from numpy.typing import NDArray

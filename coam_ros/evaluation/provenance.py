@@ -11,7 +11,7 @@ from pathlib import Path
 import platform
 import subprocess
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[2]
 # Enough against chance; short enough for a table.
 _DIGITS = 16
 
