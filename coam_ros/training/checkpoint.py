@@ -21,6 +21,8 @@ import numpy as np
 import torch
 
 DEFAULT_WEIGHTS = 'weights.pt'
+# Fields of a network that make no other weights, with a value that stands for all.
+_NO_WEIGHTS = {'encoder_weights': None, 'uses_coattention': True}
 _MAX_SHOWN = 12
 
 
@@ -75,10 +77,7 @@ def read_checkpoint(path: Path, network: dict[str, Any]) -> dict[str, Any]:
             f'{path} is no checkpoint of `coam train`, wanted the entries average and config; '
             'give the path of a checkpoint.pt or best.pt.'
         )
-    # Where an encoder's weights came from is no part of what it is.
-    there, wanted = (
-        {**x, 'encoder_weights': None} for x in (content['config']['network'], network)
-    )
+    there, wanted = ({**x, **_NO_WEIGHTS} for x in (content['config']['network'], network))
     lines = differences(there, wanted, 'network')
     if lines:
         raise ValueError(

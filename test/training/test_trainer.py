@@ -202,6 +202,20 @@ def test_weights_to_start_from_that_are_not_there_are_named(photos, tmp_path, ca
     assert 'none.pt is no file; give the best.pt' in capsys.readouterr().err
 
 
+def test_co_attention_is_switched_off_for_a_training_that_starts_from_a_network_with_it(
+    photos, finished, tmp_path
+):
+    out = tmp_path / 'out'
+    words = ('network.uses_coattention=false', 'schedule.steps=1', 'validation.every_steps=9')
+    assert train(photos, out, f'init={finished / "best.pt"}', *words) == 0
+    with_it = read_metrics(finished, 'validation')
+    assert read(out / 'best.pt')['config']['network']['uses_coattention'] is False
+    # The same weights find other matches without it.
+    step = read(finished / 'best.pt')['step']
+    (wanted,) = [entry for entry in with_it if entry['step'] == step]
+    assert read_metrics(out, 'validation')[0]['score'] != wanted['score']
+
+
 @pytest.mark.parametrize('kind', ['checkpoint.pt', 'best.pt', 'weights.pt'])
 def test_a_training_starts_from_the_average_of_a_checkpoint(photos, finished, tmp_path, kind):
     init = finished / kind
