@@ -24,6 +24,11 @@ WIDTH, HEIGHT = 640, 480
 WIDE = PinholeCamera(WIDTH, HEIGHT, 400.0, 405.0, 322.0, 238.0, (-0.2, 0.05, 1e-3, -1e-3, 0.0))
 
 
+FINE = PinholeCamera(
+    2 * WIDTH, 2 * HEIGHT, 800.0, 810.0, 644.5, 476.5, (-0.2, 0.05, 1e-3, -1e-3, 0.0)
+)
+
+
 class KnownScene:
     """Points that keyframes on an arc see, and their exact matches."""
 
@@ -35,7 +40,7 @@ class KnownScene:
             make_keyframe(
                 id=10 + i,
                 camera=camera,
-                image=encode(np.zeros((HEIGHT, WIDTH, 3), np.uint8), '.jpg'),
+                image=encode(np.zeros((camera.height, camera.width, 3), np.uint8), '.jpg'),
                 depth=None,
                 T_map_camera=make_transform(
                     rotation_from_vector([0, -0.08 * i, 0.03 * i]), [0.5 * i, 0.05 * i, 0]
@@ -58,7 +63,7 @@ class KnownScene:
     def match(self, keyframe0: Keyframe, keyframe1: Keyframe) -> Correspondences:
         self.matched.append((keyframe0.id, keyframe1.id))
         views = [self.pixels(keyframe) for keyframe in (keyframe0, keyframe1)]
-        size = np.array([WIDTH, HEIGHT])
+        size = np.array([keyframe0.camera.width, keyframe0.camera.height])
         is_seen = np.all([((v > 0) & (v < size - 1)).all(axis=1) for v in views], axis=0)
         points0, points1 = (view[is_seen].astype(np.float32) for view in views)
         points1[: self.num_wrong] += (0, 40)
@@ -75,8 +80,9 @@ class KnownScene:
         return np.linalg.norm(keyframe.landmark_points_map - nearest, axis=1)
 
 
-def test_exact_matches_give_the_points_also_through_a_lens():
-    scene = KnownScene()
+@pytest.mark.parametrize('camera', [WIDE, FINE], ids=['640', '1280'])
+def test_exact_matches_give_the_points_also_through_a_lens(camera):
+    scene = KnownScene(camera)
     steps = []
     made = triangulate_landmarks(
         scene.map, scene.match, progress=lambda done, total: steps.append((done, total))
