@@ -21,9 +21,10 @@ import pycolmap
 _SEED = 0
 # A model of fewer images is no reconstruction.
 _MIN_IMAGES = 3
-# Between the rays of a triangulated point: with less, poses that drift spoil its depth. Measured
-# in docs/maps.md.
-_MIN_ANGLE_DEG = 5.0
+# Of a triangulated point: the rays must meet at this angle, and pass its key points this near
+# [px at 640 x 480]. With less of either, poses that drift spoil depths, and false poses pass the
+# gates. Measured in docs/maps.md.
+_MIN_ANGLE_DEG, _MAX_REPROJECTION_ERROR_PX = 8.0, 2.0
 
 
 def write_database(
@@ -176,6 +177,7 @@ def triangulate(
             'ignore_two_view_tracks': False,
             'min_angle': _MIN_ANGLE_DEG,
         },
+        'mapper': {'filter_max_reproj_error': _MAX_REPROJECTION_ERROR_PX},
     }
     with TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / 'database.db'
