@@ -222,7 +222,7 @@ def _triangulate(args: argparse.Namespace) -> None:
     if np.median(numbers) < _FEW_LANDMARKS:
         console.print(
             'That is little. Where keyframes stand close to one another, their rays hardly meet: '
-            'build the map with --min-distance, a tenth of the distance to what you look at.'
+            'build the map with --min-distance, a seventh of the distance to what you look at.'
         )
 
 
