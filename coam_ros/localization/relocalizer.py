@@ -175,12 +175,18 @@ class Relocalizer:
             keyframe_matches=tuple(matches),
         )
         if num_matches < config.min_inliers:
+            reason = (
+                'nothing here looks like the map. Go to a mapped place, or check for a covered '
+                'camera.'
+                if len(query_pixels) < config.min_inliers
+                else 'the map has too little 3D here. Bring depth images, or see coam map '
+                'triangulate.'
+            )
             return replace(
                 result,
                 failure=FailureReason.TOO_FEW_MATCHES,
-                message=f'{num_matches} matches with known depth, wanted {config.min_inliers}: '
-                'nothing here looks like the map. Go to a mapped place, or check for a covered '
-                'camera.',
+                message=f'{num_matches} of {len(query_pixels)} matches with known depth, wanted '
+                f'{config.min_inliers}: {reason}',
             )
         image_scale = math.sqrt(camera.width * camera.height / NOMINAL_AREA_PX)
         pose = estimate_absolute_pose(

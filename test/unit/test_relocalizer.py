@@ -194,6 +194,7 @@ def test_view_that_is_not_in_the_map_gives_a_reason_and_no_pose(matcher):
     behind = make_map([7, 8])
     result = Relocalizer(matcher, behind).relocalize(image_of(12), CAMERA)
     assert result.failure is FailureReason.TOO_FEW_MATCHES
+    assert 'nothing here looks like the map' in result.message
     assert result.T_map_camera is None
     assert result.covariance is None
     assert result.keyframe_ids
@@ -216,6 +217,7 @@ def test_matches_without_landmarks_count_for_nothing(matcher):
     result = Relocalizer(matcher, bare).relocalize(image_of(12), CAMERA)
     assert result.failure is FailureReason.TOO_FEW_MATCHES
     assert result.num_matches == 0
+    assert 'coam map triangulate' in result.message
 
 
 def test_keyframe_removed_after_retrieval_is_left_out(matcher):
