@@ -212,7 +212,7 @@ def localize_queries(
         matcher: to measure.
         retrieval: as of `relocalize_each`.
         num_keyframes: to match with each query.
-        oracle: chooses the keyframes instead, by their ids.
+        oracle: chooses the keyframes instead, of the same map.
         thresholds: (m, deg) of the recalls.
 
     Yields:
@@ -220,7 +220,7 @@ def localize_queries(
     """
 
     def ask_oracle(_: str, query: Keyframe) -> list[Keyframe]:
-        return [keyframe_map.get(k.id) for k in oracle.retrieve(query, num_keyframes)]
+        return oracle.retrieve(query, num_keyframes)
 
     found = relocalize_each(
         queries,

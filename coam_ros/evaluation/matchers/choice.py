@@ -153,8 +153,11 @@ def chosen_matchers(
         args: of `add_matcher_arguments`.
         searches_views: whether ours may; see `CoamMatcher.load`.
     """
-    without = () if searches_views else (VIEW_SEARCH,)
-    without = (ALIGNMENT, VIEW_SEARCH) if args.network_alone else without
+    without: tuple[str, ...] = ()
+    if args.network_alone:
+        without = (ALIGNMENT, VIEW_SEARCH)
+    elif not searches_views:
+        without = (VIEW_SEARCH,)
     asked = dict.fromkeys(args.matcher or [OURS])
     if ALL in asked:
         asked = dict.fromkeys([OURS, *OPENCV, *PEERS, *asked])
