@@ -47,7 +47,7 @@ setup(
     ],
     extras_require={
         'demo': ['matplotlib', 'rerun-sdk', 'scikit-image'],
-        'evaluation': ['h5py', 'pycolmap'],
+        'evaluation': ['h5py', 'pycolmap', 'scipy'],
         # Models of COLMAP, and 3D for maps without depth images.
         'mapping': ['pycolmap'],
         # Faster where the CPU multiplies bfloat16.

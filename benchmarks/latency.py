@@ -15,13 +15,12 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-import json
 import os
 from pathlib import Path
 import platform
 import sys
 
-from coam_ros.evaluation.reports.localization_report import to_json_values
+from coam_ros.evaluation.files import write_json
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference.model import BACKENDS, FEATURE_NAMES
 from coam_ros.localization import LocalizationConfig
@@ -236,8 +235,7 @@ def main(words: Sequence[str] | None = None) -> int:
     figures = run(args, console)
     args.out.mkdir(parents=True, exist_ok=True)
     tables = render_tables(figures)
-    text = json.dumps(to_json_values(figures), indent=1, allow_nan=False)
-    (args.out / 'latency.json').write_text(text + '\n', encoding='utf-8')
+    write_json(args.out / 'latency.json', figures)
     (args.out / 'latency.md').write_text(tables, encoding='utf-8')
     plot_latency(figures, args.out / 'latency.png')
     console.print(tables, markup=False, highlight=False, soft_wrap=True)

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from coam_ros.evaluation.benchmarks.image_pairs import CORNER_AUC_PX, POSE_AUC_DEG
+from coam_ros.evaluation.files import write_file
 from coam_ros.evaluation.reports.benchmark_report import (
     data_set_names,
     read_run,
     Result,
     tabulate,
     verdict,
-    write_file,
 )
 
 BEGIN, END = '<!-- written by benchmarks/write_results.py -->', '<!-- end of what it wrote -->'

@@ -32,7 +32,8 @@ from coam_ros.demo.player import play, PlayError
 from coam_ros.demo.room_scenario import make_room_scenario
 from coam_ros.demo.scene_scenario import read_scene_scenario
 from coam_ros.demo.scoring import Score, score
-from coam_ros.evaluation.reports.localization_report import write_json
+from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.metrics.localization import make_report
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.storage import save_map
 from coam_ros.matching import CoamMatcher
@@ -152,7 +153,7 @@ def _map_play_and_report(args: argparse.Namespace, progress: Progress) -> Score:
 
         result = score(scenario, recording)
         queries = [outcome for outcome in result.outcomes if outcome is not None]
-        write_json(args.out / 'report.json', result.summary, queries)
+        write_json(args.out / 'report.json', make_report(result.summary, queries))
         advance(1)
         page = make_html(
             scenario, recording, result, keyframe_map, _rows(result.summary), _command_line(args)

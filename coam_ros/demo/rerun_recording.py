@@ -7,7 +7,7 @@ from pathlib import Path
 from coam_ros.demo.recording import Answer, Recording
 from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.demo.scoring import Score
-from coam_ros.evaluation.reports.localization_report import QueryOutcome
+from coam_ros.evaluation.metrics.localization import QueryOutcome
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.mapping.keyframe import Keyframe
 import numpy as np

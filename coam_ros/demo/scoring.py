@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from coam_ros.demo.recording import Answer, Recording
 from coam_ros.demo.scenario import Scenario
-from coam_ros.evaluation.reports.localization_report import (
+from coam_ros.evaluation.metrics.localization import (
     evaluate_query,
     QueryOutcome,
     summarise,

@@ -28,11 +28,12 @@ from pathlib import Path
 import shlex
 import sys
 
-from coam_ros.evaluation.benchmarks.kinds import DataSet, Kind, KINDS
-from coam_ros.evaluation.benchmarks.statistics import STATISTICS
+from coam_ros.evaluation.bench_kinds import DataSet, Kind, KINDS
+from coam_ros.evaluation.files import write_file
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, ALL, chosen_matchers
 from coam_ros.evaluation.matchers.matcher import MatcherError
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.metrics.statistics import STATISTICS
 from coam_ros.evaluation.provenance import describe_run, require_distinct_names
 from coam_ros.evaluation.reports.benchmark_html import make_html, Picture
 from coam_ros.evaluation.reports.benchmark_plots import plot_results
@@ -45,7 +46,6 @@ from coam_ros.evaluation.reports.benchmark_report import (
     read_run,
     Result,
     verdict,
-    write_file,
     write_report,
 )
 from coam_ros.rendering.photometric import encode_jpeg

@@ -16,97 +16,33 @@ Images of --elsewhere show nothing of the maps: whatever pose they get is wrong.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 import math
 from pathlib import Path
 
 from coam_ros.evaluation.benchmarks.localization import (
     build_localization_map,
-    is_within,
     NO_GATES,
     parse_threshold,
 )
 from coam_ros.evaluation.data.localization_sets import open_localization_set, PosedFrames
+from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.metrics.covariance import (
+    gate_pose,
+    GatedPose,
+    is_published,
+    measure_consistency,
+    measure_gates,
+    WANTED_PRECISION,
+)
 from coam_ros.evaluation.provenance import describe_run, require_distinct_names
-from coam_ros.evaluation.reports.benchmark_report import write_file
-from coam_ros.evaluation.reports.localization_report import evaluate_query, to_json_values
-from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
-from coam_ros.localization.gates import largest_stds
+from coam_ros.localization import LocalizationConfig, Relocalizer
 from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.matching.command import add_model_arguments, load_matcher
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
-DOF_POSITION, DOF_POSE = 3, 6
-# A gate is proposed where so many of the poses that it accepts are right.
-_WANTED_PRECISION = 0.99
-_LEVEL_Z = 1.96  # of 95 %
-
-
-@dataclass(frozen=True)
-class Gate:
-    """A threshold of `LocalizationConfig` on one number of a pose.
-
-    Attributes:
-        setting: name of the threshold.
-        value: name of the number in `GatedPose`.
-        is_lower_bound: whether larger numbers are better.
-    """
-
-    setting: str
-    value: str
-    is_lower_bound: bool
-
-    def accepts(self, pose: GatedPose, threshold: float) -> bool:
-        """Tell whether a pose passes."""
-        number = getattr(pose, self.value)
-        return number >= threshold if self.is_lower_bound else number <= threshold
-
-
-GATES = (
-    Gate('min_inliers', 'num_inliers', True),
-    Gate('min_inlier_ratio', 'inlier_ratio', True),
-    Gate('min_coverage', 'coverage', True),
-    Gate('max_position_std_m', 'position_std_m', False),
-    Gate('max_rotation_std_deg', 'rotation_std_deg', False),
-)
-
-
-@dataclass(frozen=True)
-class GatedPose:
-    """A pose found with all gates open.
-
-    Attributes:
-        name: of the query.
-        is_right: whether it is near the truth; false for an image of elsewhere.
-        translation_error_m: NaN for an image of elsewhere.
-        rotation_error_deg: the same.
-        nees_position: squared error of the position over its covariance, per degree of freedom;
-            NaN likewise.
-        nees_pose: the same of the whole pose.
-        num_inliers: as in the result of localization.
-        inlier_ratio: the same.
-        coverage: the same.
-        position_std_m: along the worst direction.
-        rotation_std_deg: about the worst axis.
-    """
-
-    name: str
-    is_right: bool
-    translation_error_m: float
-    rotation_error_deg: float
-    nees_position: float
-    nees_pose: float
-    num_inliers: int
-    inlier_ratio: float
-    coverage: float
-    position_std_m: float
-    rotation_std_deg: float
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -208,126 +144,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def gate_pose(
-    name: str,
-    result: RelocalizationResult,
-    T_map_camera_true: NDArray[np.float64] | None,
-    right: tuple[float, float],
-) -> GatedPose:
-    """Join what the gates look at with the truth; None for an image of elsewhere."""
-    nan = float('nan')
-    errors = squared_errors = (nan, nan)
-    if T_map_camera_true is not None:
-        outcome = evaluate_query(name, result, T_map_camera_true)
-        errors = (outcome.translation_error_m, outcome.rotation_error_deg)
-        squared_errors = outcome.squared_errors
-    return GatedPose(
-        name,
-        is_within(errors, right),
-        *errors,
-        *squared_errors,
-        result.num_inliers,
-        result.inlier_ratio,
-        result.coverage,
-        *largest_stds(result.covariance),
-    )
-
-
-def is_published(pose: GatedPose, config: LocalizationConfig) -> bool:
-    """Tell whether a pose passes all gates of a configuration."""
-    return all(gate.accepts(pose, getattr(config, gate.setting)) for gate in GATES)
-
-
-def measure_consistency(poses: Sequence[GatedPose]) -> dict[str, object]:
-    """Compare squared errors over covariances with what honest covariances give.
-
-    Args:
-        poses: published ones; those of elsewhere have no truth and are left out.
-
-    Returns:
-        For position and pose: mean per degree of freedom (1 for an honest covariance), the 95 %
-        interval of that mean for so many honest poses, and the share within the 95 % ellipsoid.
-    """
-    known = [pose for pose in poses if not math.isnan(pose.nees_pose)]
-    figures: dict[str, object] = {'poses': len(known)}
-    for name, dof, values in (
-        ('position', DOF_POSITION, [pose.nees_position for pose in known]),
-        ('pose', DOF_POSE, [pose.nees_pose for pose in known]),
-    ):
-        total = dof * max(len(known), 1)
-        figures[name] = {
-            'mean_per_dof': float(np.mean(values)) if values else None,
-            'honest_interval': [chi2_quantile(total, z) / total for z in (-_LEVEL_Z, _LEVEL_Z)],
-            'within_95_percent': float(np.mean([chi2_share(dof, dof * v) <= 0.95 for v in values]))
-            if values
-            else None,
-        }
-    return figures
-
-
-def chi2_share(dof: int, value: float) -> float:
-    """Give the share of the chi-square distribution below a value, for 3 or 6 degrees."""
-    half = value / 2
-    if dof == DOF_POSITION:
-        return math.erf(math.sqrt(half)) - 2 * math.sqrt(half / math.pi) * math.exp(-half)
-    return 1 - math.exp(-half) * (1 + half + half**2 / 2)
-
-
-def chi2_quantile(dof: int, z: float) -> float:
-    """Give the quantile of the chi-square distribution at a normal deviate.
-
-    Wilson and Hilferty, The Distribution of Chi-Square, PNAS 17, 1931; to 1 % from 3 degrees on.
-    """
-    spread = 2 / (9 * dof)
-    return dof * (1 - spread + z * math.sqrt(spread)) ** 3
-
-
-def measure_gates(poses: Sequence[GatedPose], config: LocalizationConfig) -> dict[str, object]:
-    """Say what each gate alone does, what all in force do together, and propose thresholds.
-
-    Returns:
-        For each setting: `in_force` with its `precision` and `recall`, and `proposed`, the
-        threshold of most recall whose precision is 99 %, with its own two, half way to the next
-        worse pose; None where no threshold reaches that. Under 'all': of all gates in force.
-        Recall is of the right poses with open gates.
-    """
-    figures: dict[str, object] = {}
-    for gate in GATES:
-        threshold = getattr(config, gate.setting)
-        figures[gate.setting] = {
-            'in_force': threshold,
-            **_precision_recall(poses, lambda pose, g=gate, t=threshold: g.accepts(pose, t)),
-            'proposed': _propose(poses, gate),
-        }
-    figures['all'] = _precision_recall(poses, lambda pose: is_published(pose, config))
-    return figures
-
-
-def _precision_recall(
-    poses: Sequence[GatedPose], accepts: Callable[[GatedPose], bool]
-) -> dict[str, float | None]:
-    accepted = [pose.is_right for pose in poses if accepts(pose)]
-    num_right = sum(pose.is_right for pose in poses)
-    return {
-        'accepted': len(accepted),
-        'precision': sum(accepted) / len(accepted) if accepted else None,
-        'recall': sum(accepted) / num_right if num_right else None,
-    }
-
-
-def _propose(poses: Sequence[GatedPose], gate: Gate) -> dict[str, float | None] | None:
-    # Loosest first: the first one that is precise has most recall.
-    numbers = {float(getattr(pose, gate.value)) for pose in poses}
-    loosest = sorted(numbers, reverse=not gate.is_lower_bound)
-    for place, threshold in enumerate(loosest):
-        found = _precision_recall(poses, lambda pose, t=threshold: gate.accepts(pose, t))
-        if found['precision'] >= _WANTED_PRECISION:
-            # Half way to the next worse pose: as far from one as from the other.
-            next_worse = loosest[max(place - 1, 0)]
-            return {'threshold': (threshold + next_worse) / 2, **found}
-    return None
-
-
 def _make_tables(report: Mapping[str, object]) -> list[Table]:
     consistency = Table(
         'data set',
@@ -353,7 +169,7 @@ def _make_tables(report: Mapping[str, object]) -> list[Table]:
         'in force',
         'precision',
         'recall',
-        f'for {_WANTED_PRECISION:.0%}',
+        f'for {WANTED_PRECISION:.0%}',
         'recall',
         title='Gates, each alone',
     )
@@ -387,9 +203,7 @@ def _write_report(
     # matplotlib takes half a second to import.
     from coam_ros.evaluation.reports.covariance_plots import plot_gates, plot_nees
 
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(to_json_values(report), indent=1, allow_nan=False)
-    write_file(folder / 'report.json', text.encode() + b'\n')
+    write_json(folder / 'report.json', report)
     published = {
         name: [p for p in found if is_published(p, config) and not math.isnan(p.nees_pose)]
         for name, found in by_set.items()

@@ -15,14 +15,15 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 
-from coam_ros.evaluation.reports.localization_report import (
+from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.metrics.localization import (
     evaluate_query,
+    make_report,
     order_by_error,
     QueryOutcome,
     recall_key,
     summarise,
     THRESHOLDS,
-    write_json,
 )
 from coam_ros.localization import LocalizationConfig, Relocalizer
 from coam_ros.mapping.command import describe_with_progress
@@ -170,8 +171,7 @@ def _write_report(
         plot_top_view,
     )
 
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / 'report.json', summary, outcomes)
+    write_json(folder / 'report.json', make_report(summary, outcomes))
     positions_map = [keyframe.T_map_camera[:3, 3] for keyframe in keyframe_map]
     plot_top_view(folder / 'top_view.png', positions_map, outcomes)
     plot_errors(folder / 'errors.png', outcomes)

@@ -27,6 +27,9 @@ OURS = {
     'evaluation': EVERYTHING - {'nodes', 'demo'},
     'demo': EVERYTHING - {'training'},
 }
+# Folders of the evaluation: each may import those before it, and the modules beside them all.
+EVALUATION_LAYERS = ('metrics', 'matchers', 'data', 'benchmarks', 'reports')
+EVALUATION_SHARED = {'files', 'provenance'}
 # Third parties that each one may import. ROS counts as third party of nodes and demo only.
 ROS = {
     'ament_index_python',
@@ -62,7 +65,7 @@ THIRD_PARTY = {
         'xfeat',
         'yaml',
     },
-    'evaluation': {'numpy', 'cv2', 'matplotlib', 'poselib', 'rerun', 'rich'},
+    'evaluation': {'numpy', 'cv2', 'matplotlib', 'poselib', 'rerun', 'rich', 'scipy'},
     'demo': {'numpy', 'cv2', 'matplotlib', 'rerun', 'rich', 'skimage'} | ROS,
 }
 # Single files that may import more: each format and engine where it is read, and what `coam` shows
@@ -144,6 +147,19 @@ def test_source_imports_only_what_the_table_allows(package: str) -> None:
                 fine = top in allowed
             if not fine:
                 offences.append(f'{path.relative_to(ROOT)} imports {name}')
+    assert not offences, '\n'.join(offences)
+
+
+@pytest.mark.parametrize('layer', EVALUATION_LAYERS)
+def test_folders_of_the_evaluation_import_only_those_below(layer: str) -> None:
+    allowed = {*EVALUATION_LAYERS[: EVALUATION_LAYERS.index(layer) + 1], *EVALUATION_SHARED}
+    inside = f'{PACKAGE}.evaluation.'
+    offences = [
+        f'{path.relative_to(ROOT)} imports {name}'
+        for path in source_files(f'{PACKAGE}/evaluation/{layer}')
+        for name in imported_modules(path)
+        if name.startswith(inside) and name.removeprefix(inside).split('.')[0] not in allowed
+    ]
     assert not offences, '\n'.join(offences)
 
 

@@ -29,6 +29,7 @@ ROSDEP_KEYS = {
     'pycolmap': None,
     'rerun': None,
     'rich': 'python3-rich',
+    'scipy': None,
     'skimage': 'python3-skimage',
     'yaml': 'python3-yaml',
 }

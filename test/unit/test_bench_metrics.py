@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coam_ros.evaluation.benchmarks.metrics import (
+from coam_ros.evaluation.metrics.image_pairs import (
     corner_error_px,
     error_auc,
     precision_recall,

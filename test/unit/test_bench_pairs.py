@@ -23,8 +23,8 @@ from coam_ros.evaluation.data.image_pairs import (
     read_planar_pairs,
     read_posed_pairs,
 )
+from coam_ros.evaluation.files import to_json_values
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.reports.localization_report import to_json_values
 from coam_ros.geometry.camera import NOMINAL_AREA_PX
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coam_ros.evaluation.benchmarks.statistics import bootstrap_intervals, compare
+from coam_ros.evaluation.metrics.statistics import bootstrap_intervals, compare
 import numpy as np
 import pytest
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 
 from coam_ros.cli import main
-from coam_ros.evaluation.check_covariance import (
-    chi2_quantile,
-    chi2_share,
+from coam_ros.evaluation.metrics.covariance import (
     gate_pose,
     GatedPose,
     is_published,
@@ -39,20 +37,6 @@ def pose(**fields: object) -> GatedPose:
         'rotation_std_deg': 0.1,
     }
     return GatedPose(**{**values, **fields})
-
-
-@pytest.mark.parametrize(
-    ('dof', 'value', 'share'),
-    # Tables of the chi-square distribution.
-    [(3, 7.815, 0.95), (3, 2.366, 0.5), (6, 12.592, 0.95), (6, 1.635, 0.05)],
-)
-def test_chi_square_is_that_of_the_tables(dof, value, share):
-    assert chi2_share(dof, value) == pytest.approx(share, abs=5e-4)
-
-
-@pytest.mark.parametrize(('dof', 'quantile'), [(6, 14.449), (60, 83.298)])
-def test_quantile_is_that_of_the_tables(dof, quantile):
-    assert chi2_quantile(dof, 1.96) == pytest.approx(quantile, rel=0.01)
 
 
 def test_honest_covariances_are_called_so_and_proud_ones_are_not():

@@ -24,7 +24,8 @@ from coam_ros.demo.room_scenario import (
 )
 from coam_ros.demo.scene_scenario import read_scene_scenario
 from coam_ros.demo.scoring import score
-from coam_ros.evaluation.reports.localization_report import write_json
+from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.metrics.localization import make_report
 from coam_ros.mapping.importers.seven_scenes import SevenScenesError
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.rendering import Room, RoomConfig
@@ -121,7 +122,8 @@ def test_bars_say_what_is_met():
 
 def test_report_holds_the_promised_keys_and_is_json(played, tmp_path):
     result = score(*played)
-    write_json(tmp_path / 'report.json', result.summary, [o for o in result.outcomes if o])
+    queries = [outcome for outcome in result.outcomes if outcome]
+    write_json(tmp_path / 'report.json', make_report(result.summary, queries))
     report = json.loads((tmp_path / 'report.json').read_text())
     assert report.keys() >= KEYS
     assert len(report['per_query']) == 6

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from bench_samples import correspondences, HEIGHT, INTRINSICS, WIDTH
 from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
-from coam_ros.evaluation.benchmarks.metrics import (
+from coam_ros.evaluation.data.image_pairs import PosedPair
+from coam_ros.evaluation.metrics.image_pairs import (
     corner_error_px,
     relative_pose_error_deg,
     transfer,
 )
-from coam_ros.evaluation.data.image_pairs import PosedPair
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np
 import pytest

@@ -17,7 +17,7 @@ from coam_ros.evaluation.reports.localization_plots import (
 from coam_ros.localization import KeyframeMatches, RelocalizationResult
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from map_samples import HEIGHT, make_image, make_keyframe, WIDTH
-from test_localization_report import failed, localized
+from test_localization_metrics import failed, localized
 
 
 def matches_with(keyframe_id: int, num_inliers: int) -> KeyframeMatches:

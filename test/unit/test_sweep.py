@@ -5,10 +5,10 @@ from __future__ import annotations
 from bench_samples import correspondences, KnownMatcher
 from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
-from coam_ros.evaluation.benchmarks.metrics import transfer
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError, match_pairs
 from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.metrics.image_pairs import transfer
 import cv2
 import numpy as np
 import pytest

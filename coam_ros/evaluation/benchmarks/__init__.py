@@ -1,1 +1,1 @@
-"""What is measured, and how: one module a benchmark, one estimator and one statistics for all."""
+"""What is measured, and how: one module a benchmark, one estimator for all."""

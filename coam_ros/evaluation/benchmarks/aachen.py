@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coam_ros.evaluation.benchmarks.localization import (
-    is_within,
     relocalize_each,
     summarise_recalls,
 )
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
 from coam_ros.evaluation.data.localization_sets import LocalizationSet
+from coam_ros.evaluation.files import write_file
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.reports.benchmark_report import write_file
-from coam_ros.evaluation.reports.localization_report import recall_key
+from coam_ros.evaluation.metrics.localization import is_within, recall_key
 from coam_ros.geometry.transforms import (
     invert,
     make_transform,

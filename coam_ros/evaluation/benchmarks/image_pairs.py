@@ -11,14 +11,6 @@ from coam_ros.evaluation.benchmarks.estimators import (
     MAX_EPIPOLAR_ERROR_PX,
     MAX_TRANSFER_ERROR_PX,
 )
-from coam_ros.evaluation.benchmarks.metrics import (
-    corner_error_px,
-    error_auc,
-    precision_recall,
-    relative_pose_error_deg,
-    share_within,
-)
-from coam_ros.evaluation.benchmarks.statistics import Outcome
 from coam_ros.evaluation.data.image_pairs import (
     ImagePair,
     MatchedPair,
@@ -28,6 +20,14 @@ from coam_ros.evaluation.data.image_pairs import (
 )
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS, SweptPair
+from coam_ros.evaluation.metrics.image_pairs import (
+    corner_error_px,
+    error_auc,
+    precision_recall,
+    relative_pose_error_deg,
+    share_within,
+)
+from coam_ros.evaluation.metrics.statistics import Outcome
 from coam_ros.matching import Correspondences
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -14,7 +14,7 @@ from coam_ros.evaluation.data.image_pairs import (
 )
 from coam_ros.evaluation.data.localization_sets import each, LocalizationSet, PosedFrames
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.reports.localization_report import evaluate_query, recall_key
+from coam_ros.evaluation.metrics.localization import evaluate_query, is_within, recall_key
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
@@ -239,11 +239,6 @@ def localize_queries(
             'rotation_error_deg': errors[1],
             'is_within': {recall_key(*limit): is_within(errors, limit) for limit in thresholds},
         }
-
-
-def is_within(errors: tuple[float, float], limit: tuple[float, float]) -> bool:
-    """Tell whether both errors, (m, deg), are at most the limit; NaN is not."""
-    return bool(np.less_equal(errors, limit).all())
 
 
 def relocalize_each(

@@ -12,8 +12,8 @@ from pathlib import Path
 import re
 from typing import Protocol
 
-from coam_ros.evaluation.benchmarks.metrics import transfer
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.metrics.image_pairs import transfer
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.geometry.camera import CalibrationError, NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px

@@ -7,7 +7,7 @@ import html
 from typing import NamedTuple
 
 from coam_ros.evaluation.benchmarks.image_pairs import RIGHT_PX
-from coam_ros.evaluation.benchmarks.statistics import LEVEL
+from coam_ros.evaluation.metrics.statistics import LEVEL
 from coam_ros.evaluation.reports.benchmark_report import (
     data_set_names,
     Result,

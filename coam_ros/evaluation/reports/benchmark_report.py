@@ -8,15 +8,14 @@ import json
 from pathlib import Path
 import re
 
-from coam_ros.evaluation.benchmarks.statistics import (
+from coam_ros.evaluation.files import to_json_values, write_file
+from coam_ros.evaluation.metrics.statistics import (
     bootstrap_intervals,
     compare,
     Outcome,
     SIGNIFICANT,
     Summarise,
 )
-from coam_ros.evaluation.reports.localization_report import to_json_values
-from coam_ros.inference.sealed_json import write_aside
 import numpy as np
 from rich.table import Table
 
@@ -185,12 +184,6 @@ def write_report(path: Path, header: Mapping[str, object], results: Sequence[Res
     """Write all results as JSON; see `write_file`."""
     report = {**header, 'results': list(results)}
     write_file(path, (json.dumps(report, allow_nan=False) + '\n').encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file and its folder; a former file stays whole until the new one is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, content)
 
 
 def make_tables(results: Sequence[Result]) -> list[Table]:

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from coam_ros.evaluation.benchmarks.metrics import precision_recall
-from coam_ros.evaluation.check_covariance import (
-    chi2_share,
-    DOF_POSE,
-    DOF_POSITION,
-    GatedPose,
-    GATES,
-)
+from coam_ros.evaluation.metrics.covariance import DOF_POSE, DOF_POSITION, GatedPose, GATES
+from coam_ros.evaluation.metrics.image_pairs import precision_recall
 from coam_ros.localization import LocalizationConfig
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 import numpy as np
+from scipy.stats import chi2
 
 _MAX_PER_DOF = 6.0
 
@@ -30,7 +25,7 @@ def plot_nees(path: Path, published: Mapping[str, Sequence[GatedPose]]) -> None:
         [('position', DOF_POSITION, 'nees_position'), ('pose', DOF_POSE, 'nees_pose')],
         strict=True,
     ):
-        axes.plot(values, [chi2_share(dof, dof * v) for v in values], 'k--', label='honest')
+        axes.plot(values, chi2.cdf(dof * values, dof), 'k--', label='honest')
         for data_set, poses in published.items():
             errors = np.sort([getattr(pose, name) for pose in poses])
             share = np.arange(1, len(errors) + 1) / max(len(errors), 1)

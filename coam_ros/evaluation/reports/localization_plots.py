@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from coam_ros.evaluation.reports.localization_report import QueryOutcome
+from coam_ros.evaluation.metrics.localization import QueryOutcome
 from coam_ros.localization import RelocalizationResult
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.matching.drawing import draw_matches

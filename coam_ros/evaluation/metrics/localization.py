@@ -1,4 +1,4 @@
-"""How good poses are against ground truth: errors, recall, consistency, tables, plots.
+"""How good poses are against ground truth: errors, recall, consistency, time.
 
 Plain functions on records, for `coam localize` and for the demo alike.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-import json
-from pathlib import Path
 
 from coam_ros.geometry.transforms import pose_error, rotation_vector
 from coam_ros.localization import RelocalizationResult
@@ -116,17 +114,19 @@ def normalised_squared_errors(
     return float(position) / 3, float(error @ np.linalg.solve(covariance, error)) / 6
 
 
+def is_within(errors: tuple[float, float], limit: tuple[float, float]) -> bool:
+    """Tell whether both errors, (m, deg), are at most the limit; NaN is not."""
+    return bool(np.less_equal(errors, limit).all())
+
+
 def recall(
     outcomes: Sequence[QueryOutcome], max_translation_m: float, max_rotation_deg: float
 ) -> float:
     """Return the share of all queries localized within both errors; NaN for no queries."""
     if not outcomes:
         return float('nan')
-    is_right = [
-        outcome.translation_error_m <= max_translation_m
-        and outcome.rotation_error_deg <= max_rotation_deg
-        for outcome in outcomes  # NaN compares as False
-    ]
+    limit = (max_translation_m, max_rotation_deg)
+    is_right = [is_within((o.translation_error_m, o.rotation_error_deg), limit) for o in outcomes]
     return float(np.mean(is_right))
 
 
@@ -195,28 +195,11 @@ def _of(statistic: object, values: list[float]) -> float | None:
     return float(statistic(values)) if values else None
 
 
-def write_json(
-    path: Path, summary: Mapping[str, object], outcomes: Sequence[QueryOutcome]
-) -> None:
-    """Write the summary, and under 'per_query' every outcome; NaN becomes null."""
-    per_query = [asdict(outcome) for outcome in outcomes]
-    text = json.dumps(
-        to_json_values({**summary, 'per_query': per_query}), indent=1, allow_nan=False
-    )
-    path.write_text(text + '\n', encoding='utf-8')
-
-
-def to_json_values(value: object) -> object:
-    """Make a value JSON-ready: arrays become lists, numbers that are not finite null."""
-    if isinstance(value, Mapping):
-        return {str(key): to_json_values(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return to_json_values(value.tolist())
-    if isinstance(value, list | tuple):
-        return [to_json_values(item) for item in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
+def make_report(
+    summary: Mapping[str, object], outcomes: Sequence[QueryOutcome]
+) -> dict[str, object]:
+    """Join a summary with every outcome, under 'per_query'."""
+    return {**summary, 'per_query': [asdict(outcome) for outcome in outcomes]}
 
 
 def order_by_error(outcomes: Sequence[QueryOutcome]) -> list[int]:

@@ -3,15 +3,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from coam_ros.evaluation.reports.localization_report import (
+from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.metrics.localization import (
     evaluate_query,
+    make_report,
     normalised_squared_errors,
     order_by_error,
     QueryOutcome,
     recall,
     summarise,
     summarise_latency,
-    write_json,
 )
 from coam_ros.geometry.transforms import make_transform
 from coam_ros.localization import FailureReason, RelocalizationResult
@@ -127,7 +128,7 @@ def test_order_is_from_best_to_worst_with_failures_last():
 
 def test_json_holds_every_query_and_no_nan(tmp_path: Path):
     outcomes = [localized(0.01, name='a'), failed('b')]
-    write_json(tmp_path / 'report.json', summarise(outcomes), outcomes)
+    write_json(tmp_path / 'report.json', make_report(summarise(outcomes), outcomes))
     text = (tmp_path / 'report.json').read_text()
     assert 'NaN' not in text
     report = json.loads(text)

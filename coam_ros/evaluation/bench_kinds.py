@@ -13,18 +13,18 @@ from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
 from coam_ros.evaluation.benchmarks.sfm_figures import SFM_PROTOCOL, summarise_scene
-from coam_ros.evaluation.benchmarks.statistics import (
-    NUM_SAMPLES,
-    NUM_SAMPLES_OF_RANKING,
-    Outcome,
-    Summarise,
-)
 from coam_ros.evaluation.data.image_collection import add_collection_arguments, open_collection
 from coam_ros.evaluation.data.image_pairs import hash_pairs, ImagePair, match_pairs
 from coam_ros.evaluation.data.localization_sets import every_nth, LAYOUTS, open_localization_set
 from coam_ros.evaluation.data.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.evaluation.matchers.choice import load_retrieval
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.metrics.statistics import (
+    NUM_SAMPLES,
+    NUM_SAMPLES_OF_RANKING,
+    Outcome,
+    Summarise,
+)
 from coam_ros.evaluation.provenance import hash_bytes, hash_files
 from coam_ros.evaluation.reports.benchmark_plots import draw_pair
 from coam_ros.localization import LocalizationConfig

@@ -1,0 +1,35 @@
+"""Files of a report: whole or not at all, JSON without what JSON has no word for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import json
+from pathlib import Path
+
+from coam_ros.inference.sealed_json import write_aside
+import numpy as np
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file and its folder; a former file stays whole until the new one is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, content)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write what `to_json_values` makes of a value; see `write_file`."""
+    text = json.dumps(to_json_values(value), indent=1, allow_nan=False)
+    write_file(path, text.encode() + b'\n')
+
+
+def to_json_values(value: object) -> object:
+    """Make a value JSON-ready: arrays become lists, numbers that are not finite null."""
+    if isinstance(value, Mapping):
+        return {str(key): to_json_values(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return to_json_values(value.tolist())
+    if isinstance(value, list | tuple):
+        return [to_json_values(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
