@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 CAMERA = PinholeCamera(640, 480, 525.0, 525.0, 319.5, 239.5)
 _NUM_FRAMES = 5
-_NUM_WARM_UP = 1
+# TensorRT runs a number of keyframes once, then records it, then replays it.
+_NUM_WARM_UP = 3
 # Shares of a soak after which memory has settled, and of its end with which that is compared.
 _SETTLED, _LAST = (0.2, 0.4), (0.8, 1.0)
 

@@ -17,8 +17,12 @@ _SHARE = get_package_share_directory('coam_ros')
 _ARGUMENTS = (
     ('namespace', 'coam', 'Namespace of the nodes and their topics.'),
     ('params_file', f'{_SHARE}/config/coam.yaml', 'Parameter file of both nodes.'),
-    ('use_sim_time', 'false', 'Whether time comes from /clock.'),
-    ('autostart', 'true', 'Whether the nodes configure and activate themselves.'),
+    ('use_sim_time', '', 'Whether time comes from /clock; empty = as in params_file.'),
+    (
+        'autostart',
+        '',
+        'Whether the nodes configure and activate themselves; empty = as in params_file.',
+    ),
     ('log_level', 'info', 'Least severe level that is logged: debug, info, warn, error, fatal.'),
     ('use_respawn', 'false', 'Whether a node that dies is started again.'),
     ('map', '', 'Folder of the map for the map server; without it none is started.'),
@@ -26,8 +30,15 @@ _ARGUMENTS = (
     ('engine', '', 'Folder of its TensorRT engines; empty = as in params_file.'),
     ('image', '/camera/image_raw', 'Topic of the camera images, without /compressed.'),
     ('camera_info', '', 'Topic of the calibration; empty = camera_info beside the image topic.'),
+    ('backend', '', 'Library that runs the model; empty = as in params_file.'),
     ('image_transport', '', 'raw or compressed; empty = as in params_file.'),
+    ('is_rectified', '', 'Whether the images are rectified; empty = as in params_file.'),
     ('map_frame', '', 'Frame in which poses are published; empty = as in params_file.'),
+    (
+        'camera_frame',
+        '',
+        'Optical frame of the camera; empty = as in params_file, or else of the images.',
+    ),
     ('odom_frame', '', 'Frame of the odometry; empty = as in params_file.'),
     ('base_frame', '', 'Frame whose pose is published; empty = as in params_file.'),
     ('publish_tf', '', 'Whether to publish map -> odom; empty = as in params_file.'),
@@ -37,8 +48,10 @@ _ARGUMENTS = (
 _STRING_PARAMETERS = {
     'model': 'model_file_path',
     'engine': 'engine_file_path',
+    'backend': 'backend',
     'image_transport': 'image_transport',
     'map_frame': 'map_frame',
+    'camera_frame': 'camera_frame',
     'odom_frame': 'odom_frame',
     'base_frame': 'base_frame',
 }
@@ -62,13 +75,12 @@ def _make_nodes(context: LaunchContext) -> list[Node]:
     if not Path(given['params_file']).is_file():
         # launch only warns, and the nodes would start with their defaults.
         raise FileNotFoundError(f'No parameter file {given["params_file"]}; correct params_file.')
-    common = {name: _as_bool(name, given[name]) for name in ('use_sim_time', 'autostart')}
+    common = _bools(given, 'use_sim_time', 'autostart')
     matcher: dict[str, bool | ParameterValue] = dict(common)
     for argument, parameter in _STRING_PARAMETERS.items():
         if given[argument]:
             matcher[parameter] = _text(given[argument])
-    if given['publish_tf']:
-        matcher['publish_tf'] = _as_bool('publish_tf', given['publish_tf'])
+    matcher |= _bools(given, 'publish_tf', 'is_rectified')
     image = given['image']
     parent, slash, _ = image.rpartition('/')
     camera_info = given['camera_info'] or f'{parent}{slash}camera_info'
@@ -101,6 +113,10 @@ def _make_node(
         respawn_delay=2.0,
         output='screen',
     )
+
+
+def _bools(given: dict[str, str], *names: str) -> dict[str, bool]:
+    return {name: _as_bool(name, given[name]) for name in names if given[name]}
 
 
 def _text(word: str) -> ParameterValue:

@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[Any]]
 
 
+class DeviceLostError(RuntimeError):
+    """The device failed such that this process cannot use it any more."""
+
+
 class InferenceBackend(Protocol):
     """One loaded network.
 

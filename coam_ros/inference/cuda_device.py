@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from dataclasses import dataclass
+import functools
 import math
+from types import ModuleType
 from typing import Any
 import weakref
 
 from coam_ros.inference.sealed_json import EngineIncompatibleError
 import numpy as np
 from numpy.typing import NDArray
+
+# CU_STREAM_NON_BLOCKING: work of others on the default stream neither waits for ours nor spoils a
+# recording.
+_NON_BLOCKING = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,22 +65,19 @@ class CudaDevice:
                 f'No PyCUDA ({error}); wanted it for TensorRT. `pip install pycuda`, or choose '
                 'another backend.'
             ) from error
+        self.driver = driver
         try:
-            driver.init()
-            device = driver.Device(0)
-            # The one that TensorRT uses too.
-            self._context = device.retain_primary_context()
+            device, self._context = _open_gpu(driver)
+            self.name = device.name()
+            self.compute_capability = '{}.{}'.format(*device.compute_capability())
+            self.is_integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
+            with self:
+                self.stream = driver.Stream(_NON_BLOCKING)
         except driver.Error as error:
             raise EngineIncompatibleError(
                 f'No NVIDIA GPU that CUDA can use ({error}); wanted one for TensorRT. Check '
                 '`nvidia-smi`, or choose another backend.'
             ) from error
-        self.driver = driver
-        self.name = device.name()
-        self.compute_capability = '{}.{}'.format(*device.compute_capability())
-        self.is_integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
-        with self:
-            self.stream = driver.Stream()
 
     def __enter__(self) -> CudaDevice:
         self._context.push()
@@ -83,12 +86,32 @@ class CudaDevice:
     def __exit__(self, *_: object) -> None:
         self.driver.Context.pop()
 
+    def is_lost(self) -> bool:
+        """Tell whether a fault has left the GPU of no use to this process."""
+        try:
+            with self:
+                self.stream.synchronize()
+        except self.driver.Error:
+            return True
+        return False
+
     def close(self) -> None:
-        """Give the GPU back; what was allocated on it must have been freed."""
-        # PyCUDA leaks a stream or context that it has to free while it is not current.
-        self._context.push()
-        del self.stream
-        self._context.detach()
+        """Free the stream; what was allocated on the GPU must have been freed."""
+        # PyCUDA leaks a stream that it has to free while its context is not current.
+        with self:
+            del self.stream
+
+
+@functools.cache
+def _open_gpu(driver: ModuleType) -> tuple[Any, Any]:
+    """Give the first GPU and its primary context, the one that TensorRT uses too.
+
+    It stays open as long as the process: PyCUDA 2026.1 cannot give a primary context back without
+    leaving it on the driver's stack of the thread.
+    """
+    driver.init()
+    device = driver.Device(0)
+    return device, device.retain_primary_context()
 
 
 class SharedBuffer:

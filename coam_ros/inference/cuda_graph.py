@@ -32,15 +32,16 @@ class CudaGraph:
         graph = ctypes.c_void_p()
         _call('cuStreamBeginCapture_v2', self._stream, ctypes.c_int(_THREAD_LOCAL))
         try:
-            enqueue()
-        finally:
-            # The stream is of no use before the recording has ended, however it went.
-            _call('cuStreamEndCapture', self._stream, ctypes.byref(graph))
-        executable, flags = ctypes.byref(self._executable), ctypes.c_ulonglong(0)
-        try:
+            try:
+                enqueue()
+            finally:
+                # The stream is of no use before the recording has ended, however it went.
+                _call('cuStreamEndCapture', self._stream, ctypes.byref(graph))
+            executable, flags = ctypes.byref(self._executable), ctypes.c_ulonglong(0)
             _call('cuGraphInstantiateWithFlags', executable, graph, flags)
         finally:
-            _call('cuGraphDestroy', graph)
+            if graph:
+                _call('cuGraphDestroy', graph)
 
     def launch(self) -> None:
         """Put the recorded work on the stream."""

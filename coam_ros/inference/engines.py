@@ -121,7 +121,13 @@ def build_engines(
         BuildCancelledError: `report` said so.
     """
     # Here, because running engines takes no ONNX.
-    from coam_ros.inference.tensorrt_builder import build, BuildSettings
+    try:
+        from coam_ros.inference.tensorrt_builder import build, BuildSettings
+    except ImportError as error:
+        raise EngineIncompatibleError(
+            f'Engines cannot be built ({error}); wanted the Python package onnx. `pip install '
+            'onnx`, or choose another backend.'
+        ) from error
 
     manifest = Manifest.load(model)
     width, height = options.image_size
@@ -205,7 +211,7 @@ def load_engines(
         report('gate: compare the engines with ONNX Runtime')
         try:
             manifest = pass_gate(model, engines, manifest, loaded)
-        except EngineRefusedError:
+        except BaseException:
             loaded.close()
             raise
     return loaded
@@ -253,7 +259,7 @@ def _load(model: Path, engines: Path, manifest: EngineManifest) -> CoamModel:
             data = (engines / file.file).read_bytes()
             precision = manifest.options.precision
             loaded.append(TensorRTBackend(tensorrt, data, precision, on_device))
-    except EngineIncompatibleError:
+    except BaseException:
         for backend in loaded:
             backend.close()
         raise

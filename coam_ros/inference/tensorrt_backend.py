@@ -1,4 +1,4 @@
-"""A TensorRT engine on the GPU: bound once, recorded as CUDA graphs, features kept there."""
+"""A TensorRT engine on the GPU: bound once, recorded as a CUDA graph, features kept there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from types import ModuleType
 from typing import Any
 
+from coam_ros.inference.backend import DeviceLostError
 from coam_ros.inference.cuda_device import CudaDevice, DeviceArray, DevicePool, SharedBuffer
 from coam_ros.inference.cuda_graph import CudaGraph, CudaGraphError
 from coam_ros.inference.sealed_json import EngineIncompatibleError
@@ -45,7 +46,8 @@ class TensorRTBackend:
         )
         self._tensorrt = tensorrt
         self._batch = 0
-        self._graphs: dict[int, CudaGraph | None] = {}
+        self._graph: CudaGraph | None = None
+        self._can_record = True
         self._buffers: dict[str, SharedBuffer] = {}
         self._engine = self._context = None
         self._pool = DevicePool(self._device)
@@ -53,9 +55,15 @@ class TensorRTBackend:
             with self._device:
                 self._load(data)
                 self._bind(device_names)
-        except (EngineIncompatibleError, RuntimeError, self._device.driver.Error):
+        except EngineIncompatibleError:
             self._free()
             raise
+        except (RuntimeError, self._device.driver.Error) as error:
+            self._free()
+            raise EngineIncompatibleError(
+                f'{self.name} cannot hold the engine ({error}); free memory of the GPU, build for '
+                'fewer keyframes, or choose another backend.'
+            ) from error
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the engine.
@@ -69,6 +77,7 @@ class TensorRTBackend:
 
         Raises:
             RuntimeError: closed, or the GPU failed.
+            DeviceLostError: it failed for good; only a new process can use it.
         """
         if self._context is None:
             raise RuntimeError('The backend was closed; load the model again.')
@@ -82,17 +91,27 @@ class TensorRTBackend:
                 f'Batch of {batch} keyframes, the engine was built for 1 to {self._max_batch}; '
                 'build it again for more, or match fewer at once.'
             )
-        with self._device:
-            for name, value in parts.items():
-                self._put(name, value)
-            self._enqueue(batch)
-            outputs = {name: self._take(name, batch) for name in self.output_names}
-            self._device.stream.synchronize()
-            # The buffers are written again by the next run.
-            return {
-                name: value.copy() if isinstance(value, np.ndarray) else value
-                for name, value in outputs.items()
-            }
+        try:
+            with self._device:
+                return self._run(parts, batch)
+        except (self._device.driver.Error, CudaGraphError) as error:
+            if self._device.is_lost():
+                raise DeviceLostError(
+                    f'{self.name} failed for good ({error}); start the process again.'
+                ) from error
+            raise RuntimeError(f'{self.name} failed: {error}') from error
+
+    def _run(self, parts: Mapping[str, Sequence[Any]], batch: int) -> dict[str, Any]:
+        for name, value in parts.items():
+            self._put(name, value)
+        self._enqueue(batch)
+        outputs = {name: self._take(name, batch) for name in self.output_names}
+        self._device.stream.synchronize()
+        # The buffers are written again by the next run.
+        return {
+            name: value.copy() if isinstance(value, np.ndarray) else value
+            for name, value in outputs.items()
+        }
 
     def close(self) -> None:
         """Free everything on the GPU, features in use too."""
@@ -126,17 +145,22 @@ class TensorRTBackend:
 
     def _bind(self, device_names: Collection[str]) -> None:
         """Allocate for the largest batch and tell the engine the addresses, once."""
-        engine, tensorrt = self._engine, self._tensorrt
-        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        is_input = {n: engine.get_tensor_mode(n) == tensorrt.TensorIOMode.INPUT for n in names}
+        # Not by a local name: the traceback of an error would hold the engine past its context.
+        tensorrt = self._tensorrt
+        names = [
+            self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)
+        ]
+        is_input = {
+            n: self._engine.get_tensor_mode(n) == tensorrt.TensorIOMode.INPUT for n in names
+        }
         self.input_names = [name for name in names if is_input[name]]
         self.output_names = [name for name in names if not is_input[name]]
-        self._shapes = {name: tuple(engine.get_tensor_shape(name)) for name in names}
+        self._shapes = {name: tuple(self._engine.get_tensor_shape(name)) for name in names}
         self._dtypes = {
-            name: np.dtype(tensorrt.nptype(engine.get_tensor_dtype(name))) for name in names
+            name: np.dtype(tensorrt.nptype(self._engine.get_tensor_dtype(name))) for name in names
         }
         free = [name for name in self.input_names if self._shapes[name][0] < 0]
-        self._max_batch = engine.get_tensor_profile_shape(free[0], 0)[2][0] if free else 1
+        self._max_batch = self._engine.get_tensor_profile_shape(free[0], 0)[2][0] if free else 1
         self._kept: dict[str, DeviceArray] = {}
         for name in names:
             shape = self._shape(name, self._max_batch)
@@ -192,50 +216,61 @@ class TensorRTBackend:
         return array
 
     def _enqueue(self, batch: int) -> None:
-        """Put the network on the stream: recorded, where it has run with this batch before."""
-        if batch in self._graphs:
-            graph = self._graphs[batch]
-            if graph is not None:
-                graph.launch()
-                return
+        """Put the network on the stream: recorded, where the last run had this batch too.
+
+        A recording is of no use after a change of shapes, which changes the state of the context
+        (NVIDIA in issue 3798 of TensorRT); one context for each batch would take memory for each.
+        """
         if batch != self._batch:
+            self._drop_graph()
             for name in self.input_names:
                 shape = self._shape(name, batch)
                 self._check(self._context.set_input_shape(name, shape), f'shape {name} {shape}')
-            self._batch = batch
-        self._execute()
-        if batch not in self._graphs:
             # The first run does what is left to do for a shape; only then is it fit to record.
-            self._device.stream.synchronize()
-            self._graphs[batch] = self._record()
+            self._execute()
+            self._batch = batch
+            return
+        if self._graph is None and self._can_record:
+            self._record()
+        if self._graph is None:
+            self._execute()
+        else:
+            self._graph.launch()
 
-    def _record(self) -> CudaGraph | None:
+    def _record(self) -> None:
         try:
-            return CudaGraph(self._device.stream.handle, self._execute)
+            self._graph = CudaGraph(self._device.stream.handle, self._execute)
         except (CudaGraphError, RuntimeError) as error:
+            self._can_record = False
             _logger.warning('%s runs without CUDA graphs, more slowly: %s', self.name, error)
-            return None
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            self._graph.close()
+            self._graph = None
 
     def _execute(self) -> None:
         stream = self._device.stream.handle
-        self._check(self._context.execute_async_v3(stream), f'run a batch of {self._batch}')
+        self._check(self._context.execute_async_v3(stream), 'run')
 
     def _check(self, is_done: bool, what: str) -> None:
         if not is_done:
             raise RuntimeError(f'{self.name} failed to {what}; see the log of TensorRT.')
 
     def _free(self) -> None:
-        with self._device:
-            self._device.stream.synchronize()
-            for graph in self._graphs.values():
-                if graph is not None:
-                    graph.close()
-            self._graphs.clear()
-            # Before the engine, whose it is.
-            self._context = None
-            self._engine = None
-            for buffer in self._buffers.values():
-                buffer.free()
-            self._buffers.clear()
-            self._pool.free()
-        self._device.close()
+        try:
+            with self._device:
+                self._device.stream.synchronize()
+                self._drop_graph()
+                # Before the engine, whose it is.
+                self._context = None
+                self._engine = None
+                for buffer in self._buffers.values():
+                    buffer.free()
+                self._buffers.clear()
+                self._pool.free()
+            self._device.close()
+        except (self._device.driver.Error, CudaGraphError) as error:
+            # After a fault of the GPU nothing can be freed before the process ends.
+            self._context = self._engine = None
+            _logger.warning('%s was not freed: %s', self.name, error)

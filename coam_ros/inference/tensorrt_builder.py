@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from coam_ros.inference.half_precision import to_half
-from coam_ros.inference.sealed_json import EngineIncompatibleError
+from coam_ros.inference.sealed_json import EngineIncompatibleError, write_aside
 import onnx
 
 # Called with what is being done; answers whether to go on.
@@ -107,6 +107,8 @@ def build(
         config.num_compute_capabilities = 1
         capability = _find_capability(tensorrt, settings.compute_capability)
         config.set_compute_capability(capability, 0)
+        # Else it may allocate when it runs, which no CUDA graph can record.
+        config.set_flag(tensorrt.BuilderFlag.REQUIRE_USER_ALLOCATION)
     network = _parse(tensorrt, logger, builder, _read(path, settings), path)
     profile = builder.create_optimization_profile()
     for index in range(network.num_inputs):
@@ -132,7 +134,7 @@ def build(
             'precision (enable_fp16), or another backend.'
         )
     if measures:
-        settings.timing_cache.write_bytes(config.get_timing_cache().serialize())
+        write_aside(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return Engine(
         bytes(data),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+import logging
 import math
 import time
 
@@ -15,13 +16,15 @@ from coam_ros.localization.config import LocalizationConfig
 from coam_ros.localization.gates import add_map_uncertainty, find_weakness, measure_coverage
 from coam_ros.localization.result import FailureReason, KeyframeMatches, RelocalizationResult
 from coam_ros.mapping.errors import MapFormatError
-from coam_ros.mapping.feature_cache import KeyframeFeatureCache
+from coam_ros.mapping.feature_cache import CachedKeyframe, KeyframeFeatureCache
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.retrieval import KeyframeRetriever
 from coam_ros.matching import CoamMatcher, EncodedImage
 import numpy as np
 from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
 
 # Of this many times num_keyframes candidates, those are matched first that are not near one chosen
 # before: views that are nearly equal add little. Measured on redkitchen with 3 keyframes: inliers
@@ -92,10 +95,11 @@ class Relocalizer:
         Returns:
             A pose, or the reason why there is none; never a pose that did not pass every gate.
 
+        A keyframe that does not decode is removed from the map, and the log says so.
+
         Raises:
             ValueError: when the image has another size than the camera.
-            MapFormatError: when another model made the map's descriptors, or a keyframe does not
-                decode.
+            MapFormatError: when another model made the map's descriptors.
         """
         if image.shape[:2] != (camera.height, camera.width):
             raise ValueError(
@@ -126,7 +130,7 @@ class Relocalizer:
         if made_by and made_by != wanted:
             raise MapFormatError(
                 f'Descriptors of map {self._map.map_id} were made by {made_by!r}, wanted '
-                f'{wanted!r}; compute them again with compute_descriptors of coam_ros.mapping.'
+                f'{wanted!r}; compute them again with `coam map describe`.'
             )
 
     def _retrieve(self, query: EncodedImage, prior: PosePrior | None) -> list[Keyframe]:
@@ -141,8 +145,8 @@ class Relocalizer:
         return _spread([k for k in candidates if k is not None], self.config.num_keyframes)
 
     def _match(self, query: EncodedImage, keyframes: list[Keyframe]) -> list[KeyframeMatches]:
-        cached = [self.feature_cache.get(keyframe) for keyframe in keyframes]
-        results = self._matcher.match_encoded(query, [entry.encoded for entry in cached])
+        cached = self._encode_all(keyframes)
+        results = self._matcher.match_encoded(query, [entry.encoded for _, entry in cached])
         return [
             KeyframeMatches(
                 keyframe.id,
@@ -152,8 +156,19 @@ class Relocalizer:
                 keyframe.lift(correspondences.points1, entry.depth_m),
                 np.zeros(len(correspondences.scores), dtype=bool),
             )
-            for keyframe, entry, correspondences in zip(keyframes, cached, results, strict=True)
+            for (keyframe, entry), correspondences in zip(cached, results, strict=True)
         ]
+
+    def _encode_all(self, keyframes: list[Keyframe]) -> list[tuple[Keyframe, CachedKeyframe]]:
+        cached = []
+        for keyframe in keyframes:
+            try:
+                cached.append((keyframe, self.feature_cache.get(keyframe)))
+            except MapFormatError as error:
+                # It would break every image that looks like it.
+                _log.warning('removed from the map: %s', error)
+                self._map.remove(keyframe.id)
+        return cached
 
     def _locate(
         self, matches: list[KeyframeMatches], camera: PinholeCamera, prior: PosePrior | None

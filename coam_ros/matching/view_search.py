@@ -38,8 +38,16 @@ _LIKE_SCALE, _LIKE_TURN_DEG = 1.25, 15.0
 _MIN_GAIN = 1.3
 _TURNS_DEG = range(0, 360, 45)
 # Zooms of the first and of the second image: a small image fills part of its view, of a large one
-# the view shows the middle alone.
-_ZOOMS = ((1.0, 1.0), (0.5, 1.0), (1.0, 0.5), (2.5, 1.0), (1.0, 2.5))
+# the view shows the middle alone. The last two are for cameras 4 to 6 times as near.
+_ZOOMS = (
+    (1.0, 1.0),
+    (0.5, 1.0),
+    (1.0, 0.5),
+    (2.5, 1.0),
+    (1.0, 2.5),
+    (0.4, 2.5),
+    (2.5, 0.4),
+)
 # Best views that are cut out alike: at the search's low resolution the right one need not win.
 _NUM_CUTS = 3
 # Error of a match under the similarity of two views, in shares of the second image's diagonal.

@@ -15,7 +15,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 import numpy as np
 
 _WINDOW = 50
-# Without an image for this long, an active node says so.
+# Without an image, or an attempt, for this long, an active node says so.
 _INPUT_SILENCE_S = 2.0
 
 
@@ -51,6 +51,7 @@ class DiagnosticsCollector:
         self._lock = threading.Lock()
         self._durations_s: dict[str, deque[float]] = {}
         self._last: Attempt | None = None
+        self._last_attempt_s = time.monotonic()
         self._last_pose_s: float | None = None
         self._counts = {'localized': 0, 'not localized': 0, 'refused': 0, 'errors': 0}
         self._previous = (time.monotonic(), 0)
@@ -64,7 +65,7 @@ class DiagnosticsCollector:
             latency_s: from the stamp of its image to its publication [s].
         """
         with self._lock:
-            self._last = attempt
+            self._last, self._last_attempt_s = attempt, time.monotonic()
             if attempt.T_map_frame is not None:
                 self._last_pose_s = time.monotonic()
                 self._counts['localized'] += 1
@@ -101,7 +102,7 @@ class DiagnosticsCollector:
             return self._status('localization', DiagnosticStatus.WARN, 'building', values)
         if self._last is None or facts.lifecycle != 'active':
             return self._status('localization', DiagnosticStatus.WARN, facts.lifecycle, values)
-        last = self._last
+        last, silence_s = self._last, time.monotonic() - self._last_attempt_s
         values |= {
             'inliers': last.result.num_inliers,
             'matches': last.result.num_matches,
@@ -112,7 +113,12 @@ class DiagnosticsCollector:
             level = DiagnosticStatus.ERROR
         elif last.is_refused or last.state != LocalizationState.LOCALIZED:
             level = DiagnosticStatus.WARN
-        return self._status('localization', level, last.state.value, values)
+        message = last.state.value
+        if silence_s > _INPUT_SILENCE_S:
+            # The last state says nothing of now.
+            level = max(level, DiagnosticStatus.WARN)
+            message = f'{message} {silence_s:.0f} s ago, nothing since'
+        return self._status('localization', level, message, values)
 
     def _input(self, facts: NodeFacts) -> DiagnosticStatus:
         now_s = time.monotonic()

@@ -67,7 +67,7 @@ INITIAL_POSE = Topic(
     'initialpose',
     PoseWithCovarianceStamped,
     qos.events,
-    'Rough pose in the map that narrows the search, as RViz sends it; optional.',
+    'Rough position in the map that narrows the search; optional. RViz: remap /initialpose to it.',
 )
 MATCHES = Topic(
     'matches', Matches, qos.sensor_burst, 'Matches with each keyframe, with landmarks and inliers.'
@@ -97,13 +97,17 @@ LOAD_MAP = ServiceType(
 SERVER_LOAD_MAP = ServiceType(
     '~/load_map', LoadMap, 'Loads another map and publishes it in the place of the former.'
 )
-SAVE_MAP = ServiceType('save_map', SaveMap, 'Writes the map that is published to disk.')
+SAVE_MAP = ServiceType(
+    'save_map',
+    SaveMap,
+    'Writes the map in use to disk, with all keyframes that came on the topic.',
+)
 
 MATCHER_SUBSCRIPTIONS = (IMAGE, COMPRESSED_IMAGE, CAMERA_INFO, KEYFRAMES, INITIAL_POSE)
 MATCHER_PUBLISHERS = (POSE, STATUS, MATCHES, DEBUG_IMAGE, DIAGNOSTICS)
-MATCHER_SERVICES = (RELOCALIZE, LOAD_MAP)
+MATCHER_SERVICES = (RELOCALIZE, LOAD_MAP, SAVE_MAP)
 MAP_SERVER_PUBLISHERS = (KEYFRAMES,)
-MAP_SERVER_SERVICES = (SAVE_MAP, SERVER_LOAD_MAP)
+MAP_SERVER_SERVICES = (SERVER_LOAD_MAP,)
 
 
 def interface_table() -> str:

@@ -120,6 +120,13 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self.lifecycle_label = 'finalized'
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Free everything after a fault of the program; the node can be configured again."""
+        self.deactivate()
+        self.cleanup()
+        self.lifecycle_label = 'unconfigured'
+        return TransitionCallbackReturn.SUCCESS
+
     def destroy_node(self) -> None:
         """Stop, free everything and destroy the node."""
         self.deactivate()

@@ -111,7 +111,7 @@ class MapReceiver:
             self._parts_seen = set()
             self._incoming = KeyframeMap(
                 map_id=message.map_id,
-                frame_id=message.header.frame_id or 'map',
+                frame_id=message.header.frame_id or self.keyframe_map.frame_id,
                 descriptor_model_id=message.descriptor_model_id,
             )
         return self._incoming

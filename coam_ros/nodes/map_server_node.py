@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from coam_msgs.srv import LoadMap, SaveMap
+from coam_msgs.srv import LoadMap
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import load_map, save_map
+from coam_ros.mapping.storage import load_map
 from coam_ros.nodes import interfaces, qos
 from coam_ros.nodes.managed_node import ManagedNode, run
 from coam_ros.nodes.map_messages import map_to_messages, split_map
@@ -18,12 +18,11 @@ class MapServerNode(ManagedNode[MapServerParameters]):
     """Publishes a keyframe map in messages of bounded size and keeps them for late subscribers."""
 
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-        """Declare parameters and services; the map waits for `configure`."""
+        """Declare parameters and the service; the map waits for `configure`."""
         super().__init__('map_server', MapServerParameters, **kwargs)
         self._map: KeyframeMap | None = None
         self._publisher: Publisher | None = None
-        save, load = interfaces.SAVE_MAP, interfaces.SERVER_LOAD_MAP
-        self.create_service(save.type, save.name, self._on_save_map)
+        load = interfaces.SERVER_LOAD_MAP
         self.create_service(load.type, load.name, self._on_load_map)
 
     def configure(self) -> None:
@@ -69,21 +68,6 @@ class MapServerNode(ManagedNode[MapServerParameters]):
             f'map={self._map.map_id} keyframes={len(self._map)} messages={len(parts)} '
             f'size={num_bytes / 2**20:.1f} MiB published on {self._publisher.topic_name}'
         )
-
-    def _on_save_map(
-        self, request: SaveMap.Request, response: SaveMap.Response
-    ) -> SaveMap.Response:
-        if self._map is None:
-            response.message = 'There is no map to save: the map server is not configured.'
-            return response
-        try:
-            response.num_keyframes = save_map(self._map, request.path, overwrite=request.overwrite)
-        except (OSError, ValueError) as error:
-            response.message = str(error)
-            self.get_logger().error(response.message)
-        else:
-            response.success, response.message = True, request.path
-        return response
 
     def _on_load_map(
         self, request: LoadMap.Request, response: LoadMap.Response

@@ -8,11 +8,11 @@ import time
 from typing import Any
 
 from coam_msgs.msg import KeyframeArray, RelocalizationStatus
-from coam_msgs.srv import LoadMap, Relocalize
+from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.inference import EngineIncompatibleError
 from coam_ros.localization import LocalizationState
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import load_map
+from coam_ros.mapping.storage import load_map, save_map
 from coam_ros.matching import CoamMatcher
 from coam_ros.nodes import interfaces
 from coam_ros.nodes.attempt import Attempt, Frame, FrameLocalizer, Prior, prior_from_message
@@ -27,6 +27,7 @@ from coam_ros.nodes.publishing import (
     match_messages,
     pose_message,
     status_message,
+    unanswered_message,
 )
 from coam_ros.nodes.tf import Transforms
 from coam_ros.nodes.worker import AttemptWorker
@@ -42,6 +43,7 @@ from rclpy.task import Future
 from rclpy.time import Time
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 _LOG_PERIOD_S = 5.0
 _DIAGNOSTICS_PERIOD_S = 1.0
@@ -91,6 +93,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         for service, callback in (
             (interfaces.RELOCALIZE, self._on_relocalize),
             (interfaces.LOAD_MAP, self._on_load_map),
+            (interfaces.SAVE_MAP, self._on_save_map),
         ):
             self.create_service(service.type, service.name, callback, callback_group=group)
 
@@ -128,7 +131,11 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self.get_logger().info(
             f'engine={self._matcher.model_id} backend={self._matcher.backend_name}'
         )
-        keyframe_map = load_map(parameters.map_path) if parameters.map_path else KeyframeMap()
+        keyframe_map = (
+            self._load_map(parameters.map_path)
+            if parameters.map_path
+            else KeyframeMap(frame_id=parameters.map_frame)
+        )
         self._localizer = FrameLocalizer(self._matcher, keyframe_map, parameters, self._transforms)
         self._use_map(MapReceiver(keyframe_map))
         self._keyframes_subscription = self._subscribe(interfaces.KEYFRAMES, self._on_keyframes)
@@ -143,7 +150,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._use_matcher(self._matcher_of(loading))
             if self.lifecycle_label == 'active':
                 self._start_work()
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 - else it ends the executor, and the node with it
             self.last_error = f'Cannot load the engines: {error}'
             self.get_logger().error(self.last_error)
             if self.lifecycle_label == 'active':
@@ -156,7 +163,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         except EngineIncompatibleError as error:
             if self.parameters.backend == 'tensorrt':
                 raise
-            self.get_logger().warning(f'{error} The CPU runs the model instead.')
+            self.get_logger().warning(f'No TensorRT: {error} The CPU runs the model instead.')
             return self._load_matcher()
 
     def _end_loading(self) -> None:
@@ -180,7 +187,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
     def _start_work(self) -> None:
         self._localizer.forget_poses()
-        self._worker = AttemptWorker(self._localizer, self._publish, self.get_logger())
+        self._worker = AttemptWorker(
+            self._localizer, self._publish, self.get_logger(), give_up=self.context.try_shutdown
+        )
 
     def deactivate(self) -> None:
         """Unsubscribe from the camera and end the worker."""
@@ -244,6 +253,11 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self.get_logger().warning(f'initialpose is ignored: {error}')
 
     def _on_keyframes(self, message: KeyframeArray) -> None:
+        try:
+            self._check_frame(message.header.frame_id)
+        except ValueError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=_LOG_PERIOD_S)
+            return
         receiver = self._map_receiver
         if receiver.receive(message):
             self._use_map(receiver)
@@ -260,12 +274,16 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self, request: Relocalize.Request, response: Relocalize.Response
     ) -> Relocalize.Response:
         timeout_s = request.timeout_s or self.parameters.relocalize_timeout_s
+        if self._loading is not None:
+            response.status = building_message(Header(), self._loading.progress)
+            return response
         if self._worker is None:
-            return _unanswered(response, self._why_idle('not active. Configure and activate it'))
+            message = 'The matcher is not active. Configure and activate it.'
+            return self._unanswered(response, RelocalizationStatus.NOT_ACTIVE, message)
         try:
             prior = self._read_prior(request.prior) if request.use_prior else None
         except ValueError as error:
-            return _unanswered(response, str(error))
+            return self._unanswered(response, RelocalizationStatus.BAD_PRIOR, str(error))
         worker = self._worker
         caller = worker.request(self.executor, prior)
         timer = self.create_timer(timeout_s, lambda: caller.answer(None), clock=self.steady_clock)
@@ -274,28 +292,28 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         worker.discard(caller)
         if attempt is None:
             topic = self.resolve_topic_name(self._image_topic.name)
-            return _unanswered(
-                response, f'No image on {topic} was worked on within {timeout_s:.1f} s.'
-            )
+            message = f'No image on {topic} was worked on within {timeout_s:.1f} s.'
+            return self._unanswered(response, RelocalizationStatus.NO_IMAGE, message)
         response.status = self._status_of(attempt)
         pose = pose_message(attempt, self.parameters.map_frame)
         if pose is not None:
             response.success, response.pose = True, pose
         return response
 
-    def _why_idle(self, otherwise: str) -> str:
-        if self._loading is not None:
-            return f'The engine is not ready: {self._loading.progress}.'
-        return f'The matcher is {otherwise}.'
+    def _unanswered(
+        self, response: Relocalize.Response, reason: int, message: str
+    ) -> Relocalize.Response:
+        response.status = unanswered_message(self._state, reason, message)
+        return response
 
     async def _on_load_map(
         self, request: LoadMap.Request, response: LoadMap.Response
     ) -> LoadMap.Response:
         loaded = Future(executor=self.executor)
         if self._localizer is None:
-            response.message = self._why_idle('not configured. Configure it first')
+            response.message = self._why_no_map()
             return response
-        job = self._loader.submit(load_map, request.path)
+        job = self._loader.submit(self._load_map, request.path)
         job.add_done_callback(lambda _: self._finish(loaded))
         await loaded
         try:
@@ -312,6 +330,33 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         response.num_keyframes = len(self._map_receiver.keyframe_map)
         return response
 
+    async def _on_save_map(
+        self, request: SaveMap.Request, response: SaveMap.Response
+    ) -> SaveMap.Response:
+        saved = Future(executor=self.executor)
+        if self._localizer is None:
+            response.message = self._why_no_map()
+            return response
+        keyframe_map = self._map_receiver.keyframe_map
+        job = self._loader.submit(
+            save_map, keyframe_map, request.path, overwrite=request.overwrite
+        )
+        job.add_done_callback(lambda _: self._finish(saved))
+        await saved
+        try:
+            response.num_keyframes = job.result()
+        except (OSError, ValueError) as error:
+            response.message = str(error)
+            self.get_logger().error(response.message)
+        else:
+            response.success, response.message = True, request.path
+        return response
+
+    def _why_no_map(self) -> str:
+        if self._loading is not None:
+            return f'The engine is not ready: {self._loading.progress}.'
+        return 'The matcher is not configured. Configure it first.'
+
     def _finish(self, future: Future) -> None:
         future.set_result(None)
         # rclpy looks at a pending coroutine only when something wakes the executor.
@@ -324,10 +369,23 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if not len(keyframe_map):
             return
         self._log_map()
-        if keyframe_map.frame_id != self.parameters.map_frame:
-            self.get_logger().warning(
-                f'The map is in frame {keyframe_map.frame_id!r}, poses are published in '
-                f'{self.parameters.map_frame!r} as map_frame says. Set map_frame to the former.'
+
+    def _load_map(self, path: str) -> KeyframeMap:
+        keyframe_map = load_map(path)
+        self._check_frame(keyframe_map.frame_id)
+        return keyframe_map
+
+    def _check_frame(self, frame_id: str) -> None:
+        """Refuse a map in another frame than that of the poses, which would be wrong there.
+
+        Raises:
+            ValueError: it is another one; an empty name stands for map_frame.
+        """
+        map_frame = self.parameters.map_frame
+        if frame_id not in ('', map_frame):
+            raise ValueError(
+                f'The map is in frame {frame_id!r}, wanted {map_frame!r}, in which poses are '
+                f'published. Set map_frame to {frame_id!r}, or send this map to another matcher.'
             )
 
     def _log_map(self) -> None:
@@ -425,12 +483,6 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
     def _advertise(self, topic: interfaces.Topic) -> Publisher:
         return self.create_lifecycle_publisher(topic.type, topic.name, topic.profile())
-
-
-def _unanswered(response: Relocalize.Response, message: str) -> Relocalize.Response:
-    response.status.reason = RelocalizationStatus.NO_IMAGE
-    response.status.message = message
-    return response
 
 
 def main(args: list[str] | None = None) -> None:

@@ -57,6 +57,18 @@ def building_message(header: Header, progress: str) -> RelocalizationStatus:
     )
 
 
+def unanswered_message(
+    state: LocalizationState, reason: int, message: str
+) -> RelocalizationStatus:
+    """Make the status of an attempt that was not made."""
+    return RelocalizationStatus(
+        state=_STATES[state],
+        reason=reason,
+        message=message,
+        reprojection_error_px=float('nan'),
+    )
+
+
 def status_message(
     attempt: Attempt, *, latency_s: float, num_dropped: int
 ) -> RelocalizationStatus:

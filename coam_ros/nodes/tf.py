@@ -43,6 +43,7 @@ class Transforms:
                 'false to get the pose of the camera without TF.'
             ) from error
         self._tf2_ros = tf2_ros
+        self._node = node
         self._buffer = tf2_ros.Buffer(node=node)
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._broadcaster = tf2_ros.TransformBroadcaster(node)
@@ -87,8 +88,10 @@ class Transforms:
         self._broadcaster.sendTransform(message)
 
     def close(self) -> None:
-        """Stop to listen."""
+        """Stop to listen, and take back the service and the publisher that came with it."""
         self._listener.unregister()
+        self._node.destroy_service(self._buffer.srv)
+        self._node.destroy_publisher(self._broadcaster.pub_tf)
 
 
 def matrix_from_transform(transform: Transform) -> NDArray[np.float64]:

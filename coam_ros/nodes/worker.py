@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 
+from coam_ros.inference import DeviceLostError
 from coam_ros.nodes.attempt import Attempt, Frame, FrameLocalizer, Prior
 from coam_ros.nodes.mailbox import Mailbox
 from rclpy.executors import Executor
@@ -58,6 +59,7 @@ class AttemptWorker:
         localizer: FrameLocalizer,
         publish: Callable[[Attempt], None],
         logger: RcutilsLogger,
+        give_up: Callable[[], None],
     ) -> None:
         """Start the thread.
 
@@ -65,11 +67,13 @@ class AttemptWorker:
             localizer: used by the thread alone.
             publish: is called in the thread with every attempt.
             logger: of the node.
+            give_up: is called in the thread when only a new process can go on.
         """
         self.mailbox: Mailbox[Frame] = Mailbox()
         self._localizer = localizer
         self._publish = publish
         self._logger = logger
+        self._give_up = give_up
         self._lock = threading.Lock()
         self._requests: list[AttemptRequest] = []
         self._prior: Prior | None = None
@@ -116,9 +120,10 @@ class AttemptWorker:
     def _attempt(self, frame: Frame, prior: Prior | None) -> Attempt:
         """Make and publish an attempt; the node's one handler for faults of the program."""
         try:
-            attempt = self._localizer.localize(frame, prior or self._current_prior())
+            prior = prior or self._current_prior()
+            attempt = self._localizer.localize(frame, prior)
             if attempt.T_map_frame is not None:
-                self._prior = None
+                self._drop_prior(prior)
             self._publish(attempt)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next frame may go well
             self._logger.error(
@@ -127,6 +132,9 @@ class AttemptWorker:
             )
             attempt = self._localizer.fail(frame, error)
             self._publish(attempt)
+            if isinstance(error, DeviceLostError):
+                self._logger.fatal(f'The node ends, to be started again (use_respawn): {error}')
+                self._give_up()
         return attempt
 
     def _take_requests(self, frame: Frame) -> list[AttemptRequest]:
@@ -136,6 +144,12 @@ class AttemptWorker:
             due = [request for request in due if request.prior is due[0].prior]
             self._requests = [request for request in self._requests if request not in due]
             return due
+
+    def _drop_prior(self, used: Prior | None) -> None:
+        """Search freely again, unless a newer prior has come meanwhile."""
+        with self._lock:
+            if self._prior is used:
+                self._prior = None
 
     def _current_prior(self) -> Prior | None:
         with self._lock:

@@ -236,6 +236,24 @@ def test_damaged_keyframe_is_left_out_and_the_rest_is_used(robot, scene, keyfram
     assert robot.statuses.wait_for().num_keyframes == 7
 
 
+def test_described_keyframe_that_does_not_decode_leaves_the_map(robot, scene, keyframes_topic):
+    node = robot.start_matcher()
+    (message,) = map_to_messages(KeyframeMap(scene.keyframes), [list(scene.keyframes)], Time())
+    keyframes_topic.publish(message)
+    wait_until(lambda: len(node._map_receiver.keyframe_map) == 8)
+    keyframe_map = node._map_receiver.keyframe_map
+    # The tables of the JPEG's code are gone; only a decoder sees that.
+    jpeg = scene.keyframes[0].image
+    table = jpeg.index(b'\xff\xc4') + 4
+    broken = replace(scene.keyframes[0], image=jpeg[:table] + bytes(20) + jpeg[table + 20 :])
+    keyframe_map.add(broken)
+    for angle_rad in np.linspace(0, 2 * np.pi, 8, endpoint=False):
+        status = robot.send(robot.image(scene.view(angle_rad)[0]))
+        assert status.reason != Status.ENGINE_ERROR, status.message
+    assert keyframe_map.get(broken.id) is None
+    assert len(keyframe_map) == 7
+
+
 def test_map_without_descriptors_is_described_by_the_node(robot, scene, keyframes_topic):
     node = robot.start_matcher()
     bare = KeyframeMap([replace(k, global_descriptor=None) for k in scene.keyframes])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+import sys
 
 import pytest
 
@@ -49,6 +50,8 @@ def test_a_node_that_builds_answers_and_then_goes_on_without_a_gpu(robot, scene,
     assert 'The engine is not ready: ' in status.message
     answer = robot.call(Relocalize, 'relocalize', timeout_s=60.0)
     assert not answer.success
+    assert answer.status.state == RelocalizationStatus.BUILDING
+    assert answer.status.reason == RelocalizationStatus.NO_ENGINE
     assert 'The engine is not ready: ' in answer.status.message
     answer = robot.call(LoadMap, 'load_map', path=str(scene.map_path))
     assert 'The engine is not ready: ' in answer.message
@@ -60,6 +63,26 @@ def test_a_node_that_builds_answers_and_then_goes_on_without_a_gpu(robot, scene,
     status = robot.send(robot.image(pixels))
     assert status.reason == RelocalizationStatus.NONE, status.message
     assert node._matcher.backend_name.startswith(('onnxruntime', 'openvino'))
+
+
+def test_a_node_lives_on_whatever_breaks_while_it_loads_engines(
+    robot, scene, parameters, monkeypatch
+):
+    monkeypatch.setattr(tensorrt_engines, 'load_engines', lambda *_, **__: 1 / 0)
+    node = robot.start(MatcherNode, **parameters)
+    wait_until(lambda: node.last_error)
+    assert 'Cannot load the engines: ' in node.last_error
+    wait_until(lambda: node.lifecycle_label == 'unconfigured')
+
+
+def test_without_a_package_of_the_builder_the_cpu_runs_the_model(
+    robot, scene, parameters, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, 'onnx', None)
+    monkeypatch.delitem(sys.modules, 'coam_ros.inference.tensorrt_builder', raising=False)
+    node = robot.start_matcher(**parameters)
+    wait_until(lambda: node._localizer is not None)
+    assert robot.send(robot.image(scene.view(0.3)[0])).reason == RelocalizationStatus.NONE
 
 
 def test_a_node_that_wants_tensorrt_alone_says_why_it_has_none(robot, parameters):

@@ -40,6 +40,7 @@ def test_matcher_goes_through_its_life_twice(robot, scene):
         assert state_of(robot, 'matcher') == 'unconfigured'
         assert change(robot, 'matcher', 'configure')
         answer = robot.call(Relocalize, 'relocalize')
+        assert answer.status.reason == RelocalizationStatus.NOT_ACTIVE
         assert 'not active' in answer.status.message
         for _ in range(2):
             assert change(robot, 'matcher', 'activate')
@@ -73,6 +74,20 @@ def test_failed_configuration_can_be_tried_again(robot, scene, tmp_path):
     assert change(robot, 'matcher', 'activate')
 
 
+def test_after_a_fault_of_the_program_the_node_is_unconfigured_and_can_be_tried_again(
+    robot, scene, monkeypatch
+):
+    node = robot.start(MatcherNode, map_path=str(scene.map_path), autostart=False)
+    assert change(robot, 'matcher', 'configure')
+    with monkeypatch.context() as patch:
+        patch.setattr(node, '_start_work', lambda: 1 / 0)
+        assert not change(robot, 'matcher', 'activate')
+    assert state_of(robot, 'matcher') == node.lifecycle_label == 'unconfigured'
+    assert node._matcher is None
+    assert change(robot, 'matcher', 'configure')
+    assert change(robot, 'matcher', 'activate')
+
+
 @pytest.mark.skipif(importlib.util.find_spec('tf2_ros') is not None, reason='tf2_ros is installed')
 @pytest.mark.parametrize('parameters', [{'base_frame': 'base_link'}, {'publish_tf': True}])
 def test_transforms_without_tf2_ros_fail_with_the_remedy(robot, scene, parameters):
@@ -88,8 +103,8 @@ def test_map_server_without_a_map_path_says_so(robot):
     assert 'map_path is empty' in node.last_error
 
 
-def start_process(name, *arguments):
-    code = f'from coam_ros.nodes.{name}_node import main; main()'
+def start_process(name, *arguments, before=''):
+    code = f'{before}\nfrom coam_ros.nodes.{name}_node import main; main()'
     words = [sys.executable, '-c', code, '--ros-args', '-r', '__ns:=/coam', *arguments]
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     return subprocess.Popen(
@@ -125,6 +140,33 @@ def test_processes_take_the_parameter_file_localize_and_end_on_interrupt(robot, 
     assert 'Traceback' not in ''.join(outputs)
     assert "no parameter 'min_inlier'; did you mean 'min_inliers'?" in outputs[0]
     assert 'searching -> localized' in outputs[0]
+
+
+LOST_DEVICE = """
+from coam_ros.inference import DeviceLostError
+from coam_ros.matching import CoamMatcher
+
+def encode(matcher, image):
+    raise DeviceLostError('the GPU fell off the bus')
+
+CoamMatcher.encode = encode
+"""
+
+
+def test_process_whose_gpu_is_lost_says_so_and_ends_to_be_started_again(robot, scene):
+    matcher = start_process('matcher', '-p', f'map_path:={scene.map_path}', before=LOST_DEVICE)
+    try:
+        for _ in range(60):
+            image = robot.image(scene.view(0.3)[0])
+            robot.infos.publish(info_from_camera(CAMERA, image.header))
+            robot.images.publish(image)
+            if robot.statuses.find(lambda s: 'fell off the bus' in s.message, 1.0):
+                break
+        log, _ = matcher.communicate(timeout=DEADLINE_S)
+    finally:
+        matcher.kill()
+    assert 'to be started again (use_respawn): the GPU fell off the bus' in log
+    assert matcher.returncode == 0, log
 
 
 def test_process_with_a_wrong_parameter_ends_with_one_clear_line(ros):

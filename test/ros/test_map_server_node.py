@@ -5,9 +5,9 @@ import pytest
 pytest.importorskip('rclpy')
 
 from coam_msgs.msg import KeyframeArray, RelocalizationStatus
-from coam_msgs.srv import LoadMap, SaveMap
+from coam_msgs.srv import LoadMap
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import load_map, save_map
+from coam_ros.mapping.storage import save_map
 from coam_ros.nodes import qos
 from map_samples import make_keyframe
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -67,18 +67,6 @@ def test_loading_another_map_replaces_the_former_for_all(robot, scene, tmp_path)
     failed = robot.call(LoadMap, 'map_server/load_map', path=str(tmp_path / 'nothing'))
     assert (failed.success, failed.num_keyframes) == (False, 1)
     assert node.lifecycle_label == 'active'
-
-
-def test_map_is_saved_and_not_overwritten_unasked(robot, scene, tmp_path):
-    robot.start_map_server(map_path=str(scene.map_path))
-    path = tmp_path / 'copy'
-    saved = robot.call(SaveMap, 'save_map', path=str(path))
-    assert (saved.success, saved.num_keyframes) == (True, 8)
-    assert [k.id for k in load_map(path)] == list(range(8))
-    again = robot.call(SaveMap, 'save_map', path=str(path))
-    assert not again.success
-    assert str(path) in again.message
-    assert robot.call(SaveMap, 'save_map', path=str(path), overwrite=True).success
 
 
 def test_publisher_with_another_qos_is_named_in_the_log(robot, scene, capfd):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from array import array
+import re
 
 import numpy as np
 import pytest
 
 pytest.importorskip('rclpy')
 
+from builtin_interfaces.msg import Time
 from coam_msgs.msg import RelocalizationStatus
-from coam_msgs.srv import LoadMap, Relocalize
+from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import invert, pose_error, transform_points
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.storage import load_map, save_map
 from coam_ros.nodes import interfaces, qos
 from coam_ros.nodes.conversions import (
     info_from_camera,
@@ -20,6 +24,7 @@ from coam_ros.nodes.conversions import (
     transform_from_pose,
 )
 from coam_ros.nodes.images import decode_image
+from coam_ros.nodes.map_messages import map_to_messages
 from coam_ros.rendering import camera_pose
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -29,6 +34,11 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 NONE = RelocalizationStatus.NONE
+
+
+def message_of(keyframe_map):
+    (message,) = map_to_messages(keyframe_map, [list(keyframe_map)], Time())
+    return message
 
 
 def check_pose(robot, header, T_map_camera):
@@ -195,6 +205,7 @@ def test_diagnostics_tell_state_rate_latency_and_engine(robot, scene):
     assert engine['backend'].startswith(('onnxruntime', 'openvino'))
     robot.send(robot.image(scene.other_image, 2000.0))
     wait_for('localization', lambda s: s.message == 'lost')
+    wait_for('localization', lambda s: re.fullmatch(r'lost \d s ago, nothing since', s.message))
 
 
 def test_keyframes_are_not_encoded_again_for_the_next_image(robot, scene):
@@ -333,6 +344,7 @@ def test_prior_restricts_the_search(robot, scene):
     wrong_frame = robot.call(
         Relocalize, 'relocalize', use_prior=True, prior=PoseWithCovarianceStamped()
     )
+    assert wrong_frame.status.reason == RelocalizationStatus.BAD_PRIOR
     assert "frame ''" in wrong_frame.status.message
 
 
@@ -367,6 +379,36 @@ def test_load_map_replaces_the_map_and_keeps_it_when_loading_fails(robot, scene,
     assert 'nothing' in failed.message
     assert 'former map' in failed.message
     assert robot.send(robot.image(scene.view(0.3)[0])).reason == NONE
+
+
+def test_map_that_came_by_topic_is_saved_and_not_overwritten_unasked(
+    robot, scene, keyframes_topic, tmp_path
+):
+    node = robot.start_matcher()
+    keyframes_topic.publish(message_of(KeyframeMap(scene.keyframes)))
+    wait_until(lambda: len(node._map_receiver.keyframe_map) == 8)
+    path = tmp_path / 'copy'
+    saved = robot.call(SaveMap, 'save_map', path=str(path))
+    assert (saved.success, saved.num_keyframes) == (True, 8)
+    assert [k.id for k in load_map(path)] == list(range(8))
+    again = robot.call(SaveMap, 'save_map', path=str(path))
+    assert not again.success
+    assert str(path) in again.message
+    assert robot.call(SaveMap, 'save_map', path=str(path), overwrite=True).success
+
+
+def test_map_in_another_frame_is_refused_however_it_comes(robot, scene, keyframes_topic, tmp_path):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    other = KeyframeMap(scene.keyframes[:2], frame_id='cellar')
+    save_map(other, tmp_path / 'cellar')
+    answer = robot.call(LoadMap, 'load_map', path=str(tmp_path / 'cellar'))
+    assert (answer.success, answer.num_keyframes) == (False, 8)
+    assert "in frame 'cellar', wanted 'map'" in answer.message
+    keyframes_topic.publish(message_of(other))
+    keyframes_topic.publish(message_of(KeyframeMap(scene.keyframes[:3])))
+    # Messages of one publisher keep their order.
+    wait_until(lambda: len(node._map_receiver.keyframe_map) == 3)
+    assert node._map_receiver.keyframe_map.frame_id == 'map'
 
 
 # ---- time

@@ -70,6 +70,15 @@ def test_replayed_graphs_answer_as_the_first_run(model, images):
 
 
 @pytest.mark.gpu
+def test_a_number_of_keyframes_that_comes_again_gets_the_same_answer(model, images):
+    numbers = (1, 3, 3, 5, 5)
+    first = [match(model, images, number).query_points for number in numbers]
+    again = [match(model, images, number).query_points for number in numbers]
+    for before, after in zip(first, again, strict=True):
+        np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.gpu
 def test_descriptors_agree_with_onnx_runtime(model, images):
     reference = CoamModel.load(MODEL, backend='onnxruntime')
     assert model.encode(images[0])[1] @ reference.encode(images[0])[1] > 0.999
