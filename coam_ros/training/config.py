@@ -153,7 +153,7 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """One training, whole: two runs of the same config give the same losses.
+    """One training, whole: on a CPU two runs of the same config give the same losses.
 
     Attributes:
         name: of the experiment.

@@ -87,7 +87,7 @@ def joined_processes(device: str) -> Iterator[Processes]:
         yield Processes(0, 1, chosen)
         return
     distributed.init_process_group('nccl' if device == 'cuda' else 'gloo')
-    try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)
-    finally:
-        distributed.destroy_process_group()
+    yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)
+    # Not after an error: the others wait for this process in the middle of a step, and NCCL would
+    # wait with them. Without this process torchrun ends them.
+    distributed.destroy_process_group()

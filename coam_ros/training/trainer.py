@@ -42,6 +42,8 @@ _LOGGER = logging.getLogger(__name__)
 CHECKPOINT, BEST = 'checkpoint.pt', 'best.pt'
 # The average forgets this fast in the first steps: step / (step + 10).
 _EMA_WARMUP = 10
+# Each keeps images in memory of its own.
+_MOST_WORKERS = 16
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -107,8 +109,16 @@ class Trainer:
             self._load_first_weights()
         self.network.to(processes.device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
+        # One kernel for all of them, not one for each.
+        self._averaged, self._averages = (
+            _floating_state(self.network),
+            _floating_state(self.average),
+        )
         self._optimizer = self._make_optimizer()
-        precision = _DTYPES[choose_precision(config.precision, processes.device)]
+        precision_name = choose_precision(config.precision, processes.device)
+        if processes.is_first:
+            print(f'Training on {processes.count} x {processes.device.type} in {precision_name}.')
+        precision = _DTYPES[precision_name]
         self._scaler = torch.amp.GradScaler(
             processes.device.type, enabled=precision == torch.float16
         )
@@ -180,7 +190,10 @@ class Trainer:
             self.config.optimizer.clip_norm or float('inf'),
         )
         # Scaled float16 gradients overflow now and then: the scaler leaves such a step out.
-        if not self._scaler.is_enabled():
+        if self._scaler.is_enabled():
+            figures['skipped'] = (~torch.isfinite(gradient)).float()
+            gradient = gradient.nan_to_num(0.0, 0.0, 0.0)
+        else:
             self._check_finite('gradient', gradient, batch)
         self._scaler.step(self._optimizer)
         self._scaler.update()
@@ -197,6 +210,8 @@ class Trainer:
     def _check_finite(self, name: str, value: torch.Tensor, batch: Batch) -> None:
         if torch.isfinite(value):
             return
+        # Of another machine, it may not be there.
+        self._out.mkdir(parents=True, exist_ok=True)
         path = self._out / f'nan_batch_{self.processes.rank}.pt'
         save_checkpoint(path, {'step': self._step, 'batch': batch})
         raise ValueError(
@@ -208,12 +223,7 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.optimizer.ema_decay, self._step / (self._step + _EMA_WARMUP))
-        pairs = zip(
-            self.average.state_dict().values(), self.network.state_dict().values(), strict=True
-        )
-        for mean, value in pairs:
-            if value.dtype.is_floating_point:
-                mean.lerp_(value, 1 - decay)
+        torch._foreach_lerp_(self._averages, self._averaged, 1 - decay)
 
     # ------------------------------------------------------------------ validation
 
@@ -282,13 +292,19 @@ class Trainer:
             validation.seed,
         )
         share = self.processes.share(validation.num_pairs)
-        return list(self._loader(mixture, [[i] for i in share]))
+        # Copies: what a worker sends stays a file in shared memory, of which there are few.
+        return [
+            {name: value.clone() for name, value in pair.items()}
+            for pair in self._loader(mixture, [[i] for i in share])
+        ]
 
     def _loader(self, mixture: PairMixture, batches: list[list[int]]) -> DataLoader:
         is_cuda = self.processes.device.type == 'cuda'
         workers = self.config.data.workers
         if workers is None:
-            workers = max(1, len(os.sched_getaffinity(0)) - 1) if is_cuda else 1
+            # The processes of a machine share its cores; more workers than these wait for the GPU.
+            cores = len(os.sched_getaffinity(0)) // int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+            workers = min(max(cores - 1, 1), _MOST_WORKERS) if is_cuda else 1
         return DataLoader(
             mixture,
             batch_sampler=batches,
@@ -312,11 +328,23 @@ class Trainer:
         encoder = list(self.network.encoder.parameters())
         in_encoder = set(map(id, encoder))
         rest = [p for p in self.network.parameters() if id(p) not in in_encoder]
-        groups = [{'params': [p for p in rest if p.requires_grad], 'peak_rate': config.rate}]
+        trained = [[p for p in rest if p.requires_grad]]
         if config.unfreeze_encoder_at is not None:
-            groups.append({'params': encoder, 'peak_rate': config.encoder_rate})
+            trained.append(encoder)
+        groups = [
+            {'params': params, **rates}
+            for params, rates in zip(trained, self._rates(), strict=True)
+        ]
         make = {'adam': torch.optim.Adam, 'adamw': torch.optim.AdamW}[config.kind]
-        return make(groups, lr=config.rate, weight_decay=config.weight_decay)
+        return make(groups, lr=config.rate)
+
+    def _rates(self) -> list[dict[str, float]]:
+        """Give what the config says of each group of parameters of the optimizer."""
+        config = self.config.optimizer
+        rates = [config.rate]
+        if config.unfreeze_encoder_at is not None:
+            rates.append(config.encoder_rate)
+        return [{'peak_rate': rate, 'weight_decay': config.weight_decay} for rate in rates]
 
     def _wrap(self) -> nn.Module:
         """Choose what is trained at this step; several processes have to know it beforehand."""
@@ -372,7 +400,12 @@ class Trainer:
         self.network.load_state_dict(former['network'], strict=True)
         self.average.load_state_dict(former['average'], strict=True)
         self._optimizer.load_state_dict(former['optimizer'])
-        self._scaler.load_state_dict(former['scaler'])
+        # The config may have changed, and says so where it is read.
+        for group, wanted in zip(self._optimizer.param_groups, self._rates(), strict=True):
+            group |= wanted
+        # What was trained in another precision has none.
+        if former['scaler']:
+            self._scaler.load_state_dict(former['scaler'])
         self._step = former['step']
         self._judged = former['judged']
 
@@ -449,6 +482,11 @@ class _Window:
     def network_share(self) -> float:
         """Return the share of the time that was not spent waiting for data."""
         return self.worked_s / (self.worked_s + self.waited_s)
+
+
+def _floating_state(network: nn.Module) -> list[torch.Tensor]:
+    """List the floating-point tensors of a network; they stay the same objects in a training."""
+    return [value for value in network.state_dict().values() if value.is_floating_point()]
 
 
 def seed_of_step(seed: int, step: int, rank: int) -> int:

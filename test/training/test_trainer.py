@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,8 @@ from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
 from coam_ros.mapping.storage import save_map  # noqa: E402
 from coam_ros.training.checkpoint import hash_files, save_checkpoint  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
-from coam_ros.training.trainer import choose_precision  # noqa: E402
+from coam_ros.training.distributed import joined_processes  # noqa: E402
+from coam_ros.training.trainer import choose_precision, Trainer  # noqa: E402
 from coam_ros.training.validation import judge  # noqa: E402
 from pair_samples import write_seven_scenes  # noqa: E402
 from training_samples import (  # noqa: E402
@@ -245,6 +247,32 @@ def test_a_changed_config_or_data_is_told_on_resuming(photos, finished, tmp_path
     assert train(more, tmp_path, 'optimizer.rate=2e-3') == 0
     assert 'optimizer.rate: 0.0012 -> 0.002' in caplog.text
     assert 'files of the data' in caplog.text
+
+
+def test_a_changed_rate_is_used_on_resuming(photos, finished, tmp_path):
+    out = tmp_path / 'more'
+    shutil.copytree(finished, out)
+    changes = ('schedule.steps=9', 'optimizer.rate=1e-5', 'optimizer.weight_decay=0.5')
+    assert train(photos, out, *changes) == 0
+    (group,) = read(out / 'checkpoint.pt')['optimizer']['param_groups']
+    assert (group['peak_rate'], group['weight_decay']) == (1e-5, 0.5)
+    assert read_metrics(out, 'train')[-1]['rate'] <= 1e-5
+
+
+def test_a_training_may_go_on_in_a_precision_that_scales_no_gradients_before(
+    photos, finished, tmp_path
+):
+    out = tmp_path / 'scaled'
+    shutil.copytree(finished, out)
+    config = load_config(
+        'default', [*tiny_overrides(photos, out), 'schedule.steps=9'], leaves_unset=False
+    )
+    with joined_processes('cpu') as processes:
+        trainer = Trainer(config, processes)
+        # As on a GPU without bfloat16, which scales its gradients in float16.
+        trainer._scaler = torch.amp.GradScaler('cpu')
+        trainer._restore(read(out / 'checkpoint.pt'))
+    assert trainer._scaler.is_enabled()
 
 
 def test_the_encoder_learns_from_its_step_on(photos, finished, tmp_path):
