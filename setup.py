@@ -59,6 +59,7 @@ setup(
     entry_points={
         'console_scripts': [
             'coam = coam_ros.cli:main',
+            'map_recorder = coam_ros.nodes.map_recorder_node:main',
             'map_server = coam_ros.nodes.map_server_node:main',
             'matcher = coam_ros.nodes.matcher_node:main',
         ],

@@ -16,7 +16,7 @@ from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.localization import FailureReason, KeyframeMatches, RelocalizationResult
 from coam_ros.nodes.conversions import info_from_camera, transform_from_pose
-from coam_ros.nodes.qos import events, sensor_burst, sensor_data
+from coam_ros.nodes.qos import events, sensor_data
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
 import rclpy
@@ -167,7 +167,7 @@ class _Player:
         self._matches: dict[_Stamp, list[Matches]] = {}
         node.create_subscription(RelocalizationStatus, 'status', self._on_status, events(100))
         node.create_subscription(PoseWithCovarianceStamped, 'pose', self._on_pose, events(100))
-        node.create_subscription(Matches, 'matches', self._on_matches, sensor_burst())
+        node.create_subscription(Matches, 'matches', self._on_matches, events(depth=20))
 
     def warm_up(self, started_s: float) -> float | None:
         """Stand at the first frame until the nodes are up.

@@ -50,7 +50,7 @@ def build_map(
     keyframe_map = KeyframeMap(frame_id=frame_id, descriptor_model_id=matcher.descriptor_model_id)
     poses: list[np.ndarray] = []
     for count, frame in enumerate(frames, start=1):
-        if not _is_covered(frame.T_map_camera, poses, min_distance_m, min_angle_deg):
+        if not is_covered(frame.T_map_camera, poses, min_distance_m, min_angle_deg):
             keyframe_map.add(_with_descriptor(frame, matcher))
             poses.append(frame.T_map_camera)
         if progress:
@@ -98,9 +98,17 @@ def _with_descriptor(frame: Keyframe, matcher: CoamMatcher) -> Keyframe:
     return replace(frame, global_descriptor=encoded.global_descriptor)
 
 
-def _is_covered(
+def is_covered(
     T_map_camera: np.ndarray, poses: list[np.ndarray], distance_m: float, angle_deg: float
 ) -> bool:
+    """Tell whether one of some poses is closer than a distance and turned by less than an angle.
+
+    Args:
+        T_map_camera: (4, 4).
+        poses: of the keyframes so far, (4, 4) each.
+        distance_m: 0 = nothing is close.
+        angle_deg: the same.
+    """
     if not poses or distance_m == 0 or angle_deg == 0:
         return False
     others = np.stack(poses)

@@ -52,6 +52,12 @@ ENCODINGS = {
 }
 
 
+_DEPTH_ENCODINGS = {'16UC1': _Encoding(1, dtype='u2'), '32FC1': _Encoding(1, dtype='f4')}
+# The count that means none, beside 0.
+_NO_DEPTH = 65535
+_STORED_QUALITY = 95
+
+
 def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
     """Read the pixels of a camera message.
 
@@ -80,6 +86,46 @@ def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
     if encoding.code is None:
         return pixels
     return cv2.cvtColor(np.ascontiguousarray(pixels), encoding.code)
+
+
+def stored_image(message: Image | CompressedImage) -> bytes:
+    """Give an image as a file: a compressed one as it came, a raw one as JPEG of good quality.
+
+    Raises:
+        ImageError: see `decode_image`.
+    """
+    pixels = decode_image(message)
+    if isinstance(message, CompressedImage):
+        return bytes(message.data)
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode('.jpg', pixels, (cv2.IMWRITE_JPEG_QUALITY, _STORED_QUALITY))
+    return data.tobytes()
+
+
+def encode_depth(message: Image) -> bytes:
+    """Give a depth image as a 16-bit PNG in millimetres, 0 = none.
+
+    Args:
+        message: 16UC1 in millimetres or 32FC1 in metres, as REP-118 has them.
+
+    Raises:
+        ImageError: another encoding, or data that do not fit it.
+    """
+    encoding = _DEPTH_ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ImageError(
+            f'Depth encoding {message.encoding!r} is not supported; wanted '
+            f'{" or ".join(_DEPTH_ENCODINGS)}. Use the raw depth topic, registered to the image.'
+        )
+    depth = _view(message, encoding)
+    if encoding.dtype == 'f4':
+        with np.errstate(invalid='ignore'):
+            counts = np.round(depth * 1e3)
+            is_known = (counts >= 1) & (counts < _NO_DEPTH)
+        depth = np.where(is_known, counts, 0)
+    _, data = cv2.imencode('.png', np.ascontiguousarray(depth, np.uint16))
+    return data.tobytes()
 
 
 def encode_image(pixels: NDArray[np.uint8], header: Header) -> Image:

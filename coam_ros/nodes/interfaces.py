@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from coam_msgs.msg import KeyframeArray, Matches, RelocalizationStatus
 from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.nodes import qos
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -63,6 +64,18 @@ KEYFRAMES = Topic(
     qos.every_latched,
     'The keyframe map in parts, from the map server or a SLAM system; merged and removed by id.',
 )
+DEPTH = Topic(
+    'depth',
+    Image,
+    qos.sensor_data,
+    'Depth registered to the image: 16UC1 in mm or 32FC1 in m.',
+)
+CAMERA_POSE = Topic(
+    'camera_pose',
+    PoseStamped,
+    qos.events,
+    'Pose of the optical frame in the map, with `pose_source` topic.',
+)
 INITIAL_POSE = Topic(
     'initialpose',
     PoseWithCovarianceStamped,
@@ -70,7 +83,11 @@ INITIAL_POSE = Topic(
     'Rough position in the map that narrows the search; optional. RViz: remap /initialpose to it.',
 )
 MATCHES = Topic(
-    'matches', Matches, qos.sensor_burst, 'Matches with each keyframe, with landmarks and inliers.'
+    'matches',
+    Matches,
+    # One image brings about a message for each keyframe.
+    partial(qos.events, depth=20),
+    'Matches with each keyframe, with landmarks and inliers.',
 )
 POSE = Topic(
     'pose',
@@ -82,7 +99,10 @@ STATUS = Topic(
     'status', RelocalizationStatus, qos.events, 'State, reason and evidence, for every image used.'
 )
 DEBUG_IMAGE = Topic(
-    'debug_image', Image, qos.sensor_data, 'Picture of the matches; drawn only when subscribed.'
+    'debug_image',
+    Image,
+    partial(qos.events, depth=1),
+    'Picture of the matches; drawn only when subscribed.',
 )
 DIAGNOSTICS = Topic(
     '/diagnostics', DiagnosticArray, qos.events, 'State, input rate, drops, latency, engine, map.'
@@ -97,6 +117,9 @@ LOAD_MAP = ServiceType(
 SERVER_LOAD_MAP = ServiceType(
     '~/load_map', LoadMap, 'Loads another map and publishes it in the place of the former.'
 )
+RECORDER_SAVE_MAP = ServiceType(
+    '~/save_map', SaveMap, 'Writes what has been recorded; an empty path stands for `map_path`.'
+)
 SAVE_MAP = ServiceType(
     'save_map',
     SaveMap,
@@ -108,6 +131,8 @@ MATCHER_PUBLISHERS = (POSE, STATUS, MATCHES, DEBUG_IMAGE, DIAGNOSTICS)
 MATCHER_SERVICES = (RELOCALIZE, LOAD_MAP, SAVE_MAP)
 MAP_SERVER_PUBLISHERS = (KEYFRAMES,)
 MAP_SERVER_SERVICES = (SERVER_LOAD_MAP,)
+MAP_RECORDER_SUBSCRIPTIONS = (IMAGE, COMPRESSED_IMAGE, CAMERA_INFO, DEPTH, CAMERA_POSE)
+MAP_RECORDER_SERVICES = (RECORDER_SAVE_MAP,)
 
 
 def interface_table() -> str:
@@ -119,6 +144,8 @@ def interface_table() -> str:
         ('matcher, service', MATCHER_SERVICES),
         ('map_server, out', MAP_SERVER_PUBLISHERS),
         ('map_server, service', MAP_SERVER_SERVICES),
+        ('map_recorder, in', MAP_RECORDER_SUBSCRIPTIONS),
+        ('map_recorder, service', MAP_RECORDER_SERVICES),
     )
     for group, endpoints in groups:
         for endpoint in endpoints:

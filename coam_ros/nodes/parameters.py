@@ -47,6 +47,26 @@ def _autostart() -> Any:  # noqa: ANN401
     )
 
 
+def _camera_frame() -> Any:  # noqa: ANN401
+    return _parameter('', 'Optical frame of the camera; empty = the frame_id of the images.')
+
+
+def _image_transport() -> Any:  # noqa: ANN401
+    return _parameter(
+        'raw',
+        'raw: subscribe to image; compressed: to image/compressed.',
+        choices=('raw', 'compressed'),
+    )
+
+
+def _is_rectified() -> Any:  # noqa: ANN401
+    return _parameter(
+        False,
+        'The images are rectified: P of camera_info holds, without distortion. Where camera_info '
+        'has a distortion, rectified images need this.',
+    )
+
+
 @dataclass(frozen=True)
 class MatcherParameters:
     """Parameters of the matcher."""
@@ -99,17 +119,9 @@ class MatcherParameters:
     base_frame: str = _parameter(
         '', 'Frame whose pose is published, found by TF; empty = the camera itself, without TF.'
     )
-    camera_frame: str = _parameter(
-        '', 'Optical frame of the camera; empty = the frame_id of the images.'
-    )
-    image_transport: str = _parameter(
-        'raw',
-        'raw: subscribe to image; compressed: to image/compressed.',
-        choices=('raw', 'compressed'),
-    )
-    is_rectified: bool = _parameter(
-        False, 'The images are rectified: P of camera_info holds, without distortion.'
-    )
+    camera_frame: str = _camera_frame()
+    image_transport: str = _image_transport()
+    is_rectified: bool = _is_rectified()
     max_rate_hz: float = _parameter(
         0.0,
         'Most images localized in a second, of which the newest are taken [Hz]; 0 = as many as '
@@ -179,7 +191,57 @@ class MapServerParameters:
     autostart: bool = _autostart()
 
     def __post_init__(self) -> None:
-        """Nothing relates; here so that both classes are checked alike."""
+        """Nothing relates; here so that all classes are checked alike."""
+        _check_choices(self)
+
+
+@dataclass(frozen=True)
+class MapRecorderParameters:
+    """Parameters of the map recorder."""
+
+    map_path: str = _parameter(
+        '', 'Folder of the map, written when the node is deactivated or ends.'
+    )
+    overwrite: bool = _parameter(False, 'Replace a map that is there.')
+    map_frame: str = _parameter('map', 'Frame of the map and of the poses.')
+    pose_source: str = _parameter(
+        'tf',
+        'tf: where TF has the camera in map_frame; topic: what comes on camera_pose.',
+        choices=('tf', 'topic'),
+    )
+    camera_frame: str = _camera_frame()
+    image_transport: str = _image_transport()
+    is_rectified: bool = _is_rectified()
+    uses_depth: bool = _parameter(
+        True, 'Keep the depth image of each keyframe; without it see `coam map triangulate`.'
+    )
+    min_distance_m: float = _parameter(
+        0.3,
+        'An image becomes a keyframe when no keyframe is nearer than this and turned by less than '
+        'min_angle_deg [m].',
+        range=(0.0, 100.0),
+        read_only=False,
+    )
+    min_angle_deg: float = _parameter(
+        15.0, 'See min_distance_m [deg].', range=(0.0, 180.0), read_only=False
+    )
+    max_delay_s: float = _parameter(
+        0.02,
+        'Depth images, and poses of camera_pose, this far from the stamp of an image belong to '
+        'it [s].',
+        range=(0.0, 1.0),
+        read_only=False,
+    )
+    max_wait_s: float = _parameter(
+        1.0,
+        'How long an image waits for its pose and depth, by the stamps of the images [s].',
+        range=(0.0, 10.0),
+        read_only=False,
+    )
+    autostart: bool = _autostart()
+
+    def __post_init__(self) -> None:
+        """Check the choices."""
         _check_choices(self)
 
 

@@ -1,4 +1,8 @@
-"""Quality of service of the topics, as REP-2003 and the users of maps expect it."""
+"""Quality of service of the topics: subscriptions as REP-2003 has it, publishers for everyone.
+
+A reliable publisher serves subscribers of both kinds, a best-effort one only those that ask for
+that; RViz and `create_subscription(..., 10)` do not.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +10,12 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 
 def sensor_data() -> QoSProfile:
-    """Best effort, only the newest message: for images and what goes with them."""
+    """Best effort, only the newest message: for who takes images and what goes with them."""
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
-def sensor_burst() -> QoSProfile:
-    """Best effort, with room for the messages that one image brings about."""
-    return QoSProfile(depth=20, reliability=ReliabilityPolicy.BEST_EFFORT)
-
-
 def events(depth: int = 10) -> QoSProfile:
-    """Reliable, for whoever listens now: status, prior poses."""
+    """Reliable, for whoever listens now: status, matches, pictures."""
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 

@@ -13,13 +13,18 @@ import sys
 
 from coam_ros.nodes.interfaces import interface_table
 from coam_ros.nodes.parameters import (
+    MapRecorderParameters,
     MapServerParameters,
     MatcherParameters,
     parameter_fields,
     ParameterField,
 )
 
-_NODES = {'matcher': MatcherParameters, 'map_server': MapServerParameters}
+_NODES = {
+    'matcher': MatcherParameters,
+    'map_server': MapServerParameters,
+    'map_recorder': MapRecorderParameters,
+}
 _BLOCK = re.compile(r'(<!-- generated: ([\w -]+) -->\n).*?(<!-- end of generated -->)', re.DOTALL)
 
 
@@ -47,7 +52,7 @@ def parameter_table(parameters_class: type) -> str:
 
 
 def parameter_file() -> str:
-    """Make the parameter file: every parameter of both nodes at its default, with comments."""
+    """Make the parameter file: every parameter of the nodes at its default, with comments."""
     lines = ['# Every parameter at its default; /** stands for any namespace.', '']
     for name, parameters_class in _NODES.items():
         lines += [f'/**/{name}:', '  ros__parameters:']

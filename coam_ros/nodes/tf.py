@@ -38,9 +38,10 @@ class Transforms:
             import tf2_ros
         except ImportError as error:
             raise ImportError(
-                'tf2_ros is not installed; it is wanted for base_frame and publish_tf. Install '
-                'it (apt: ros-$ROS_DISTRO-tf2-ros-py), or leave base_frame empty and publish_tf '
-                'false to get the pose of the camera without TF.'
+                'tf2_ros is not installed; wanted it for base_frame, publish_tf, pose_source. '
+                'Install it (apt: ros-$ROS_DISTRO-tf2-ros-py), or leave base_frame empty and '
+                'publish_tf false to get the pose of the camera without TF; record with '
+                'pose_source topic.'
             ) from error
         self._tf2_ros = tf2_ros
         self._node = node

@@ -110,10 +110,8 @@ class Trainer:
         self.network.to(processes.device, memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.network).eval().requires_grad_(requires_grad=False)
         # One kernel for all of them, not one for each.
-        self._averaged, self._averages = (
-            _floating_state(self.network),
-            _floating_state(self.average),
-        )
+        self._weights = _floating_state(self.network)
+        self._mean_weights = _floating_state(self.average)
         self._optimizer = self._make_optimizer()
         precision_name = choose_precision(config.precision, processes.device)
         if processes.is_first:
@@ -223,7 +221,7 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.config.optimizer.ema_decay, self._step / (self._step + _EMA_WARMUP))
-        torch._foreach_lerp_(self._averages, self._averaged, 1 - decay)
+        torch._foreach_lerp_(self._mean_weights, self._weights, 1 - decay)
 
     # ------------------------------------------------------------------ validation
 

@@ -160,7 +160,7 @@ class Robot:
         self.node = rclpy.create_node('robot', namespace=namespace)
         self.statuses = self.listen(RelocalizationStatus, 'status', qos.events(100))
         self.poses = self.listen(PoseWithCovarianceStamped, 'pose', qos.latched())
-        self.matches = self.listen(Matches, 'matches', qos.sensor_burst())
+        self.matches = self.listen(Matches, 'matches', qos.events(20))
         self.images = self.talk(Image, 'image', qos.events(1))
         self.compressed_images = self.talk(CompressedImage, 'image/compressed', qos.events(1))
         self.infos = self.talk(CameraInfo, 'camera_info', qos.events(1))

@@ -19,9 +19,12 @@ EXPECTED_ARGUMENTS = {
     'autostart',
     'log_level',
     'map',
+    'backend',
     'engine',
     'image',
     'image_transport',
+    'is_rectified',
+    'camera_frame',
     'publish_tf',
 }
 
@@ -50,7 +53,7 @@ def test_sets_only_parameters_that_the_matcher_has():
 
     known = {entry.name for entry in parameter_fields(MatcherParameters)}
     used = set(ast.literal_eval(declared_constants()['_STRING_PARAMETERS']).values())
-    assert used | {'publish_tf', 'autostart', 'map_path'} <= known
+    assert used | {'publish_tf', 'autostart', 'is_rectified', 'map_path'} <= known
 
 
 def commands(**arguments):
@@ -87,7 +90,8 @@ def test_without_a_map_only_the_matcher_starts():
     assert 'image:=/camera/image_raw' in command
     assert 'image/compressed:=/camera/image_raw/compressed' in command
     assert 'camera_info:=/camera/camera_info' in command
-    assert parameters_in(command) == {'use_sim_time': False, 'autostart': True}
+    # All else is as in the parameter file.
+    assert parameters_in(command) == {}
 
 
 def test_arguments_become_parameters():
@@ -98,6 +102,7 @@ def test_arguments_become_parameters():
         engine='/engines/mine',
         image='rgb',
         publish_tf='True',
+        is_rectified='true',
         image_transport='compressed',
         use_sim_time='true',
         autostart='false',
@@ -110,6 +115,7 @@ def test_arguments_become_parameters():
         'engine_file_path': '/engines/mine',
         'image_transport': 'compressed',
         'publish_tf': True,
+        'is_rectified': True,
     }
     assert parameters_in(server)['map_path'] == '2026'
 

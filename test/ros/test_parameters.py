@@ -16,6 +16,7 @@ from coam_ros.nodes import reference
 from coam_ros.nodes.parameters import (
     declare_parameters,
     find_unknown_overrides,
+    MapRecorderParameters,
     MapServerParameters,
     MatcherParameters,
     parameter_fields,
@@ -26,7 +27,11 @@ from rclpy.parameter import Parameter
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'config' / 'coam.yaml'
-NODES = {'matcher': MatcherParameters, 'map_server': MapServerParameters}
+NODES = {
+    'matcher': MatcherParameters,
+    'map_server': MapServerParameters,
+    'map_recorder': MapRecorderParameters,
+}
 
 
 @pytest.fixture

@@ -1,0 +1,269 @@
+"""The map recorder: posed camera images, live or of a bag that is played, become a map."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from coam_msgs.srv import SaveMap
+from coam_ros.geometry.camera import CalibrationError
+from coam_ros.mapping.builder import is_covered
+from coam_ros.mapping.errors import MapFormatError
+from coam_ros.mapping.keyframe import Keyframe
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.storage import check_target, save_map
+from coam_ros.nodes import interfaces
+from coam_ros.nodes.conversions import camera_from_info, seconds_from_stamp, transform_from_pose
+from coam_ros.nodes.images import encode_depth, ImageError, stored_image
+from coam_ros.nodes.managed_node import ManagedNode, run
+from coam_ros.nodes.parameters import MapRecorderParameters
+from coam_ros.nodes.tf import TransformError, Transforms
+from geometry_msgs.msg import PoseStamped
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.subscription import Subscription
+from rclpy.timer import Timer
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+_WORK_PERIOD_S = 0.05
+_LOG_PERIOD_S = 5.0
+# Images, depth images and poses that wait for each other; a second of a fast camera.
+_MAX_WAITING = 60
+
+
+class MapRecorderNode(ManagedNode[MapRecorderParameters]):
+    """Keeps an image wherever the camera has moved, with the pose that it had and its depth.
+
+    Callbacks store; a timer joins what belongs to one moment, because poses and depth come later
+    than the image.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
+        """Declare parameters and the service."""
+        super().__init__('map_recorder', MapRecorderParameters, **kwargs)
+        self._map: KeyframeMap | None = None
+        self._num_saved = 0
+        self._positions: list[NDArray[np.float64]] = []
+        self._camera_info: CameraInfo | None = None
+        self._transforms: Transforms | None = None
+        self._images: deque[Image | CompressedImage] = deque(maxlen=_MAX_WAITING)
+        self._depths: deque[Image] = deque(maxlen=_MAX_WAITING)
+        self._poses: deque[PoseStamped] = deque(maxlen=10 * _MAX_WAITING)
+        self._subscriptions_made: list[Subscription] = []
+        self._timer: Timer | None = None
+        save = interfaces.RECORDER_SAVE_MAP
+        self.create_service(save.type, save.name, self._on_save_map)
+
+    # ---- life cycle
+
+    def configure(self) -> None:
+        """Begin an empty map.
+
+        Raises:
+            ValueError: no path, or a map is there already.
+            ImportError: poses shall come from TF, which is not installed.
+        """
+        parameters = self.parameters
+        if not parameters.map_path:
+            raise ValueError('map_path is empty; wanted the folder of the map. Set map_path.')
+        check_target(parameters.map_path, overwrite=parameters.overwrite)
+        if parameters.pose_source == 'tf':
+            self._transforms = Transforms(self)
+        self._map = KeyframeMap(frame_id=parameters.map_frame)
+        self._positions, self._num_saved = [], 0
+
+    def activate(self) -> None:
+        """Subscribe."""
+        parameters = self.parameters
+        is_raw = parameters.image_transport == 'raw'
+        image = interfaces.IMAGE if is_raw else interfaces.COMPRESSED_IMAGE
+        wanted = [(image, self._on_image), (interfaces.CAMERA_INFO, self._on_camera_info)]
+        if parameters.uses_depth:
+            wanted.append((interfaces.DEPTH, self._on_depth))
+        if parameters.pose_source == 'topic':
+            wanted.append((interfaces.CAMERA_POSE, self._on_camera_pose))
+        self._subscriptions_made = [
+            self.create_subscription(
+                topic.type,
+                topic.name,
+                callback,
+                topic.profile(),
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            )
+            for topic, callback in wanted
+        ]
+        self._timer = self.create_timer(_WORK_PERIOD_S, self._work, clock=self.steady_clock)
+
+    def deactivate(self) -> None:
+        """Stop to record, and save what there is."""
+        for subscription in self._subscriptions_made:
+            self.destroy_subscription(subscription)
+        self._subscriptions_made = []
+        if self._timer is not None:
+            self.destroy_timer(self._timer)
+            self._timer = None
+        for waiting in (self._images, self._depths, self._poses):
+            waiting.clear()
+        self._camera_info = None
+        if self._map is not None and len(self._map) > self._num_saved:
+            try:
+                self._save(self.parameters.map_path, overwrite=self.parameters.overwrite)
+            except (OSError, ValueError) as error:
+                self.get_logger().error(f'The map is not saved: {error}')
+
+    def cleanup(self) -> None:
+        """Forget the map."""
+        self._map = None
+        if self._transforms is not None:
+            self._transforms.close()
+            self._transforms = None
+
+    # ---- in
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        self._images.append(message)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._camera_info = message
+
+    def _on_depth(self, message: Image) -> None:
+        self._depths.append(message)
+
+    def _on_camera_pose(self, message: PoseStamped) -> None:
+        self._poses.append(message)
+
+    def _work(self) -> None:
+        """Take up images whose pose and depth have come; drop those for which they never do."""
+        while self._images:
+            message = self._images[0]
+            stamp_s = seconds_from_stamp(message.header.stamp)
+            try:
+                T_map_camera = self._pose_at(message)
+                depth = self._depth_at(stamp_s)
+            except _NotYetError as missing:
+                newest_s = seconds_from_stamp(self._images[-1].header.stamp)
+                if newest_s - stamp_s < self.parameters.max_wait_s:
+                    return
+                self._complain(f'An image is left out: {missing}')
+                self._images.popleft()
+                continue
+            self._images.popleft()
+            self._take(message, T_map_camera, depth)
+
+    def _pose_at(self, message: Image | CompressedImage) -> NDArray[np.float64]:
+        parameters, stamp = self.parameters, message.header.stamp
+        if self._transforms is not None:
+            frame = parameters.camera_frame or message.header.frame_id
+            try:
+                return self._transforms.lookup(parameters.map_frame, frame, stamp, 0.0)
+            except TransformError as error:
+                raise _NotYetError(str(error)) from error
+        found = _nearest(self._poses, seconds_from_stamp(stamp), parameters.max_delay_s)
+        if found is None:
+            topic = self.resolve_topic_name(interfaces.CAMERA_POSE.name)
+            raise _NotYetError(f'no pose within {parameters.max_delay_s} s of it on {topic}.')
+        if found.header.frame_id != parameters.map_frame:
+            raise _NotYetError(
+                f'its pose is in frame {found.header.frame_id!r}, wanted map_frame '
+                f'{parameters.map_frame!r}.'
+            )
+        try:
+            return transform_from_pose(found.pose)
+        except ValueError as error:
+            raise _NotYetError(str(error)) from error
+
+    def _depth_at(self, stamp_s: float) -> Image | None:
+        if not self.parameters.uses_depth:
+            return None
+        found = _nearest(self._depths, stamp_s, self.parameters.max_delay_s)
+        if found is None:
+            topic = self.resolve_topic_name(interfaces.DEPTH.name)
+            raise _NotYetError(
+                f'no depth within {self.parameters.max_delay_s} s of it on {topic}; set '
+                'uses_depth to false where there is none.'
+            )
+        return found
+
+    def _take(
+        self,
+        message: Image | CompressedImage,
+        T_map_camera: NDArray[np.float64],
+        depth: Image | None,
+    ) -> None:
+        """Keep the image if no keyframe is near."""
+        parameters = self.parameters
+        if is_covered(
+            T_map_camera, self._positions, parameters.min_distance_m, parameters.min_angle_deg
+        ):
+            return
+        if self._camera_info is None:
+            self._complain('An image is left out: no camera_info has arrived.')
+            return
+        try:
+            camera = camera_from_info(self._camera_info, is_rectified=parameters.is_rectified)
+            keyframe = Keyframe(
+                id=len(self._positions),
+                stamp_s=seconds_from_stamp(message.header.stamp),
+                T_map_camera=T_map_camera,
+                camera=camera,
+                image=stored_image(message),
+                depth=None if depth is None else encode_depth(depth),
+            )
+        except (CalibrationError, ImageError, MapFormatError) as error:
+            self._complain(f'An image is left out: {error}')
+            return
+        self._map.add(keyframe)
+        self._positions.append(T_map_camera)
+        self.get_logger().info(
+            f'keyframes={len(self._map)} position={np.round(T_map_camera[:3, 3], 2).tolist()}',
+            throttle_duration_sec=_LOG_PERIOD_S,
+        )
+
+    def _complain(self, text: str) -> None:
+        self.get_logger().warning(text, throttle_duration_sec=_LOG_PERIOD_S)
+
+    # ---- out
+
+    def _on_save_map(
+        self, request: SaveMap.Request, response: SaveMap.Response
+    ) -> SaveMap.Response:
+        path = request.path or self.parameters.map_path
+        try:
+            if self._map is None or not len(self._map):
+                raise ValueError('There is no keyframe to save yet; the log says what is missing.')
+            response.num_keyframes = self._save(path, overwrite=request.overwrite)
+        except (OSError, ValueError) as error:
+            response.message = str(error)
+            self.get_logger().error(response.message)
+        else:
+            response.success, response.message = True, path
+        return response
+
+    def _save(self, path: str, *, overwrite: bool) -> int:
+        # What this node has written it may write again.
+        is_own = path == self.parameters.map_path and self._num_saved > 0
+        count = save_map(self._map, path, overwrite=overwrite or is_own)
+        if path == self.parameters.map_path:
+            self._num_saved = count
+        # Descriptors for retrieval, and with triangulate the 3D too.
+        step = 'describe' if self.parameters.uses_depth else 'triangulate'
+        self.get_logger().info(f'{count} keyframes in {path}. Next: coam map {step} {path}')
+        return count
+
+
+class _NotYetError(Exception):
+    """Something that belongs to an image has not come; perhaps it never will."""
+
+
+def _nearest(messages: deque[Any], stamp_s: float, max_delay_s: float) -> Any | None:  # noqa: ANN401
+    """Find the message nearest to a time; None where none is near enough."""
+    delays = [abs(seconds_from_stamp(m.header.stamp) - stamp_s) for m in messages]
+    if not delays or min(delays) > max_delay_s:
+        return None
+    return messages[int(np.argmin(delays))]
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the node until the process is told to stop."""
+    run(MapRecorderNode, args)

@@ -1,0 +1,156 @@
+"""The map recorder: what a robot publishes while it drives becomes a map that localizes."""
+
+from __future__ import annotations
+
+from array import array
+
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy')
+
+from coam_msgs.msg import RelocalizationStatus
+from coam_msgs.srv import SaveMap
+from coam_ros.mapping.storage import load_map
+from coam_ros.nodes import qos
+from coam_ros.nodes.conversions import info_from_camera, pose_from_transform
+from coam_ros.nodes.images import encode_image
+from coam_ros.nodes.map_recorder_node import MapRecorderNode
+from coam_ros.rendering import camera_pose
+import cv2
+from geometry_msgs.msg import PoseStamped
+from ros_harness import CAMERA, wait_until
+from sensor_msgs.msg import CompressedImage, Image
+
+
+class Drive:
+    """A robot that publishes image, depth and pose of places in the room."""
+
+    def __init__(self, robot, scene, recorder):
+        self._robot, self._scene, self._recorder = robot, scene, recorder
+        self._depths = None
+        if recorder.parameters.uses_depth:
+            self._depths = robot.talk(Image, 'depth', qos.events(1))
+        self._poses = robot.talk(PoseStamped, 'camera_pose', qos.events(1))
+
+    def pass_by(self, angle_rad, *, x_m=1.9, depth='32FC1', frame_id='map', compressed=False):
+        """Publish what is seen at a place; returns the true depth [m] and T_map_camera."""
+        T_map_camera = camera_pose((x_m, 2.0, 1.25), angle_rad)
+        pixels, depth_m = self._scene.room.render(T_map_camera, CAMERA)
+        header = self._robot.header()
+        pose = PoseStamped(header=header, pose=pose_from_transform(T_map_camera))
+        pose.header.frame_id = frame_id
+        self._poses.publish(pose)
+        self._robot.infos.publish(info_from_camera(CAMERA, header))
+        if self._depths is not None:
+            self._depths.publish(depth_message(header, depth_m, depth))
+        if compressed:
+            _, data = cv2.imencode('.png', cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+            self._robot.compressed_images.publish(
+                CompressedImage(header=header, format='png', data=array('B', data.tobytes()))
+            )
+        else:
+            self._robot.images.publish(encode_image(pixels, header))
+        return depth_m, T_map_camera
+
+    def wait_for(self, count):
+        wait_until(lambda: len(self._recorder._map) == count)
+
+
+def depth_message(header, depth_m, encoding):
+    depth = {
+        '32FC1': depth_m.astype('<f4'),
+        '16UC1': np.round(depth_m * 1e3).astype('<u2'),
+    }.get(encoding, np.zeros((*depth_m.shape, 3), np.uint8))
+    return Image(
+        header=header,
+        height=depth.shape[0],
+        width=depth.shape[1],
+        encoding=encoding,
+        step=depth[0].nbytes,
+        data=array('B', depth.tobytes()),
+    )
+
+
+@pytest.fixture
+def start(robot, scene, tmp_path):
+    def start(**parameters):
+        recorder = robot.start(
+            MapRecorderNode,
+            **{'map_path': str(tmp_path / 'map'), 'pose_source': 'topic', **parameters},
+        )
+        wait_until(lambda: recorder.lifecycle_label == 'active' or recorder.last_error)
+        assert recorder.lifecycle_label == 'active', recorder.last_error
+        return recorder, Drive(robot, scene, recorder)
+
+    return start
+
+
+def test_recorded_map_holds_what_was_seen_and_localizes(robot, scene, start, tmp_path):
+    recorder, drive = start()
+    truth = []
+    for number in range(8):
+        truth.append(drive.pass_by(number * np.pi / 4, depth='16UC1' if number % 2 else '32FC1'))
+        drive.wait_for(number + 1)
+    robot.stop_node(recorder)
+    recorded = list(load_map(tmp_path / 'map'))
+    assert [keyframe.id for keyframe in recorded] == list(range(8))
+    for keyframe, (depth_m, T_map_camera) in zip(recorded, truth, strict=True):
+        np.testing.assert_allclose(keyframe.T_map_camera, T_map_camera, atol=1e-9)
+        np.testing.assert_allclose(keyframe.decode_depth_m(), depth_m, atol=6e-4)
+    robot.start_matcher(map_path=str(tmp_path / 'map'))
+    # Each image brings the descriptors on by a second of work at most.
+    reasons = [robot.send(robot.image(scene.view(0.3)[0])).reason for _ in range(8)]
+    assert reasons[-1] == RelocalizationStatus.NONE
+
+
+def test_a_place_is_kept_once_and_saved_on_demand(robot, start, tmp_path):
+    recorder, drive = start(uses_depth=False, image_transport='compressed')
+    drive.pass_by(0.0, compressed=True)
+    drive.wait_for(1)
+    drive.pass_by(0.05, x_m=1.95, compressed=True)
+    drive.pass_by(0.0, x_m=2.6, compressed=True)
+    drive.wait_for(2)
+    saved = robot.call(SaveMap, 'map_recorder/save_map')
+    assert (saved.success, saved.num_keyframes) == (True, 2)
+    assert all(k.depth is None and k.image_format == 'png' for k in load_map(tmp_path / 'map'))
+    drive.pass_by(1.0, compressed=True)
+    drive.wait_for(3)
+    # It may write again what it has written, and nothing else.
+    assert robot.call(SaveMap, 'map_recorder/save_map').num_keyframes == 3
+    other = robot.call(SaveMap, 'map_recorder/save_map', path=str(tmp_path))
+    assert not other.success
+    robot.stop_node(recorder)
+    assert len(load_map(tmp_path / 'map')) == 3
+
+
+@pytest.mark.parametrize(
+    ('fields', 'words'),
+    [
+        ({'frame_id': 'odom'}, "pose is in frame 'odom', wanted map_frame 'map'"),
+        ({'depth': 'rgb8'}, "Depth encoding 'rgb8' is not supported"),
+    ],
+)
+def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, capfd, fields, words):
+    _, drive = start(max_wait_s=0.0)
+    drive.pass_by(0.0, **fields)
+    logged = []
+
+    def is_logged():
+        logged.append(capfd.readouterr().err)
+        return words in ''.join(logged)
+
+    wait_until(is_logged)
+    empty = robot.call(SaveMap, 'map_recorder/save_map')
+    assert not empty.success
+    assert 'no keyframe to save' in empty.message
+    drive.pass_by(1.0)
+    drive.wait_for(1)
+
+
+def test_a_map_that_is_there_is_not_replaced_unasked(robot, scene):
+    recorder = robot.start(
+        MapRecorderNode, map_path=str(scene.map_path), pose_source='topic', autostart=True
+    )
+    wait_until(lambda: recorder.last_error)
+    assert str(scene.map_path) in recorder.last_error
