@@ -17,7 +17,12 @@ from pathlib import Path
 from coam_ros.evaluation.data.image_pairs import ImagePair, read_planar_pairs, read_posed_pairs
 from coam_ros.inference.build_command import add_option_arguments, read_options
 from coam_ros.inference.engine_manifest import EngineOptions
-from coam_ros.inference.engines import default_engine_directory, load_engines, this_machine
+from coam_ros.inference.engines import (
+    check_image_size,
+    default_engine_directory,
+    load_engines,
+    this_machine,
+)
 from coam_ros.inference.gate import (
     compare_backends,
     GatePair,
@@ -65,8 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
+    if args.max_pairs < 1:
+        raise ValueError(f'--max-pairs is {args.max_pairs}, wanted 1 or more.')
     model = args.model or default_model_directory()
     options = read_options(args)
+    check_image_size(Manifest.load(model), options.image_size)
     reference = CoamModel.load(model, 'onnxruntime', args.threads)
     candidate = _load_candidate(args, model, options)
     try:
@@ -74,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         candidate.close()
         reference.close()
-    console = Console()
+    console = Console(markup=False, soft_wrap=True)
     console.print(_table(report))
     for failure in report.failures:
         console.print(f'refused: {failure}')

@@ -23,7 +23,7 @@ from coam_ros.evaluation.data.image_collection import (
     match_collection,
     open_collection,
 )
-from coam_ros.evaluation.hloc_export import write_hloc
+from coam_ros.evaluation.hloc_export import check_names, write_hloc
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.mapping.colmap_database import write_database
 from coam_ros.mapping.shared_keypoints import share_keypoints
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Match, write the files and say what is in them."""
-    console = Console()
+    console = Console(markup=False, soft_wrap=True)
     choices = list(chosen_matchers(args))
     if len(choices) != 1:
         raise ValueError(
@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
             'one, whose matches the files hold. Name it with --matcher.'
         )
     collection = open_collection(args.directory, args)
+    check_names(collection.names)
     with closing(choices[0].open(args)) as matcher:
         matched = list(
             track(
@@ -70,6 +71,11 @@ def run(args: argparse.Namespace) -> int:
     write_hloc(args.out, shared)
     if args.reconstruct:
         figures = measure_reconstruction(collection, shared, args.out, args.threads)
+        if not figures['registered_images']:
+            raise ValueError(
+                f'COLMAP reconstructs nothing from these matches; they are in {args.out}. Look at '
+                'the images: wanted some that show one place from several sides.'
+            )
         for name, value in figures.items():
             console.print(f'{name.replace("_", " ")}: {value:.4g}')
     else:

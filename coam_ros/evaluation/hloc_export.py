@@ -10,6 +10,7 @@ Pixels of the images as they are; (0, 0) is the centre of the top-left one, as h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from coam_ros.mapping.shared_keypoints import SharedKeypoints
@@ -19,6 +20,27 @@ import numpy as np
 FEATURES, MATCHES, PAIRS = 'features.h5', 'matches.h5', 'pairs.txt'
 # Of a key point, in pixels of the image; hloc scales the threshold of its verification by it.
 _UNCERTAINTY_PX = 1.0
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuse names that hloc's files cannot tell apart.
+
+    Raises:
+        ValueError: a name with a space, or two that are equal where '/' is '-'.
+    """
+    spaced = [name for name in names if len(name.split()) != 1]
+    if spaced:
+        raise ValueError(
+            f'Image names with spaces, such as {spaced[0]!r}: lists of pairs separate names by '
+            'them. Rename the images.'
+        )
+    flat = [name.replace('/', '-') for name in names]
+    if len(set(flat)) < len(flat):
+        twice = next(name for name in flat if flat.count(name) > 1)
+        raise ValueError(
+            f"Two images are called {twice!r} where '/' becomes '-', as hloc writes names. Rename "
+            'one of them.'
+        )
 
 
 def write_hloc(folder: Path, shared: SharedKeypoints) -> None:

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Localize every frame, print the figures and write the report."""
-    console = Console()
+    console = Console(markup=False, soft_wrap=True)
     config = LocalizationConfig(**{s.name: getattr(args, s.name) for s in _settings()})
     frames = read_frames(args.directory, args.frames)
     keyframe_map = load_map(args.map)
@@ -119,6 +119,9 @@ def run(args: argparse.Namespace) -> int:
     }
     for table in make_tables(summary):
         console.print(table)
+    for failure in summary['failures']:
+        first = next(outcome for outcome in outcomes if outcome.failure == failure)
+        console.print(f'{failure}, for example {first.name}: {first.message}')
     if args.out is not None:
         _write_report(args.out, summary, outcomes, frames, keyframe_map, relocalizer)
         console.print(f'Report: {args.out}')

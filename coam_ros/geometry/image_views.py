@@ -32,7 +32,7 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
         (height, width, 3) uint8, black where the view reaches past the image.
     """
     scale = np.sqrt(abs(np.linalg.det(view[:2, :2] / view[2, 2])))
-    if scale < 0.5:
+    if scale < 0.5 and min(image.shape[:2]) > 1:
         # Halving first makes the blur small, and costs little.
         halved = np.asarray(
             cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8

@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         target = Target(tensorrt.__name__, tensorrt.__version__, ahead, gpu='')
     else:
         target = this_machine()
-    console = Console()
+    console = Console(markup=False, soft_wrap=True)
     with console.status('building') as status:
 
         def report(text: str) -> bool:

@@ -91,6 +91,21 @@ def find_engines(
     return manifest
 
 
+def check_image_size(manifest: Manifest, size: tuple[int, int]) -> None:
+    """Refuse a width and height that do not suit a model.
+
+    Raises:
+        EngineIncompatibleError: they are no multiples of its step, or too small.
+    """
+    width, height = size
+    step, least = manifest.size_multiple, manifest.least_area_px
+    if width % step or height % step or min(size) <= 0 or width * height < least:
+        raise EngineIncompatibleError(
+            f'Image size {width} x {height}: wanted multiples of {step} px and at least {least} '
+            'px in all; choose such a size.'
+        )
+
+
 def build_command(model: Path, engines: Path, options: EngineOptions) -> str:
     """Give the command that builds engines."""
     width, height = options.image_size
@@ -130,13 +145,8 @@ def build_engines(
         ) from error
 
     manifest = Manifest.load(model)
+    check_image_size(manifest, options.image_size)
     width, height = options.image_size
-    least = manifest.least_area_px
-    if width % manifest.size_multiple or height % manifest.size_multiple or width * height < least:
-        raise EngineIncompatibleError(
-            f'Image size {width} x {height}: wanted multiples of {manifest.size_multiple} px and '
-            f'at least {least} px in all; choose such a size.'
-        )
     tensorrt = import_tensorrt(target.package)
     engines.parent.mkdir(parents=True, exist_ok=True)
     settings = BuildSettings(

@@ -246,10 +246,16 @@ def relative_poses(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep COLMAP's log off the terminal; what goes wrong it raises."""
+    """Keep COLMAP's log off the terminal; what goes wrong it raises, here as OSError."""
     level = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.FATAL)
     try:
         yield
+    except RuntimeError as error:
+        # Of SQLite mostly, which says little.
+        raise OSError(
+            f'COLMAP failed ({error}). Its database may not be writable: make room, or choose '
+            'another folder (TMPDIR for temporary files).'
+        ) from error
     finally:
         pycolmap.logging.minloglevel = level

@@ -164,7 +164,7 @@ def _build_seven_scenes(args: argparse.Namespace) -> None:
             progress=lambda count: progress.update(task, completed=count),
         )
     save_map(keyframe_map, args.out, overwrite=args.overwrite)
-    console = Console()
+    console = Console(markup=False, soft_wrap=True)
     console.print(f'{args.out}: {len(keyframe_map)} keyframes of {len(frames)} frames.')
     if any(keyframe.depth is not None for keyframe in keyframe_map):
         console.print(
@@ -189,9 +189,11 @@ def _triangulate(args: argparse.Namespace) -> None:
             f'{args.map}: {num_there} of {len(keyframe_map)} keyframes have landmarks already; '
             'they were left alone. Allow replacing them with --overwrite.'
         )
+    if args.cache_mib < 0:
+        raise ValueError(f'--cache-mib is {args.cache_mib}, wanted 0 or more.')
+    check_target(args.map, overwrite=True)
     matcher = load_matcher(args)
-    if describe_with_progress(keyframe_map, matcher):
-        save_map(keyframe_map, args.map)
+    describe_with_progress(keyframe_map, matcher)
     cache = KeyframeFeatureCache(matcher, args.cache_mib * 2**20)
 
     def match(keyframe0: Keyframe, keyframe1: Keyframe) -> Correspondences:
@@ -214,7 +216,7 @@ def _triangulate(args: argparse.Namespace) -> None:
             'one place from positions apart. Check the poses, and that the camera moved sideways.'
         )
     save_map(triangulated, args.map)
-    console = Console()
+    console = Console(markup=False, soft_wrap=True)
     console.print(
         f'{args.map}: {np.count_nonzero(numbers)} of {len(numbers)} keyframes have landmarks, '
         f'{np.median(numbers):.0f} in the median one'
@@ -247,16 +249,17 @@ def _print_info(args: argparse.Namespace) -> None:
         'size': f'{num_bytes / 2**20:.1f} MiB',
     }.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    Console(markup=False, soft_wrap=True).print(table)
 
 
 def _describe(args: argparse.Namespace) -> None:
     keyframe_map = load_map(args.map)
+    check_target(args.map, overwrite=True)
     matcher = load_matcher(args)
     num_computed = describe_with_progress(keyframe_map, matcher)
     if num_computed:
         save_map(keyframe_map, args.map)
-    Console().print(
+    Console(markup=False, soft_wrap=True).print(
         f'{args.map}: {num_computed} of {len(keyframe_map)} descriptors computed, all of them are '
         f'by {matcher.descriptor_model_id} now'
     )

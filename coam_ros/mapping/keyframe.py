@@ -164,9 +164,11 @@ class Keyframe:
         object.__setattr__(self, name, array)
 
     def _check_scalars(self) -> None:
-        if isinstance(self.id, bool) or not isinstance(self.id, int | np.integer) or self.id < 0:
+        is_whole = isinstance(self.id, int | np.integer) and not isinstance(self.id, bool)
+        if not is_whole or not 0 <= self.id < 2**63:
             raise MapFormatError(
-                f'id is {self.id!r}, wanted an integer of at least 0; number the keyframes anew'
+                f'id is {self.id!r}, wanted an integer of at least 0 and below 2^63; number the '
+                'keyframes anew'
             )
         for name in ('stamp_s', 'depth_scale_m'):
             value = getattr(self, name)
@@ -211,9 +213,9 @@ class Keyframe:
             )
 
     def _check_arrays(self) -> None:
-        if not is_rigid(self.T_map_camera):
+        if self.T_map_camera is None or not is_rigid(self.T_map_camera):
             raise MapFormatError(
-                f'T_map_camera is not a rigid transform: {self.T_map_camera.tolist()}, wanted '
+                f'T_map_camera is not a rigid transform: {self.T_map_camera}, wanted '
                 '(4, 4) finite, a rotation, last row 0 0 0 1; correct the pose'
             )
         pixels, points = self.landmark_pixels, self.landmark_points_map

@@ -35,6 +35,8 @@ FORMAT_VERSION = 1
 # A value of map.json, or a row of what it refers to, that nothing is known of yet.
 _Json = Any
 _EXTENSIONS = {'jpeg': 'jpg', 'png': 'png'}
+# All that a folder of a map holds.
+_PARTS = {'map.json', 'images', 'depth', 'landmarks', 'descriptors.npy'}
 
 
 def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: bool = True) -> int:
@@ -152,6 +154,12 @@ def check_target(directory: str | Path, *, overwrite: bool) -> None:
         raise FileExistsError(
             f'{target} holds a map already; it was left alone. Allow overwriting, or choose '
             'another directory.'
+        )
+    others = sorted({path.name for path in target.iterdir()} - _PARTS)
+    if others:
+        raise FileExistsError(
+            f'{target} holds what is no part of a map and would be lost: {", ".join(others[:5])}; '
+            'it was left alone. Move that somewhere else.'
         )
 
 
@@ -376,7 +384,7 @@ def _read_cameras(directory: Path, header: dict) -> list[PinholeCamera]:
         _require(directory, entry, where)
         try:
             cameras.append(PinholeCamera(**entry))
-        except (CalibrationError, TypeError) as error:
+        except (CalibrationError, TypeError, ValueError) as error:
             raise _broken(directory, f'{where}: {error}') from error
     return cameras
 
@@ -389,7 +397,7 @@ def _read_descriptors(directory: Path, header: dict) -> np.ndarray | None:
 def _read_array(directory: Path, name: str, data: bytes) -> np.ndarray:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError) as error:
+    except Exception as error:
         raise _broken(directory, f'{name} is not an array of numbers ({error})') from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != 'f':
         raise _broken(directory, f'{name} does not hold a matrix of floats')
@@ -402,6 +410,8 @@ def _read_file(directory: Path, where: str, entry: _Json) -> bytes | None:
         return None
     _require(directory, entry, f'map.json, {where}', 'file', 'num_bytes', 'crc32')
     name = str(entry['file'])
+    if '\0' in name:
+        raise _broken(directory, f'{where} names {name!r}, wanted the name of a file')
     path = directory / name
     if not path.resolve().is_relative_to(directory):
         raise _broken(directory, f'{where} names {name!r}, wanted a file inside the map')

@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from coam_ros.inference.model import BACKENDS
+from coam_ros.inference.sealed_json import write_aside
 from coam_ros.matching.drawing import draw_matches
 from coam_ros.matching.matcher import CoamMatcher
 import cv2
@@ -32,13 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Match, draw and say how many matches there are."""
+    if args.max_lines < 1:
+        raise ValueError(f'--max-lines is {args.max_lines}, wanted 1 or more.')
     image0, image1 = read_image(args.image0), read_image(args.image1)
     matcher = load_matcher(args)
     found = matcher.match(image0, image1)
     best = slice(args.max_lines)
-    picture = draw_matches(image0, image1, found.points0[best], found.points1[best])
+    picture = draw_matches(
+        image0, image1, found.points0[best], found.points1[best], max_matches=args.max_lines
+    )
     write_image(args.out, picture)
-    Console().print(
+    Console(markup=False, soft_wrap=True).print(
         f'{len(found)} matches by {matcher.model_id} on {matcher.backend_name}; the best '
         f'{len(found.scores[best])} are drawn in {args.out}'
     )
@@ -50,7 +56,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('model')
     group.add_argument('--model', type=Path, help='folder (default: the included one)')
     group.add_argument(
-        '--backend', default='auto', help='what runs it (%(default)s = the fastest)'
+        '--backend',
+        default='auto',
+        choices=BACKENDS,
+        help='what runs it (%(default)s = the fastest)',
     )
     group.add_argument(
         '--image-area',
@@ -86,7 +95,10 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise FileNotFoundError(f'No image {path}; check the path.')
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    try:
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    except cv2.error:  # an empty file, or a size that OpenCV refuses
+        image = None
     if image is None:
         raise ValueError(f'{path} is no image that OpenCV reads; wanted JPEG, PNG or the like.')
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -107,4 +119,4 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
             'such as matches.png or matches.jpg.'
         ) from error
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+    write_aside(path, data.tobytes())

@@ -72,8 +72,8 @@ class CoamMatcher:
                 the model's own (640 x 480). More finds finer detail and costs in proportion.
                 TensorRT takes the size for which its engines were built instead.
             num_threads: CPU threads; None = one for each physical core.
-            min_score: matches that are less likely right than this are left out; 0 keeps all
-                mutual nearest neighbours.
+            min_score: matches to which the network gives less than this are left out; 0 keeps all
+                mutual nearest neighbours. Alignment comes after it and may lower a score further.
             aligns: whether the images themselves confirm the matches and refine them to a fraction
                 of a pixel; where that leaves enough matches, the others are left out. See
                 `alignment`.

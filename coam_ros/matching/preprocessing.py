@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+# At 640 x 480 px of area longer strips pass the coordinates that OpenCV has.
+_MAX_ASPECT = 1000
+
 
 @dataclass(frozen=True)
 class Resizing:
@@ -66,6 +69,10 @@ class Resizing:
         return ((points + 0.5) * scale - 0.5).astype(np.float32)
 
 
+def _is_strip(height: int, width: int) -> bool:
+    return max(height, width) > _MAX_ASPECT * min(height, width)
+
+
 def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     """Check an image and return it as RGB.
 
@@ -77,7 +84,7 @@ def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
 
     Raises:
         TypeError: not an array of uint8.
-        ValueError: another shape, or no pixels.
+        ValueError: another shape, no pixels, or a strip.
     """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         got = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
@@ -88,6 +95,11 @@ def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     is_grey = image.ndim == 2
+    if image.ndim >= 2 and 0 not in image.shape and _is_strip(image.shape[0], image.shape[1]):
+        raise ValueError(
+            f'Image of {image.shape[1]} x {image.shape[0]} px, wanted sides of at most '
+            f'{_MAX_ASPECT} : 1; cut it.'
+        )
     if not (is_grey or (image.ndim == 3 and image.shape[2] == 3)) or 0 in image.shape:
         raise ValueError(
             f'Wrong image shape: got {image.shape}, wanted (H, W, 3) RGB or (H, W) grey with at '

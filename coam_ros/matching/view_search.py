@@ -119,7 +119,7 @@ def _match_views(matcher: Matcher, image0: Image, image1: Image) -> Iterator[Cor
         for turn_deg in _TURNS_DEG:
             view0, encoded0 = encode0(turn_deg, zoom0)
             found = matcher.match_encoded(encoded0, [encoded1])[0]
-            yield _to_images(found, view0, view1, image0)
+            yield _to_images(found, view0, view1, image0, image1)
 
 
 def _match_alike(
@@ -146,7 +146,7 @@ def _match_alike(
         for image, view in ((image0, view0), (image1, view1))
     )
     found = matcher.match_encoded(encoded0, [encoded1], both_ways=True)[0]
-    return _to_images(found, view0, view1, image0)
+    return _to_images(found, view0, view1, image0, image1)
 
 
 def _fit_similarity(found: Correspondences, image1: Image) -> Matrix | None:
@@ -193,12 +193,12 @@ def _place(linear: Matrix, middle: NDArray[np.float64], size: tuple[int, int]) -
 
 
 def _to_images(
-    found: Correspondences, view0: Matrix, view1: Matrix, image0: Image
+    found: Correspondences, view0: Matrix, view1: Matrix, image0: Image, image1: Image
 ) -> Correspondences:
-    """Take matches of two views to pixels of the images; those past the first one are left out."""
+    """Take matches of two views to pixels of the images; those past an image are left out."""
     points0 = transform(found.points0, np.linalg.inv(view0))
     points1 = transform(found.points1, np.linalg.inv(view1))
-    is_seen = is_inside(points0, image0.shape[1::-1])
+    is_seen = is_inside(points0, image0.shape[1::-1]) & is_inside(points1, image1.shape[1::-1])
     return replace(found, points0=points0, points1=points1).select(is_seen)
 
 

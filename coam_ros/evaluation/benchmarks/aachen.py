@@ -8,8 +8,10 @@ DIR/queries/*_time_queries_with_intrinsics.txt             queries, by day and b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+import logging
 from pathlib import Path
 
 from coam_ros.evaluation.benchmarks.localization import (
@@ -54,6 +56,8 @@ PROTOCOL = (
     'without the search of views. Recalls, of all queries of a condition, where true poses are '
     'given.'
 )
+_log = logging.getLogger(__name__)
+
 _LISTS = 'queries/{}_time_queries_with_intrinsics.txt'
 _IMAGE_FOLDERS = ('images_upright', 'images/images_upright')
 
@@ -104,6 +108,13 @@ def open_aachen(
             conditions[name] = condition
             nothing = (np.empty((0, 2), np.float32), np.empty((0, 3)))
             queries.append(SfmImage(name, camera, np.eye(4), *nothing))
+    counts = Counter(Path(name).name for name in conditions)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if repeated:
+        raise BenchmarkDataError(
+            f'{directory}: several queries are called {", ".join(repeated[:3])}; wanted names of '
+            'files that differ, since a submission names nothing else. Rename them.'
+        )
     keyframes = SfmFrames(images, list(_read_model(directory).values()))
     return AachenSet(
         LocalizationSet(directory.resolve().name, keyframes, SfmFrames(images, queries)),
@@ -234,6 +245,17 @@ def _read_retrieved(
                 'of the model; correct the line.'
             )
         retrieved.setdefault(words[0], []).append(words[1])
+    if not retrieved:
+        raise BenchmarkDataError(f'No pairs in {path}; wanted a query and a map image a line.')
+    missing = [name for name in queries if name not in retrieved]
+    if missing:
+        _log.warning(
+            '%s names no map image for %d of %d queries, such as %s: they count as lost.',
+            path,
+            len(missing),
+            len(queries),
+            missing[0],
+        )
     return retrieved
 
 

@@ -24,6 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGE_SUFFIXES = {'.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff'}
+# Depth images of the 7-Scenes layout.
+_NO_PHOTO = '.depth.png'
+# Beyond this points of different things become one.
+_MAX_MERGE_RADIUS_PX = 50.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +102,11 @@ def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_collection(directory: Path, args: argparse.Namespace) -> ImageCollection:
     """Find the images and the pairs that the arguments name."""
-    if not args.merge_radius > 0:
-        raise ValueError(f'--merge-radius {args.merge_radius}, wanted more than 0.')
+    if not 0 < args.merge_radius <= _MAX_MERGE_RADIUS_PX:
+        raise ValueError(
+            f'--merge-radius {args.merge_radius}, wanted more than 0 and at most '
+            f'{_MAX_MERGE_RADIUS_PX} px.'
+        )
     return read_collection(directory, args.pairs, args.neighbours, lambda: load_retrieval(args))
 
 
@@ -152,7 +159,7 @@ def find_images(directory: Path) -> list[str]:
     names = sorted(
         path.relative_to(directory).as_posix()
         for path in directory.rglob('*')
-        if path.suffix.lower() in _IMAGE_SUFFIXES
+        if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.endswith(_NO_PHOTO)
     )
     if len(names) < 2:
         raise BenchmarkDataError(

@@ -38,6 +38,7 @@ class QueryOutcome:
         reprojection_error_px: as in the result.
         keyframe_ids: as in the result.
         stage_durations_s: as in the result.
+        message: the failure in words, '' when localized.
     """
 
     name: str
@@ -54,6 +55,7 @@ class QueryOutcome:
     reprojection_error_px: float = float('nan')
     keyframe_ids: tuple[int, ...] = ()
     stage_durations_s: dict[str, float] = field(default_factory=dict)
+    message: str = ''
 
     @property
     def is_localized(self) -> bool:
@@ -88,6 +90,7 @@ def evaluate_query(
         reprojection_error_px=result.reprojection_error_px,
         keyframe_ids=result.keyframe_ids,
         stage_durations_s=result.stage_durations_s,
+        message=result.message,
         **errors,
     )
 
