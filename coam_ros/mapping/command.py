@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coam_ros.mapping.builder import build_map, compute_descriptors
+from coam_ros.mapping.build_command import add_layouts
+from coam_ros.mapping.builder import compute_descriptors
 from coam_ros.mapping.feature_cache import KeyframeFeatureCache
-from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.retrieval import NUM_NEIGHBOURS
@@ -28,21 +28,12 @@ from rich.table import Table
 
 # Fewer than this of a keyframe, and a pose from a few of them is doubtful.
 _FEW_LANDMARKS = 500
-_BUILD = """Make a map of the posed images of a recording.
-
-example:
-  coam map build 7scenes recording --frames map.txt --out kitchen_map
-"""
-_SEVEN_SCENES = """Make a map of a directory in the layout of the 7-Scenes data set:
-
-  frame-000012.color.jpg   image (or .png)
-  frame-000012.depth.png   16-bit depth in mm, registered to the image; 0 and 65535 = none
-  frame-000012.pose.txt    4 x 4 matrix from the camera to the world (optical frame: z forward)
-  intrinsics.txt           3 x 3 matrix of the images, which must be free of distortion
+_BUILD = """Make a map of posed images. `coam map build LAYOUT --help` tells about each layout.
 
 examples:
   coam map build 7scenes recording --frames map.txt --out kitchen_map
-  coam map build 7scenes recording --min-distance 0.2 --min-angle 10 --out kitchen_map
+  coam map build tum rgbd_dataset_freiburg1_desk --min-distance 0.2 --out desk_map
+  coam map build colmap sparse/0 --images photos --out square_map
 """
 _TRIANGULATE = """Give a map without depth images 3D: each keyframe is matched with those that look
 like it, and what several of them see becomes landmarks, at the poses that the map has. The camera
@@ -67,9 +58,7 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     actions = parser.add_subparsers(required=True, metavar='ACTION')
-    build = _add(actions, 'build', 'make a map', _BUILD)
-    sources = build.add_subparsers(required=True, metavar='LAYOUT')
-    _add_seven_scenes(_add(sources, '7scenes', 'layout of the 7-Scenes data set', _SEVEN_SCENES))
+    add_layouts(_add(actions, 'build', 'make a map', _BUILD))
 
     triangulate = _add(actions, 'triangulate', 'give a map without depth 3D', _TRIANGULATE)
     triangulate.add_argument('map', type=Path, metavar='MAP', help='directory of the map')
@@ -118,63 +107,6 @@ def _add(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-
-def _add_seven_scenes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument('directory', type=Path, metavar='DIR', help='recording')
-    parser.add_argument('--out', type=Path, required=True, metavar='MAP', help='map to write')
-    parser.add_argument(
-        '--frames',
-        type=Path,
-        metavar='LIST',
-        help='text file in DIR, a frame name a line (default: all frames of DIR)',
-    )
-    parser.add_argument(
-        '--min-distance',
-        type=float,
-        default=0.0,
-        metavar='M',
-        help='leave a frame out when a keyframe is nearer than this and turned by less than '
-        '--min-angle [m] (%(default)s = take every frame)',
-    )
-    parser.add_argument(
-        '--min-angle', type=float, default=10.0, metavar='DEG', help='see there (%(default)s)'
-    )
-    parser.add_argument('--frame-id', default='map', help='name of the map frame (%(default)s)')
-    parser.add_argument(
-        '--overwrite', action='store_true', help='allow overwriting a map that is there'
-    )
-    add_model_arguments(parser)
-    parser.set_defaults(action=_build_seven_scenes)
-
-
-def _build_seven_scenes(args: argparse.Namespace) -> None:
-    # Before the work, not after it.
-    check_target(args.out, overwrite=args.overwrite)
-    frames = read_frames(args.directory, args.frames)
-    matcher = load_matcher(args)
-    with Progress() as progress:
-        task = progress.add_task('Building the map', total=len(frames))
-        keyframe_map = build_map(
-            frames,
-            matcher,
-            min_distance_m=args.min_distance,
-            min_angle_deg=args.min_angle,
-            frame_id=args.frame_id,
-            progress=lambda count: progress.update(task, completed=count),
-        )
-    save_map(keyframe_map, args.out, overwrite=args.overwrite)
-    console = Console(markup=False, soft_wrap=True)
-    console.print(f'{args.out}: {len(keyframe_map)} keyframes of {len(frames)} frames.')
-    if any(keyframe.depth is not None for keyframe in keyframe_map):
-        console.print(
-            f'Try it: coam localize {args.directory} --frames query.txt --map {args.out}'
-        )
-    else:
-        console.print(
-            f'None has a depth image: run coam map triangulate {args.out} to find the 3D that '
-            'poses need.'
-        )
 
 
 def _triangulate(args: argparse.Namespace) -> None:

@@ -79,6 +79,7 @@ THIRD_PARTY_OF_FILES = {
     'coam_ros.inference.onnxruntime_backend': {'onnxruntime'},
     'coam_ros.inference.openvino_backend': {'openvino'},
     'coam_ros.inference.tensorrt_builder': {'onnx'},
+    'coam_ros.mapping.build_command': {'rich'},
     'coam_ros.mapping.command': {'rich'},
     'coam_ros.mapping.importers.colmap': {'pycolmap'},
     'coam_ros.matching.command': {'rich'},

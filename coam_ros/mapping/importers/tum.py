@@ -70,6 +70,11 @@ class TumSequence(Sequence[Keyframe]):
             None if index is None else poses[index] for index in _nearest(stamps, pose_stamps)
         ]
 
+    @property
+    def posed(self) -> list[int]:
+        """Places of the images that have a pose."""
+        return [index for index, pose in enumerate(self._poses) if pose is not None]
+
     def __len__(self) -> int:
         """Return the number of colour images."""
         return len(self.names)
@@ -106,7 +111,7 @@ def _default_calibration(directory: Path) -> tuple[Sequence[float], Sequence[flo
             return calibration
     raise ValueError(
         f'No calibration for {directory}: the name of the folder holds none of '
-        f'{", ".join(_CALIBRATIONS)}; give `intrinsics` and `distortion` of the recording.'
+        f'{", ".join(_CALIBRATIONS)}; give the calibration of the recording.'
     )
 
 

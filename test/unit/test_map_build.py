@@ -1,0 +1,87 @@
+"""`coam map build` takes the layouts that people have; the maps localize."""
+
+from __future__ import annotations
+
+import importlib.util
+
+from coam_ros.cli import main
+from coam_ros.localization import LocalizationConfig, Relocalizer
+from coam_ros.mapping.storage import load_map
+from coam_ros.matching import CoamMatcher
+import numpy as np
+import pytest
+from test_localization_sets import poses, write_colmap, write_tum
+
+SMALL = ['--image-area', '131072']
+without_colmap = pytest.mark.skipif(
+    importlib.util.find_spec('pycolmap') is None, reason='pycolmap is not installed'
+)
+
+
+def build(layout, *words):
+    return main(['map', 'build', layout, *map(str, words), *SMALL])
+
+
+def check_localizes(path):
+    """Each keyframe is found among the others."""
+    keyframe_map = load_map(path)
+    query = keyframe_map.get(1)
+    keyframe_map.remove(1)
+    matcher = CoamMatcher.load(image_area_px=131072)
+    relocalizer = Relocalizer(matcher, keyframe_map, LocalizationConfig(min_coverage=0.05))
+    result = relocalizer.relocalize(query.decode_image(), query.camera)
+    assert result.is_localized, result.message
+    np.testing.assert_allclose(result.T_map_camera, query.T_map_camera, atol=0.02)
+
+
+def test_tum_recording_becomes_a_map_without_what_has_no_pose(tmp_path, capsys):
+    directory = write_tum(tmp_path)
+    lines = (directory / 'groundtruth.txt').read_text().splitlines()
+    (directory / 'groundtruth.txt').write_text('\n'.join(lines[:3]))
+    assert build('tum', directory, '--out', tmp_path / 'map') == 0
+    printed = capsys.readouterr().out
+    assert f'{tmp_path / "map"}: 3 keyframes of 3 frames.' in printed
+    assert '1 images without a pose were left out.' in printed
+    for keyframe, pose in zip(load_map(tmp_path / 'map'), poses(), strict=False):
+        np.testing.assert_allclose(keyframe.T_map_camera, pose)
+        assert keyframe.depth_scale_m == pytest.approx(1 / 5000)
+
+
+def test_calibration_of_a_recording_of_ones_own_is_given(tmp_path, capsys):
+    directory = write_tum(tmp_path).rename(tmp_path / 'office')
+    words = (directory, '--out', tmp_path / 'map')
+    assert build('tum', *words) == 2
+    assert 'give the calibration' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        build('tum', *words, '--intrinsics', '525,525')
+    assert 'wanted 4 numbers' in capsys.readouterr().err
+    assert build('tum', *words, '--distortion', '0.1,0,0,0,0') == 2
+    assert 'give both' in capsys.readouterr().err
+    assert build('tum', *words, '--intrinsics', '400,400,223.5,167.5') == 0
+    camera = load_map(tmp_path / 'map').get(0).camera
+    assert (camera.fx, camera.cx, camera.is_distorted) == (400, 223.5, False)
+
+
+def test_recording_without_any_pose_is_refused(tmp_path, capsys):
+    directory = write_tum(tmp_path)
+    (directory / 'groundtruth.txt').write_text('1000.0 0 0 0 0 0 0 1\n')
+    assert build('tum', directory, '--out', tmp_path / 'map') == 2
+    assert 'none of 4 images has a pose' in capsys.readouterr().err
+    assert not (tmp_path / 'map').exists()
+
+
+@without_colmap
+def test_colmap_model_becomes_a_map_with_its_points(tmp_path, capsys):
+    write_colmap(tmp_path)
+    words = (tmp_path / 'sparse/0', '--images', tmp_path / 'images', '--out', tmp_path / 'map')
+    assert build('colmap', *words) == 0
+    assert 'wanted metres' in capsys.readouterr().out
+    assert all(len(k.landmark_pixels) for k in load_map(tmp_path / 'map'))
+    check_localizes(tmp_path / 'map')
+
+
+@without_colmap
+def test_folder_without_a_model_is_named(tmp_path, capsys):
+    words = (tmp_path, '--images', tmp_path, '--out', tmp_path / 'map')
+    assert build('colmap', *words) == 2
+    assert f'No COLMAP model in {tmp_path}' in capsys.readouterr().err
