@@ -103,7 +103,8 @@ class MatcherParameters:
     image_area_px: int = _parameter(
         0,
         'Images are resized to about this many pixels before matching: fewer are faster, more '
-        'are finer; 0 = what the model was made for (640 x 480).',
+        'are finer; 0 = what the model was made for (640 x 480). TensorRT takes the size of its '
+        'engines instead.',
         range=(0, 10_000_000),
     )
     map_path: str = _parameter(
