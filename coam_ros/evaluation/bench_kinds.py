@@ -17,6 +17,7 @@ from coam_ros.evaluation.data.image_collection import add_collection_arguments, 
 from coam_ros.evaluation.data.image_pairs import hash_pairs, ImagePair, match_pairs
 from coam_ros.evaluation.data.localization_sets import every_nth, LAYOUTS, open_localization_set
 from coam_ros.evaluation.data.sweep import NUM_PHOTOS, read_sweep
+from coam_ros.evaluation.files import output_folder
 from coam_ros.evaluation.matchers.choice import load_retrieval
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 from coam_ros.evaluation.metrics.statistics import (
@@ -179,7 +180,7 @@ def _add_aachen_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--submissions',
-        type=Path,
+        type=output_folder,
         default=Path('submissions'),
         metavar='FOLDER',
         help='where the files for the benchmark are written, one a matcher (%(default)s)',

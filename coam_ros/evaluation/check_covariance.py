@@ -27,7 +27,7 @@ from coam_ros.evaluation.benchmarks.localization import (
     parse_threshold,
 )
 from coam_ros.evaluation.data.localization_sets import open_localization_set, PosedFrames
-from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.files import output_folder, write_json
 from coam_ros.evaluation.metrics.covariance import (
     gate_pose,
     GatedPose,
@@ -84,7 +84,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f'of the {name} of the map, added to every pose, as the parameter of the node '
             '(%(default)s)',
         )
-    parser.add_argument('--out', type=Path, metavar='FOLDER', help='where to write the report')
+    parser.add_argument(
+        '--out', type=output_folder, metavar='FOLDER', help='where to write the report'
+    )
     add_model_arguments(parser)
 
 

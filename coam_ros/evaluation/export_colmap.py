@@ -23,6 +23,7 @@ from coam_ros.evaluation.data.image_collection import (
     match_collection,
     open_collection,
 )
+from coam_ros.evaluation.files import output_folder
 from coam_ros.evaluation.hloc_export import check_names, write_hloc
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.mapping.colmap_database import write_database
@@ -35,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument('directory', type=Path, metavar='DIR', help='images, in sub-folders too')
     parser.add_argument(
-        '--out', type=Path, required=True, metavar='FOLDER', help='where to write the files'
+        '--out',
+        type=output_folder,
+        required=True,
+        metavar='FOLDER',
+        help='where to write the files',
     )
     add_collection_arguments(parser)
     add_matcher_arguments(parser)

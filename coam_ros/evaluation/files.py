@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping
 import json
 from pathlib import Path
@@ -14,6 +15,18 @@ def write_file(path: Path, content: bytes) -> None:
     """Write a file and its folder; a former file stays whole until the new one is."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, content)
+
+
+def output_folder(text: str) -> Path:
+    """Read the name of a folder to write to, of the command line: before the work, not after it.
+
+    Raises:
+        argparse.ArgumentTypeError: a file has this name.
+    """
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f'{path} is a file, wanted a folder; choose another name')
+    return path
 
 
 def write_json(path: Path, value: object) -> None:

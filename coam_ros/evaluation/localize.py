@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import Field, fields
 from pathlib import Path
 
-from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.files import output_folder, write_json
 from coam_ros.evaluation.metrics.localization import (
     evaluate_query,
     make_report,
@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='LIST',
         help='text file in DIR, a frame name a line (default: all frames of DIR)',
     )
-    parser.add_argument('--out', type=Path, metavar='FOLDER', help='where to write the report')
+    parser.add_argument(
+        '--out', type=output_folder, metavar='FOLDER', help='where to write the report'
+    )
     parser.add_argument(
         '--cache-mib',
         type=int,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -110,15 +110,15 @@ class KeyframeRetriever:
 
 def most_similar_pairs(
     descriptors: NDArray[np.float32],
-    ranks: Sequence[int],
+    choose: Callable[[int], Sequence[int]],
     is_allowed: NDArray[np.bool_] | None = None,
 ) -> list[tuple[int, int]]:
     """Pair images with similar ones.
 
     Args:
         descriptors: (N, D) of unit length.
-        ranks: which others each image is paired with, in the order of similarity: range(k) the k
-            most similar ones. Those past the last one do not count.
+        choose: says of n others, the most similar first, with which an image is paired, by their
+            places below n.
         is_allowed: (N, N), which pairs may be; None = all.
 
     Returns:
@@ -131,6 +131,6 @@ def most_similar_pairs(
     pairs = set()
     for i, row in enumerate(similarity):
         order = [j for j in np.argsort(-row, kind='stable').tolist() if np.isfinite(row[j])]
-        chosen = [order[rank] for rank in ranks if rank < len(order)]
+        chosen = [order[place] for place in choose(len(order))]
         pairs |= {(min(i, j), max(i, j)) for j in chosen}
     return sorted(pairs)

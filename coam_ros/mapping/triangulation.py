@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 import math
 
 from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
@@ -121,15 +122,15 @@ def _choose_pairs(keyframes: Sequence[Keyframe], num_neighbours: int) -> list[tu
     if missing:
         raise MapFormatError(
             f'Keyframe {missing[0]} and {len(missing) - 1} others have no global descriptor, '
-            'which chooses what to match; compute them with compute_descriptors.'
+            'which chooses what to match; compute them with `coam map describe`.'
         )
     axes_map = np.stack([keyframe.T_map_camera[:3, 2] for keyframe in keyframes])
     looks_alike = axes_map @ axes_map.T >= math.cos(math.radians(_MAX_VIEW_ANGLE_DEG))
-    ranks = _spread_ranks(num_neighbours, len(keyframes) - 1)
-    return most_similar_pairs(np.stack(descriptors), ranks, looks_alike)
+    choose = partial(_spread_places, num_neighbours)
+    return most_similar_pairs(np.stack(descriptors), choose, looks_alike)
 
 
-def _spread_ranks(number: int, num_others: int) -> list[int]:
+def _spread_places(number: int, num_others: int) -> list[int]:
     """Choose places in a list of others, sparser towards its end: of 4 n ones about n."""
     if num_others <= number:
         return list(range(num_others))

@@ -97,6 +97,35 @@ def test_map_of_one_keyframe_is_not_triangulated_and_stays(recording, tmp_path, 
     assert (path / 'map.json').read_bytes() == before
 
 
+def test_triangulation_that_fails_leaves_the_descriptors_too(recording, tmp_path, capsys):
+    bare = tmp_path / 'bare'
+    shutil.copytree(recording, bare, ignore=shutil.ignore_patterns('*.depth.png', 'wall_map'))
+    for path in bare.glob('*.pose.txt'):
+        path.write_bytes((bare / 'frame-000000.pose.txt').read_bytes())
+    path = tmp_path / 'a[map]'
+    words = ['map', 'build', '7scenes', str(bare), '--frames', 'map.txt', *SMALL]
+    assert main([*words, '--out', str(path)]) == 0
+    # Brackets are a name here, and no style.
+    assert f'{path}: 3 keyframes' in capsys.readouterr().out
+    model = json.loads((path / 'map.json').read_text())['descriptor_model_id']
+    text = (path / 'map.json').read_text().replace(model, 'another-model')
+    (path / 'map.json').write_text(text)
+    assert main(['map', 'triangulate', str(path), *SMALL]) == 2
+    assert (path / 'map.json').read_text() == text
+
+
+def test_report_goes_to_no_file_and_says_why_nothing_was_localized(
+    recording, built_map, tmp_path, capsys
+):
+    words = ['localize', str(recording), '--frames', 'query.txt', '--map', str(built_map), *SMALL]
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit):
+        main([*words, '--out', str(tmp_path / 'file')])
+    assert 'is a file, wanted a folder' in capsys.readouterr().err
+    assert main([*words, '--min-inliers', '9999']) == 0
+    assert 'too_few_matches, for example frame-000003: ' in capsys.readouterr().out
+
+
 def test_info_says_what_is_in_a_map(built_map, capsys):
     assert main(['map', 'info', str(built_map)]) == 0
     output = capsys.readouterr().out
@@ -143,6 +172,9 @@ def test_match_draws_a_picture_of_both_images(recording, tmp_path, capsys):
         ('match {none} {none}', 'No image'),
         ('match {recording}/map.txt {recording}/map.txt', 'is no image'),
         ('match {image} {image} --out {none}.txt --image-area 131072', 'such as matches.png'),
+        ('match {image} {image} --max-lines 0', '--max-lines is 0'),
+        ('match {image} {nothing}', 'is no image'),
+        ('map triangulate {map} --overwrite --cache-mib -1', '--cache-mib is -1'),
     ],
 )
 def test_error_of_the_user_is_one_line_and_status_2(
@@ -155,7 +187,9 @@ def test_error_of_the_user_is_one_line_and_status_2(
         'recording': recording,
         'map': built_map,
         'image': recording / 'frame-000000.color.jpg',
+        'nothing': tmp_path / 'nothing.jpg',
     }
+    places['nothing'].write_bytes(b'')
     assert main(words.format(**places).split()) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -20,6 +20,7 @@ from coam_ros.geometry.transforms import make_transform, rotation_from_vector, t
 from coam_ros.mapping.colmap_database import write_database
 from coam_ros.mapping.shared_keypoints import merge_points, share_keypoints
 import h5py
+from map_samples import encode
 import numpy as np
 import pycolmap
 import pytest
@@ -182,8 +183,16 @@ def test_matches_that_fit_nothing_reconstruct_nothing(scene, tmp_path):
 def test_without_a_list_each_image_goes_with_its_most_similar_ones():
     angles = np.radians([0, 10, 90, 100])
     descriptors = np.column_stack([np.cos(angles), np.sin(angles)])
-    assert most_similar_pairs(descriptors, [0]) == [(0, 1), (2, 3)]
-    assert len(most_similar_pairs(descriptors, range(3))) == 6
+    assert most_similar_pairs(descriptors, lambda count: [0]) == [(0, 1), (2, 3)]
+    assert len(most_similar_pairs(descriptors, range)) == 6
+    # Others that may not be paired are no choice, so they take no place from those that may.
+    is_allowed = np.kron(np.eye(2, dtype=bool), np.ones((2, 2), bool))
+    counts = []
+    found = most_similar_pairs(
+        descriptors, lambda count: counts.append(count) or range(count), is_allowed
+    )
+    assert counts == [1] * 4
+    assert found == [(0, 1), (2, 3)]
 
 
 def test_a_few_images_without_a_list_are_all_paired(tmp_path):
@@ -260,12 +269,18 @@ def test_command_writes_all_files(tmp_path, capsys):
         ('{empty}', '0 images in'),
         ('{empty} --pairs {none}', 'No pair list'),
         ('{empty} --merge-radius 0', '--merge-radius 0'),
+        ('{empty} --merge-radius inf', '--merge-radius inf'),
+        ('{spaced}', 'names with spaces'),
+        ('{flat}', "called 'a-b.jpg'"),
         ('{empty} --matcher sift --matcher ours', '2 matchers'),
     ],
 )
 def test_error_of_the_user_is_one_line_and_status_2(tmp_path, capsys, words, message):
     (tmp_path / 'empty').mkdir()
-    places = {'none': tmp_path / 'none', 'empty': tmp_path / 'empty'}
+    places = {name: tmp_path / name for name in ('none', 'empty', 'spaced', 'flat')}
+    for name in ('spaced/my photo.jpg', 'spaced/x.jpg', 'flat/a/b.jpg', 'flat/a-b.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(encode(np.zeros((48, 64, 3), np.uint8), '.jpg'))
     assert export(*words.format(**places).split(), '--out', tmp_path / 'out') == 2
     error = capsys.readouterr().err
     assert message in error

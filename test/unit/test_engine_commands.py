@@ -55,6 +55,19 @@ def test_no_keyframes_at_once_are_refused(capsys):
     assert '--max-keyframes is 0, wanted 1 or more' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['--max-pairs', '0'], '--max-pairs is 0'),
+        (['--image-size', '641x480'], 'wanted multiples of 32 px'),
+        (['--image-size', '0x0'], 'wanted multiples of 32 px'),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_work(words, message, capsys):
+    assert cli.main(['check-engine', *words]) == 2
+    assert message in capsys.readouterr().err
+
+
 @pytest.fixture
 def pairs(tmp_path):
     """Write one of the fixed pairs as a sequence in the layout of HPatches, not of 4:3."""

@@ -118,6 +118,14 @@ def test_directory_that_is_not_a_map_is_never_overwritten(tmp_path):
     assert (tmp_path / 'thesis.tex').exists()
 
 
+def test_files_of_others_are_not_lost_with_the_map(saved):
+    (saved / 'NOTES.txt').write_text('years of work')
+    with pytest.raises(FileExistsError, match=r'would be lost: NOTES\.txt'):
+        save_map(make_map(1), saved)
+    assert (saved / 'NOTES.txt').exists()
+    assert len(load_map(saved)) == 3
+
+
 def test_empty_map_is_not_saved_over_a_good_one(saved):
     with pytest.raises(MapFormatError, match='no keyframes'):
         save_map(KeyframeMap(), saved)
@@ -163,6 +171,15 @@ def drop_pose(directory: Path) -> None:
 
 def put_pickle_as_descriptors(directory: Path) -> None:
     np.save(directory / 'descriptors.npy', np.array([{}]), allow_pickle=True)
+    list_descriptors(directory)
+
+
+def put_garbage_as_descriptors(directory: Path) -> None:
+    (directory / 'descriptors.npy').write_bytes(b'PK\x03\x04 no archive')
+    list_descriptors(directory)
+
+
+def list_descriptors(directory: Path) -> None:
     data = (directory / 'descriptors.npy').read_bytes()
     entry = {'file': 'descriptors.npy', 'num_bytes': len(data), 'crc32': zlib.crc32(data)}
     set_key(directory, 'descriptors', entry)
@@ -189,10 +206,14 @@ MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
         (lambda d: (d / 'depth' / '00000002.png').unlink(), '00000002.png cannot be read'),
         (lambda d: cut(d / 'descriptors.npy'), 'descriptors.npy .*cut short'),
         (put_pickle_as_descriptors, 'not an array of numbers'),
+        (put_garbage_as_descriptors, 'not an array of numbers'),
         (lambda d: set_pose(d, NAN_POSE), 'Keyframe 2: T_map_camera is not a rigid'),
         (lambda d: set_pose(d, MIRROR), 'Keyframe 2: T_map_camera is not a rigid'),
         (lambda d: set_pose(d, [[1, 2], [3]]), 'Keyframe 2: T_map_camera'),
         (drop_pose, 'lacks T_map_camera'),
+        (lambda d: set_pose(d, None), 'Keyframe 2: T_map_camera is not a rigid'),
+        (lambda d: set_keyframe_key(d, 'id', 2**63), r'below 2\^63'),
+        (lambda d: set_file(d, 'image', file='a\0b'), 'wanted the name of a file'),
         (list_first_keyframe_twice, 'listed twice'),
         (lambda d: set_keyframe_key(d, 'id', 'two'), "id is 'two'"),
         (lambda d: set_keyframe_key(d, 'image', None), 'no image'),
@@ -206,6 +227,7 @@ MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
         ),
         (lambda d: edit_json(d, lambda h: h['cameras'][0].update(fx=0)), 'camera 0'),
         (lambda d: edit_json(d, lambda h: h['cameras'][0].update(zoom=2)), 'camera 0'),
+        (lambda d: edit_json(d, lambda h: h['cameras'][0].update(distortion=['a'])), 'camera 0'),
     ],
 )
 def test_damage_is_named_together_with_what_to_do(saved, damage, words):

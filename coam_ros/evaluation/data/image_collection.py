@@ -146,7 +146,9 @@ def read_collection(
     descriptors = [
         retrieval.encode(read_image(directory / name)).global_descriptor for name in names
     ]
-    pairs = most_similar_pairs(np.stack(descriptors), range(num_neighbours))
+    pairs = most_similar_pairs(
+        np.stack(descriptors), lambda count: range(min(num_neighbours, count))
+    )
     return ImageCollection(directory, [(names[i], names[j]) for i, j in pairs])
 
 
