@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import signal
 import traceback
 from typing import Any, Generic, TypeVar
 
@@ -186,5 +187,7 @@ def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> 
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        # Another Ctrl-C, or that of launch beside the terminal's, would cut short what is saved.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()

@@ -12,7 +12,7 @@ from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import check_target, save_map
-from coam_ros.nodes import interfaces
+from coam_ros.nodes import interfaces, qos
 from coam_ros.nodes.conversions import camera_from_info, seconds_from_stamp, transform_from_pose
 from coam_ros.nodes.images import encode_depth, ImageError, stored_image
 from coam_ros.nodes.managed_node import ManagedNode, run
@@ -43,7 +43,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         """Declare parameters and the service."""
         super().__init__('map_recorder', MapRecorderParameters, **kwargs)
         self._map: KeyframeMap | None = None
-        self._num_saved = 0
+        self._num_saved = self._num_left_out = 0
         self._positions: list[NDArray[np.float64]] = []
         self._camera_info: CameraInfo | None = None
         self._transforms: Transforms | None = None
@@ -67,11 +67,15 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         parameters = self.parameters
         if not parameters.map_path:
             raise ValueError('map_path is empty; wanted the folder of the map. Set map_path.')
-        check_target(parameters.map_path, overwrite=parameters.overwrite)
+        try:
+            check_target(parameters.map_path, overwrite=parameters.overwrite)
+        except FileExistsError as error:
+            raise FileExistsError(f'{error} The parameter overwrite allows it.') from error
         if parameters.pose_source == 'tf':
-            self._transforms = Transforms(self)
+            self._transforms = Transforms(self, broadcasts=False)
         self._map = KeyframeMap(frame_id=parameters.map_frame)
-        self._positions, self._num_saved = [], 0
+        self._positions = []
+        self._num_saved = self._num_left_out = 0
 
     def activate(self) -> None:
         """Subscribe."""
@@ -88,7 +92,8 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
                 topic.type,
                 topic.name,
                 callback,
-                topic.profile(),
+                # Best effort as all images; but each of them may be one to keep.
+                qos.sensor_data(_MAX_WAITING),
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             )
             for topic, callback in wanted
@@ -103,6 +108,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         if self._timer is not None:
             self.destroy_timer(self._timer)
             self._timer = None
+            self._work(is_last=True)
         for waiting in (self._images, self._depths, self._poses):
             waiting.clear()
         self._camera_info = None
@@ -133,23 +139,34 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     def _on_camera_pose(self, message: PoseStamped) -> None:
         self._poses.append(message)
 
-    def _work(self) -> None:
+    def _work(self, *, is_last: bool = False) -> None:
         """Take up images whose pose and depth have come; drop those for which they never do."""
         while self._images:
             message = self._images[0]
             stamp_s = seconds_from_stamp(message.header.stamp)
             try:
+                info = self._info()
                 T_map_camera = self._pose_at(message)
                 depth = self._depth_at(stamp_s)
             except _NotYetError as missing:
                 newest_s = seconds_from_stamp(self._images[-1].header.stamp)
-                if newest_s - stamp_s < self.parameters.max_wait_s:
+                if not is_last and newest_s - stamp_s < self.parameters.max_wait_s:
                     return
-                self._complain(f'An image is left out: {missing}')
+                self._num_left_out += 1
+                self.get_logger().warning(
+                    f'An image is left out, of {self._num_left_out} so far: {missing}',
+                    throttle_duration_sec=_LOG_PERIOD_S,
+                )
                 self._images.popleft()
                 continue
             self._images.popleft()
-            self._take(message, T_map_camera, depth)
+            self._take(message, info, T_map_camera, depth)
+
+    def _info(self) -> CameraInfo:
+        if self._camera_info is None:
+            topic = self.resolve_topic_name(interfaces.CAMERA_INFO.name)
+            raise _NotYetError(f'no camera_info has come on {topic}.')
+        return self._camera_info
 
     def _pose_at(self, message: Image | CompressedImage) -> NDArray[np.float64]:
         parameters, stamp = self.parameters, message.header.stamp
@@ -188,6 +205,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     def _take(
         self,
         message: Image | CompressedImage,
+        info: CameraInfo,
         T_map_camera: NDArray[np.float64],
         depth: Image | None,
     ) -> None:
@@ -197,11 +215,8 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             T_map_camera, self._positions, parameters.min_distance_m, parameters.min_angle_deg
         ):
             return
-        if self._camera_info is None:
-            self._complain('An image is left out: no camera_info has arrived.')
-            return
         try:
-            camera = camera_from_info(self._camera_info, is_rectified=parameters.is_rectified)
+            camera = camera_from_info(info, is_rectified=parameters.is_rectified)
             keyframe = Keyframe(
                 id=len(self._positions),
                 stamp_s=seconds_from_stamp(message.header.stamp),
@@ -211,7 +226,9 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
                 depth=None if depth is None else encode_depth(depth),
             )
         except (CalibrationError, ImageError, MapFormatError) as error:
-            self._complain(f'An image is left out: {error}')
+            self.get_logger().warning(
+                f'An image cannot be used: {error}', throttle_duration_sec=_LOG_PERIOD_S
+            )
             return
         self._map.add(keyframe)
         self._positions.append(T_map_camera)
@@ -219,9 +236,6 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             f'keyframes={len(self._map)} position={np.round(T_map_camera[:3, 3], 2).tolist()}',
             throttle_duration_sec=_LOG_PERIOD_S,
         )
-
-    def _complain(self, text: str) -> None:
-        self.get_logger().warning(text, throttle_duration_sec=_LOG_PERIOD_S)
 
     # ---- out
 

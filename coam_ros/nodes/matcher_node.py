@@ -106,7 +106,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         """
         parameters = self.parameters
         if parameters.base_frame or parameters.publish_tf:
-            self._transforms = Transforms(self)
+            self._transforms = Transforms(self, broadcasts=parameters.publish_tf)
         plan = plan_engines(parameters)
         if plan is None:
             self._use_matcher(self._load_matcher())

@@ -9,9 +9,9 @@ from __future__ import annotations
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 
-def sensor_data() -> QoSProfile:
+def sensor_data(depth: int = 1) -> QoSProfile:
     """Best effort, only the newest message: for who takes images and what goes with them."""
-    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def events(depth: int = 10) -> QoSProfile:

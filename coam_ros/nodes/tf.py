@@ -28,8 +28,12 @@ class TransformError(RuntimeError):
 class Transforms:
     """Looks transforms up and sends map -> odom."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, broadcasts: bool) -> None:
         """Listen to TF.
+
+        Args:
+            node: whose clock and topics are used.
+            broadcasts: whether `broadcast` will be called.
 
         Raises:
             ImportError: tf2_ros is not installed.
@@ -47,7 +51,7 @@ class Transforms:
         self._node = node
         self._buffer = tf2_ros.Buffer(node=node)
         self._listener = tf2_ros.TransformListener(self._buffer, node)
-        self._broadcaster = tf2_ros.TransformBroadcaster(node)
+        self._broadcaster = tf2_ros.TransformBroadcaster(node) if broadcasts else None
 
     def lookup(
         self, target: str, source: str, stamp: Stamp, timeout_s: float
@@ -89,10 +93,11 @@ class Transforms:
         self._broadcaster.sendTransform(message)
 
     def close(self) -> None:
-        """Stop to listen, and take back the service and the publisher that came with it."""
+        """Stop to listen, and take back the service and the publisher that came with that."""
         self._listener.unregister()
         self._node.destroy_service(self._buffer.srv)
-        self._node.destroy_publisher(self._broadcaster.pub_tf)
+        if self._broadcaster is not None:
+            self._node.destroy_publisher(self._broadcaster.pub_tf)
 
 
 def matrix_from_transform(transform: Transform) -> NDArray[np.float64]:
