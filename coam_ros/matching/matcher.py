@@ -78,7 +78,7 @@ class CoamMatcher:
                 of a pixel; where that leaves enough matches, the others are left out. See
                 `alignment`.
             searches_views: whether `match` turns and zooms images that hardly match until they
-                do: some 25 times the work, for pairs that would fail without it. The network
+                do: some 30 times the work, for pairs that would fail without it. The network
                 itself takes turns of about 45 degrees and changes of scale of about 2. Needs
                 `aligns`. See `view_search`.
 
