@@ -45,8 +45,8 @@ _ZOOMS = (
     (1.0, 0.5),
     (2.5, 1.0),
     (1.0, 2.5),
-    (0.4, 2.5),
-    (2.5, 0.4),
+    (0.45, 2.7),
+    (2.7, 0.45),
 )
 # Best views that are cut out alike: at the search's low resolution the right one need not win.
 _NUM_CUTS = 3
