@@ -94,7 +94,7 @@ class TensorRTBackend:
         try:
             with self._device:
                 return self._run(parts, batch)
-        except (self._device.driver.Error, CudaGraphError) as error:
+        except (self._device.driver.Error, RuntimeError) as error:
             if self._device.is_lost():
                 raise DeviceLostError(
                     f'{self.name} failed for good ({error}); start the process again.'
@@ -223,6 +223,8 @@ class TensorRTBackend:
         """
         if batch != self._batch:
             self._drop_graph()
+            # Not known until all of them are set: a failure half way leaves shapes of two batches.
+            self._batch = 0
             for name in self.input_names:
                 shape = self._shape(name, batch)
                 self._check(self._context.set_input_shape(name, shape), f'shape {name} {shape}')

@@ -38,7 +38,8 @@ Images without a pose within 0.02 s are left out.
 
 examples:
   coam map build tum rgbd_dataset_freiburg1_desk --min-distance 0.2 --out desk_map
-  coam map build tum recording --intrinsics 525,525,319.5,239.5 --out desk_map
+  coam map build tum recording --intrinsics 525,525,319.5,239.5 \\
+      --distortion=-0.26,0.95,0,0,0 --out desk_map
 """
 _COLMAP = """Make a map of a model of COLMAP (cameras, images, points3D; .bin or .txt), its points
 as landmarks. Needs pycolmap. The map has the scale and axes of the model: bring it to metres
@@ -80,7 +81,7 @@ def add_layouts(parser: argparse.ArgumentParser) -> None:
             description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        layout.set_defaults(action=lambda args: _build(args, open_frames(args)))
+        layout.set_defaults(action=lambda args: _build(args, open_frames))
         return layout
 
     seven_scenes = add('7scenes', 'layout of the 7-Scenes data set', _SEVEN_SCENES, _seven_scenes)
@@ -104,7 +105,7 @@ def add_layouts(parser: argparse.ArgumentParser) -> None:
         type=_numbers(5),
         default=(),
         metavar='K1,K2,P1,P2,K3',
-        help='with --intrinsics (default: none)',
+        help='with --intrinsics; written with = where the first one is negative (default: none)',
     )
     colmap = add('colmap', 'model of COLMAP', _COLMAP, _colmap)
     colmap.add_argument('reconstruction', type=Path, metavar='MODEL', help='its folder')
@@ -135,9 +136,10 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
 
 
-def _build(args: argparse.Namespace, source: _Frames) -> None:
+def _build(args: argparse.Namespace, open_frames: Callable[[argparse.Namespace], _Frames]) -> None:
     # Before the work, not after it.
     check_target(args.out, overwrite=args.overwrite)
+    source = open_frames(args)
     matcher = load_matcher(args)
     with Progress() as progress:
         task = progress.add_task('Building the map', total=source.count)

@@ -13,7 +13,7 @@ at load without decoding a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import io
 import json
 import os
@@ -60,7 +60,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
         OSError: the disk is full, not writable and the like; the former map is untouched.
     """
     target = _resolve(directory)
-    _, keyframes = keyframe_map.snapshot()
+    descriptor_model_id, keyframes = _consistent_snapshot(keyframe_map)
     if not keyframes:
         raise MapFormatError(
             f'Map {keyframe_map.map_id} has no keyframes, wanted at least 1 to save; nothing was '
@@ -73,7 +73,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
     staging = target.with_name(f'{_staging_prefix(target)}{os.getpid()}-{uuid.uuid4().hex}')
     try:
         staging.mkdir()
-        _write(keyframe_map, keyframes, staging)
+        _write(keyframe_map, descriptor_model_id, keyframes, staging)
         _put_in_place(staging, target)
     except OSError as error:
         raise OSError(
@@ -233,7 +233,21 @@ def _sync(path: Path) -> None:
 # --- writing --------------------------------------------------------------------------------
 
 
-def _write(keyframe_map: KeyframeMap, keyframes: Iterable[Keyframe], directory: Path) -> None:
+def _consistent_snapshot(keyframe_map: KeyframeMap) -> tuple[str, Sequence[Keyframe]]:
+    """Give keyframes and the model of their descriptors, which a matcher may be changing."""
+    while True:
+        model_id = keyframe_map.descriptor_model_id
+        _, keyframes = keyframe_map.snapshot()
+        if keyframe_map.descriptor_model_id == model_id:
+            return model_id, keyframes
+
+
+def _write(
+    keyframe_map: KeyframeMap,
+    descriptor_model_id: str,
+    keyframes: Iterable[Keyframe],
+    directory: Path,
+) -> None:
     cameras: dict[PinholeCamera, int] = {}
     rows: list[np.ndarray] = []
     entries = []
@@ -263,7 +277,7 @@ def _write(keyframe_map: KeyframeMap, keyframes: Iterable[Keyframe], directory: 
         'format_version': FORMAT_VERSION,
         'map_id': keyframe_map.map_id,
         'frame_id': keyframe_map.frame_id,
-        'descriptor_model_id': keyframe_map.descriptor_model_id,
+        'descriptor_model_id': descriptor_model_id,
         'descriptors': _write_file(
             directory, 'descriptors.npy', _array_bytes(np.stack(rows)) if rows else None
         ),

@@ -1,4 +1,4 @@
-"""What both nodes share: parameters, a life cycle that says why it failed, autostart, main."""
+"""What the nodes share: parameters, a life cycle that says why it failed, autostart, main."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         parameters: current values, exchanged as a whole when they change.
         lifecycle_label: unconfigured, inactive, active or finalized.
         last_error: why the last transition failed, '' when it did not.
+        exit_status: of the process when it ends, see `give_up`.
         steady_clock: for timers that must run whatever simulated time does.
     """
 
@@ -56,6 +57,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self.lifecycle_label = 'unconfigured'
         self.last_error = ''
+        self.exit_status = 0
         self._parameters_class = parameters_class
         try:
             self.parameters = declare_parameters(self, parameters_class)
@@ -92,6 +94,11 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     def use_parameters(self) -> None:
         """Take over `parameters` after they changed."""
+
+    def give_up(self) -> None:
+        """End the process with a status that asks for a new one; from any thread."""
+        self.exit_status = 1
+        self.context.try_shutdown()
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Configure; on failure the node stays unconfigured and the log says why."""
@@ -191,3 +198,5 @@ def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         node.destroy_node()
         rclpy.try_shutdown()
+    if node.exit_status:
+        raise SystemExit(node.exit_status)

@@ -74,7 +74,7 @@ class MapReceiver:
 
     def __init__(self, keyframe_map: KeyframeMap | None = None) -> None:
         """Begin with a map, or with none."""
-        self.keyframe_map = keyframe_map or KeyframeMap()
+        self.keyframe_map = KeyframeMap() if keyframe_map is None else keyframe_map
         self.num_refused = 0
         self._incoming: KeyframeMap | None = None
         self._parts_seen: set[int] = set()

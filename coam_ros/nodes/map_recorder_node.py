@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from pathlib import Path
 from typing import Any
 
 from coam_msgs.srv import SaveMap
@@ -44,7 +45,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         super().__init__('map_recorder', MapRecorderParameters, **kwargs)
         self._map: KeyframeMap | None = None
         self._num_saved = self._num_left_out = 0
-        self._positions: list[NDArray[np.float64]] = []
+        self._kept_poses: list[NDArray[np.float64]] = []
         self._camera_info: CameraInfo | None = None
         self._transforms: Transforms | None = None
         self._images: deque[Image | CompressedImage] = deque(maxlen=_MAX_WAITING)
@@ -74,7 +75,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         if parameters.pose_source == 'tf':
             self._transforms = Transforms(self, broadcasts=False)
         self._map = KeyframeMap(frame_id=parameters.map_frame)
-        self._positions = []
+        self._kept_poses = []
         self._num_saved = self._num_left_out = 0
 
     def activate(self) -> None:
@@ -128,6 +129,9 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     # ---- in
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        if len(self._images) == _MAX_WAITING:
+            # What it waits for comes too late or never.
+            self._work(is_full=True)
         self._images.append(message)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
@@ -139,18 +143,25 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     def _on_camera_pose(self, message: PoseStamped) -> None:
         self._poses.append(message)
 
-    def _work(self, *, is_last: bool = False) -> None:
-        """Take up images whose pose and depth have come; drop those for which they never do."""
+    def _work(self, *, is_last: bool = False, is_full: bool = False) -> None:
+        """Take up images whose pose and depth have come; drop those for which they never do.
+
+        Args:
+            is_last: nothing will come any more.
+            is_full: the oldest image must go.
+        """
         while self._images:
             message = self._images[0]
             stamp_s = seconds_from_stamp(message.header.stamp)
+            waited_s = seconds_from_stamp(self._images[-1].header.stamp) - stamp_s
+            is_final = is_last or is_full or waited_s >= self.parameters.max_wait_s
+            is_full = False
             try:
                 info = self._info()
-                T_map_camera = self._pose_at(message)
-                depth = self._depth_at(stamp_s)
+                T_map_camera = self._pose_at(message, is_final=is_final)
+                depth = self._depth_at(stamp_s, is_final=is_final)
             except _NotYetError as missing:
-                newest_s = seconds_from_stamp(self._images[-1].header.stamp)
-                if not is_last and newest_s - stamp_s < self.parameters.max_wait_s:
+                if not is_final:
                     return
                 self._num_left_out += 1
                 self.get_logger().warning(
@@ -168,7 +179,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             raise _NotYetError(f'no camera_info has come on {topic}.')
         return self._camera_info
 
-    def _pose_at(self, message: Image | CompressedImage) -> NDArray[np.float64]:
+    def _pose_at(self, message: Image | CompressedImage, *, is_final: bool) -> NDArray[np.float64]:
         parameters, stamp = self.parameters, message.header.stamp
         if self._transforms is not None:
             frame = parameters.camera_frame or message.header.frame_id
@@ -176,7 +187,8 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
                 return self._transforms.lookup(parameters.map_frame, frame, stamp, 0.0)
             except TransformError as error:
                 raise _NotYetError(str(error)) from error
-        found = _nearest(self._poses, seconds_from_stamp(stamp), parameters.max_delay_s)
+        stamp_s = seconds_from_stamp(stamp)
+        found = _nearest(self._poses, stamp_s, parameters.max_delay_s, is_final=is_final)
         if found is None:
             topic = self.resolve_topic_name(interfaces.CAMERA_POSE.name)
             raise _NotYetError(f'no pose within {parameters.max_delay_s} s of it on {topic}.')
@@ -190,10 +202,11 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         except ValueError as error:
             raise _NotYetError(str(error)) from error
 
-    def _depth_at(self, stamp_s: float) -> Image | None:
+    def _depth_at(self, stamp_s: float, *, is_final: bool) -> Image | None:
         if not self.parameters.uses_depth:
             return None
-        found = _nearest(self._depths, stamp_s, self.parameters.max_delay_s)
+        max_delay_s = self.parameters.max_delay_s
+        found = _nearest(self._depths, stamp_s, max_delay_s, is_final=is_final)
         if found is None:
             topic = self.resolve_topic_name(interfaces.DEPTH.name)
             raise _NotYetError(
@@ -212,13 +225,13 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         """Keep the image if no keyframe is near."""
         parameters = self.parameters
         if is_covered(
-            T_map_camera, self._positions, parameters.min_distance_m, parameters.min_angle_deg
+            T_map_camera, self._kept_poses, parameters.min_distance_m, parameters.min_angle_deg
         ):
             return
         try:
             camera = camera_from_info(info, is_rectified=parameters.is_rectified)
             keyframe = Keyframe(
-                id=len(self._positions),
+                id=len(self._kept_poses),
                 stamp_s=seconds_from_stamp(message.header.stamp),
                 T_map_camera=T_map_camera,
                 camera=camera,
@@ -231,7 +244,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             )
             return
         self._map.add(keyframe)
-        self._positions.append(T_map_camera)
+        self._kept_poses.append(T_map_camera)
         self.get_logger().info(
             f'keyframes={len(self._map)} position={np.round(T_map_camera[:3, 3], 2).tolist()}',
             throttle_duration_sec=_LOG_PERIOD_S,
@@ -255,10 +268,11 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         return response
 
     def _save(self, path: str, *, overwrite: bool) -> int:
+        is_usual = Path(path).resolve() == Path(self.parameters.map_path).resolve()
         # What this node has written it may write again.
-        is_own = path == self.parameters.map_path and self._num_saved > 0
+        is_own = is_usual and self._num_saved > 0
         count = save_map(self._map, path, overwrite=overwrite or is_own)
-        if path == self.parameters.map_path:
+        if is_usual:
             self._num_saved = count
         # Descriptors for retrieval, and with triangulate the 3D too.
         step = 'describe' if self.parameters.uses_depth else 'triangulate'
@@ -270,12 +284,19 @@ class _NotYetError(Exception):
     """Something that belongs to an image has not come; perhaps it never will."""
 
 
-def _nearest(messages: deque[Any], stamp_s: float, max_delay_s: float) -> Any | None:  # noqa: ANN401
-    """Find the message nearest to a time; None where none is near enough."""
-    delays = [abs(seconds_from_stamp(m.header.stamp) - stamp_s) for m in messages]
-    if not delays or min(delays) > max_delay_s:
+def _nearest(
+    messages: deque[Any], stamp_s: float, max_delay_s: float, *, is_final: bool
+) -> Any | None:  # noqa: ANN401
+    """Find the message nearest to a time.
+
+    Returns:
+        None where none is near enough; and, before it is final, as long as a nearer one may come.
+    """
+    times_s = np.array([seconds_from_stamp(message.header.stamp) for message in messages])
+    if not len(times_s) or (times_s.max() < stamp_s and not is_final):
         return None
-    return messages[int(np.argmin(delays))]
+    delays_s = np.abs(times_s - stamp_s)
+    return messages[int(delays_s.argmin())] if delays_s.min() <= max_delay_s else None
 
 
 def main(args: list[str] | None = None) -> None:

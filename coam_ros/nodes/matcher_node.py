@@ -9,7 +9,7 @@ from typing import Any
 
 from coam_msgs.msg import KeyframeArray, RelocalizationStatus
 from coam_msgs.srv import LoadMap, Relocalize, SaveMap
-from coam_ros.inference import EngineIncompatibleError
+from coam_ros.inference import DeviceLostError, EngineIncompatibleError
 from coam_ros.localization import LocalizationState
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map, save_map
@@ -153,6 +153,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         except Exception as error:  # noqa: BLE001 - else it ends the executor, and the node with it
             self.last_error = f'Cannot load the engines: {error}'
             self.get_logger().error(self.last_error)
+            if isinstance(error, DeviceLostError):
+                self.give_up()
+                return
             if self.lifecycle_label == 'active':
                 self.trigger_deactivate()
             self.trigger_cleanup()
@@ -188,7 +191,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     def _start_work(self) -> None:
         self._localizer.forget_poses()
         self._worker = AttemptWorker(
-            self._localizer, self._publish, self.get_logger(), give_up=self.context.try_shutdown
+            self._localizer, self._publish, self.get_logger(), give_up=self.give_up
         )
 
     def deactivate(self) -> None:

@@ -10,7 +10,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 
 def sensor_data(depth: int = 1) -> QoSProfile:
-    """Best effort, only the newest message: for who takes images and what goes with them."""
+    """Best effort, the newest messages: for who takes images and what goes with them."""
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 

@@ -56,7 +56,7 @@ class Transforms:
     def lookup(
         self, target: str, source: str, stamp: Stamp, timeout_s: float
     ) -> NDArray[np.float64]:
-        """Look a transform up; to be called from another thread than the executor's.
+        """Look a transform up; with a timeout from another thread than the executor's.
 
         Args:
             target: frame that coordinates are taken to.

@@ -166,7 +166,7 @@ def test_process_whose_gpu_is_lost_says_so_and_ends_to_be_started_again(robot, s
     finally:
         matcher.kill()
     assert 'to be started again (use_respawn): the GPU fell off the bus' in log
-    assert matcher.returncode == 0, log
+    assert matcher.returncode == 1, log
 
 
 def test_process_with_a_wrong_parameter_ends_with_one_clear_line(ros):

@@ -15,7 +15,7 @@ from coam_ros.mapping.storage import load_map
 from coam_ros.nodes import qos
 from coam_ros.nodes.conversions import info_from_camera, pose_from_transform
 from coam_ros.nodes.images import encode_image
-from coam_ros.nodes.map_recorder_node import MapRecorderNode
+from coam_ros.nodes.map_recorder_node import _MAX_WAITING, MapRecorderNode
 from coam_ros.rendering import camera_pose
 import cv2
 from geometry_msgs.msg import PoseStamped
@@ -132,11 +132,12 @@ def test_a_place_is_kept_once_and_saved_on_demand(robot, start, tmp_path):
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, capfd, fields, words):
-    _, drive = start(max_wait_s=0.0)
-    drive.pass_by(0.0, **fields)
+    # Images are half a second apart: the first one is given up when the third has come.
+    recorder, drive = start(max_wait_s=0.9)
     logged = []
 
     def is_logged():
+        drive.pass_by(0.0, **fields)
         logged.append(capfd.readouterr().err)
         return words in ''.join(logged)
 
@@ -144,8 +145,20 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, capfd, fi
     empty = robot.call(SaveMap, 'map_recorder/save_map')
     assert not empty.success
     assert 'no keyframe to save' in empty.message
-    drive.pass_by(1.0)
-    drive.wait_for(1)
+    # The next good one is kept, once those before it are given up.
+    wait_until(lambda: drive.pass_by(1.0) and len(recorder._map) == 1)
+
+
+def test_images_that_wait_in_vain_are_counted_and_make_room(robot, start, capfd):
+    # None gets old enough: all come at nearly one time.
+    recorder, _ = start(max_wait_s=10.0, uses_depth=False, max_delay_s=0.001)
+    image = robot.image(np.zeros((240, 320, 3), np.uint8))
+    for number in range(_MAX_WAITING + 5):
+        image.header.stamp.nanosec = 10_000_000 * number
+        robot.spinner_of(recorder).call(lambda: recorder._on_image(image))
+    wait_until(lambda: recorder._num_left_out >= 5)
+    assert len(recorder._images) <= _MAX_WAITING
+    assert 'An image is left out' in capfd.readouterr().err
 
 
 def test_a_map_that_is_there_is_not_replaced_unasked(robot, scene):

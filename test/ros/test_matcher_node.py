@@ -397,6 +397,20 @@ def test_map_that_came_by_topic_is_saved_and_not_overwritten_unasked(
     assert robot.call(SaveMap, 'save_map', path=str(path), overwrite=True).success
 
 
+def test_map_of_another_frame_name_is_saved_and_loaded_again(
+    robot, scene, keyframes_topic, tmp_path
+):
+    node = robot.start_matcher(map_frame='world')
+    message = message_of(KeyframeMap(scene.keyframes[:2], frame_id='world'))
+    # An empty id changes the map in use, an empty frame is the one of the poses.
+    message.map_id = message.header.frame_id = ''
+    keyframes_topic.publish(message)
+    wait_until(lambda: len(node._map_receiver.keyframe_map) == 2)
+    assert robot.call(SaveMap, 'save_map', path=str(tmp_path / 'map')).success
+    assert load_map(tmp_path / 'map').frame_id == 'world'
+    assert robot.call(LoadMap, 'load_map', path=str(tmp_path / 'map')).success
+
+
 def test_map_in_another_frame_is_refused_however_it_comes(robot, scene, keyframes_topic, tmp_path):
     node = robot.start_matcher(map_path=str(scene.map_path))
     other = KeyframeMap(scene.keyframes[:2], frame_id='cellar')

@@ -16,15 +16,18 @@ from coam_ros.geometry.transforms import (  # noqa: E402
     pose_error,
     rotation_from_vector,
 )
+from coam_ros.mapping.storage import load_map  # noqa: E402
 from coam_ros.nodes.conversions import (  # noqa: E402
+    info_from_camera,
     pose_from_transform,
     seconds_from_stamp,
     stamp_from_seconds,
     transform_from_pose,
 )
+from coam_ros.nodes.map_recorder_node import MapRecorderNode  # noqa: E402
 from coam_ros.nodes.tf import matrix_from_transform, transform_from_matrix  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped  # noqa: E402
-from ros_harness import wait_until  # noqa: E402
+from ros_harness import CAMERA, wait_until  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 T_BASE_CAMERA = make_transform(rotation_from_vector([-1.2, 1.2, -1.2]), [0.3, -0.1, 0.5])
@@ -109,6 +112,22 @@ def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene
     T_map_base = matrix_from_transform(messages[-1].transform) @ T_ODOM_BASE
     distance_m, _ = pose_error(T_map_base, T_map_camera @ invert(T_BASE_CAMERA))
     assert distance_m < 0.05
+
+
+def test_recorder_takes_poses_from_tf(robot, scene, tmp_path):
+    recorder = robot.start(
+        MapRecorderNode, map_path=str(tmp_path / 'map'), map_frame='odom', uses_depth=False
+    )
+    wait_until(lambda: recorder.lifecycle_label == 'active' or recorder.last_error)
+    body = Body(robot)
+    image = robot.image(scene.view(0.3)[0])
+    body.send_odometry(seconds_from_stamp(image.header.stamp))
+    robot.infos.publish(info_from_camera(CAMERA, image.header))
+    robot.images.publish(image)
+    wait_until(lambda: len(recorder._map) == 1)
+    robot.stop_node(recorder)
+    (keyframe,) = load_map(tmp_path / 'map')
+    np.testing.assert_allclose(keyframe.T_map_camera, T_ODOM_BASE @ T_BASE_CAMERA, atol=1e-9)
 
 
 def test_missing_transform_is_a_reason_and_no_pose(robot, scene, start):

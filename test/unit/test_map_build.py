@@ -58,6 +58,11 @@ def test_calibration_of_a_recording_of_ones_own_is_given(tmp_path, capsys):
     assert build('tum', *words, '--distortion', '0.1,0,0,0,0') == 2
     assert 'give both' in capsys.readouterr().err
     assert build('tum', *words, '--intrinsics', '400,400,223.5,167.5') == 0
+    barrel = '--distortion=-0.2,0.1,0,0,0'
+    words = (*words, '--overwrite')
+    assert build('tum', *words, '--intrinsics', '400,400,223.5,167.5', barrel) == 0
+    assert load_map(tmp_path / 'map').get(0).camera.distortion[0] == -0.2
+    assert build('tum', *words, '--intrinsics', '400,400,223.5,167.5') == 0
     camera = load_map(tmp_path / 'map').get(0).camera
     assert (camera.fx, camera.cx, camera.is_distorted) == (400, 223.5, False)
 
