@@ -83,10 +83,14 @@ class KeyframeMap:
         with self._lock:
             return self._keyframes.get(keyframe_id)
 
-    def snapshot(self) -> tuple[int, tuple[Keyframe, ...]]:
-        """Return the revision and the keyframes that belong to it."""
+    def snapshot(self) -> tuple[int, str, tuple[Keyframe, ...]]:
+        """Return the revision, the model of the descriptors, and the keyframes that go with both.
+
+        Who changes the model while others read takes the former descriptors out before it and
+        puts new ones in after it, so under the lock they belong together.
+        """
         with self._lock:
-            return self._revision, tuple(self._keyframes.values())
+            return self._revision, self.descriptor_model_id, tuple(self._keyframes.values())
 
     def __len__(self) -> int:
         """Return the number of keyframes."""
@@ -95,7 +99,7 @@ class KeyframeMap:
 
     def __iter__(self) -> Iterator[Keyframe]:
         """Iterate over the keyframes that the map holds now; changes meanwhile do not disturb."""
-        return iter(self.snapshot()[1])
+        return iter(self.snapshot()[2])
 
     def __contains__(self, keyframe_id: int) -> bool:
         """Tell whether the map has a keyframe with this id."""

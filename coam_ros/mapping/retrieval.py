@@ -88,7 +88,7 @@ class KeyframeRetriever:
     def _follow_map(self) -> None:
         if self._map.revision == self._revision:
             return
-        self._revision, keyframes = self._map.snapshot()
+        self._revision, _, keyframes = self._map.snapshot()
         described = [
             (k, k.global_descriptor) for k in keyframes if k.global_descriptor is not None
         ]

@@ -13,7 +13,7 @@ at load without decoding a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 import io
 import json
 import os
@@ -60,7 +60,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
         OSError: the disk is full, not writable and the like; the former map is untouched.
     """
     target = _resolve(directory)
-    descriptor_model_id, keyframes = _consistent_snapshot(keyframe_map)
+    _, descriptor_model_id, keyframes = keyframe_map.snapshot()
     if not keyframes:
         raise MapFormatError(
             f'Map {keyframe_map.map_id} has no keyframes, wanted at least 1 to save; nothing was '
@@ -233,15 +233,6 @@ def _sync(path: Path) -> None:
 # --- writing --------------------------------------------------------------------------------
 
 
-def _consistent_snapshot(keyframe_map: KeyframeMap) -> tuple[str, Sequence[Keyframe]]:
-    """Give keyframes and the model of their descriptors, which a matcher may be changing."""
-    while True:
-        model_id = keyframe_map.descriptor_model_id
-        _, keyframes = keyframe_map.snapshot()
-        if keyframe_map.descriptor_model_id == model_id:
-            return model_id, keyframes
-
-
 def _write(
     keyframe_map: KeyframeMap,
     descriptor_model_id: str,
@@ -411,7 +402,7 @@ def _read_descriptors(directory: Path, header: dict) -> np.ndarray | None:
 def _read_array(directory: Path, name: str, data: bytes) -> np.ndarray:
     try:
         array = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as error:
+    except Exception as error:  # whatever its parsers raise: TokenError, BadZipFile, MemoryError
         raise _broken(directory, f'{name} is not an array of numbers ({error})') from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != 'f':
         raise _broken(directory, f'{name} does not hold a matrix of floats')

@@ -6,6 +6,7 @@ from array import array
 from dataclasses import dataclass
 from typing import Any
 
+from coam_ros.mapping.depth import NO_DEPTH_COUNTS
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,6 @@ ENCODINGS = {
 
 
 _DEPTH_ENCODINGS = {'16UC1': _Encoding(1, dtype='u2'), '32FC1': _Encoding(1, dtype='f4')}
-# The count that means none, beside 0.
-_NO_DEPTH = 65535
 _STORED_QUALITY = 95
 
 
@@ -122,7 +121,7 @@ def encode_depth(message: Image) -> bytes:
     if encoding.dtype == 'f4':
         with np.errstate(invalid='ignore'):
             counts = np.round(depth * 1e3)
-            is_known = (counts >= 1) & (counts < _NO_DEPTH)
+            is_known = (counts >= 1) & (counts < max(NO_DEPTH_COUNTS))
         depth = np.where(is_known, counts, 0)
     _, data = cv2.imencode('.png', np.ascontiguousarray(depth, np.uint16))
     return data.tobytes()

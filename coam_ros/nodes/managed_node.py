@@ -142,6 +142,23 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self._logging_bridge.close()
         super().destroy_node()
 
+    def report_error(self, what: str, error: Exception) -> bool:
+        """Keep and log why something failed, a fault of the program with its traceback.
+
+        Args:
+            what: could not be done.
+            error: that is being handled.
+
+        Returns:
+            Whether it is of a kind that wrong input raises.
+        """
+        is_expected = isinstance(error, _EXPECTED_ERRORS)
+        self.last_error = f'Cannot {what}: {error}'
+        self.get_logger().error(
+            self.last_error if is_expected else f'Cannot {what}:\n{traceback.format_exc()}'
+        )
+        return is_expected
+
     def _attempt(
         self, what: str, action: Callable[[], None], undo: Callable[[], None], success_label: str
     ) -> TransitionCallbackReturn:
@@ -149,11 +166,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         try:
             action()
         except Exception as error:  # noqa: BLE001 - rclpy swallows what a transition raises
-            is_expected = isinstance(error, _EXPECTED_ERRORS)
-            self.last_error = f'Cannot {what}: {error}'
-            self.get_logger().error(
-                self.last_error if is_expected else f'Cannot {what}:\n{traceback.format_exc()}'
-            )
+            is_expected = self.report_error(what, error)
             undo()
             # After ERROR the node goes back to unconfigured, whatever the transition.
             failure, fault = TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import concurrent.futures
 from concurrent.futures import ThreadPoolExecutor
 import time
 from typing import Any
@@ -151,8 +152,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             if self.lifecycle_label == 'active':
                 self._start_work()
         except Exception as error:  # noqa: BLE001 - else it ends the executor, and the node with it
-            self.last_error = f'Cannot load the engines: {error}'
-            self.get_logger().error(self.last_error)
+            self.report_error('load the engines', error)
             if isinstance(error, DeviceLostError):
                 self.give_up()
                 return
@@ -312,13 +312,10 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     async def _on_load_map(
         self, request: LoadMap.Request, response: LoadMap.Response
     ) -> LoadMap.Response:
-        loaded = Future(executor=self.executor)
         if self._localizer is None:
             response.message = self._why_no_map()
             return response
-        job = self._loader.submit(self._load_map, request.path)
-        job.add_done_callback(lambda _: self._finish(loaded))
-        await loaded
+        job = await self._done_aside(self._load_map, request.path)
         try:
             receiver = MapReceiver(job.result())
         except (OSError, ValueError) as error:
@@ -336,16 +333,15 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     async def _on_save_map(
         self, request: SaveMap.Request, response: SaveMap.Response
     ) -> SaveMap.Response:
-        saved = Future(executor=self.executor)
         if self._localizer is None:
             response.message = self._why_no_map()
             return response
-        keyframe_map = self._map_receiver.keyframe_map
-        job = self._loader.submit(
-            save_map, keyframe_map, request.path, overwrite=request.overwrite
+        job = await self._done_aside(
+            save_map,
+            self._map_receiver.keyframe_map,
+            request.path,
+            overwrite=request.overwrite,
         )
-        job.add_done_callback(lambda _: self._finish(saved))
-        await saved
         try:
             response.num_keyframes = job.result()
         except (OSError, ValueError) as error:
@@ -359,6 +355,19 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if self._loading is not None:
             return f'The engine is not ready: {self._loading.progress}.'
         return 'The matcher is not configured. Configure it first.'
+
+    async def _done_aside(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,  # noqa: ANN401 - of the function
+        **options: Any,  # noqa: ANN401
+    ) -> concurrent.futures.Future:
+        """Call a function in a thread of the loader; returns its future once it is done."""
+        done = Future(executor=self.executor)
+        job = self._loader.submit(function, *arguments, **options)
+        job.add_done_callback(lambda _: self._finish(done))
+        await done
+        return job
 
     def _finish(self, future: Future) -> None:
         future.set_result(None)

@@ -73,13 +73,19 @@ def test_map_without_depth_gets_its_3d_by_triangulation(recording, tmp_path, cap
     assert main(['map', 'triangulate', str(path), *SMALL, '--overwrite']) == 0
 
 
-def test_map_without_motion_is_not_triangulated_and_stays(recording, tmp_path, capsys):
+@pytest.fixture
+def standing(recording, tmp_path):
+    """The recording without depth, of a camera that never moved: nothing to triangulate."""
     bare = tmp_path / 'bare'
     shutil.copytree(recording, bare, ignore=shutil.ignore_patterns('*.depth.png', 'wall_map'))
     for path in bare.glob('*.pose.txt'):
         path.write_bytes((bare / 'frame-000000.pose.txt').read_bytes())
+    return bare
+
+
+def test_map_without_motion_is_not_triangulated_and_stays(standing, tmp_path, capsys):
     path = tmp_path / 'map'
-    words = ['map', 'build', '7scenes', str(bare), '--frames', 'map.txt', *SMALL]
+    words = ['map', 'build', '7scenes', str(standing), '--frames', 'map.txt', *SMALL]
     assert main([*words, '--out', str(path)]) == 0
     before = (path / 'map.json').read_bytes()
     assert main(['map', 'triangulate', str(path), *SMALL]) == 2
@@ -97,13 +103,9 @@ def test_map_of_one_keyframe_is_not_triangulated_and_stays(recording, tmp_path, 
     assert (path / 'map.json').read_bytes() == before
 
 
-def test_triangulation_that_fails_leaves_the_descriptors_too(recording, tmp_path, capsys):
-    bare = tmp_path / 'bare'
-    shutil.copytree(recording, bare, ignore=shutil.ignore_patterns('*.depth.png', 'wall_map'))
-    for path in bare.glob('*.pose.txt'):
-        path.write_bytes((bare / 'frame-000000.pose.txt').read_bytes())
+def test_triangulation_that_fails_leaves_the_descriptors_too(standing, tmp_path, capsys):
     path = tmp_path / 'a[map]'
-    words = ['map', 'build', '7scenes', str(bare), '--frames', 'map.txt', *SMALL]
+    words = ['map', 'build', '7scenes', str(standing), '--frames', 'map.txt', *SMALL]
     assert main([*words, '--out', str(path)]) == 0
     # Brackets are a name here, and no style.
     assert f'{path}: 3 keyframes' in capsys.readouterr().out

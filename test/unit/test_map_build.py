@@ -42,7 +42,7 @@ def test_tum_recording_becomes_a_map_without_what_has_no_pose(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f'{tmp_path / "map"}: 3 keyframes of 3 frames.' in printed
     assert '1 images without a pose were left out.' in printed
-    for keyframe, pose in zip(load_map(tmp_path / 'map'), poses(), strict=False):
+    for keyframe, pose in zip(load_map(tmp_path / 'map'), poses()[:3], strict=True):
         np.testing.assert_allclose(keyframe.T_map_camera, pose)
         assert keyframe.depth_scale_m == pytest.approx(1 / 5000)
 
