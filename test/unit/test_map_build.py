@@ -75,6 +75,11 @@ def test_recording_without_any_pose_is_refused(tmp_path, capsys):
     assert not (tmp_path / 'map').exists()
 
 
+def test_empty_folder_is_told_by_the_list_that_it_lacks(tmp_path, capsys):
+    assert build('tum', tmp_path, '--out', tmp_path / 'map') == 2
+    assert f'No {tmp_path / "rgb.txt"}' in capsys.readouterr().err
+
+
 @without_colmap
 def test_colmap_model_becomes_a_map_with_its_points(tmp_path, capsys):
     write_colmap(tmp_path)

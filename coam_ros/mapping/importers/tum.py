@@ -57,8 +57,9 @@ class TumSequence(Sequence[Keyframe]):
             ValueError: a list cannot be read, or the calibration is not known.
         """
         self._directory = directory
-        self._intrinsics, self._distortion = calibration or _default_calibration(directory)
         stamps, self.names = _read_files(directory / 'rgb.txt')
+        # After the lists: a folder without them is no recording, whatever its name.
+        self._intrinsics, self._distortion = calibration or _default_calibration(directory)
         depth_stamps, depth_names = _read_files(directory / 'depth.txt')
         pose_stamps, poses = _read_poses(directory / 'groundtruth.txt')
         self._stamps = stamps
@@ -111,7 +112,8 @@ def _default_calibration(directory: Path) -> tuple[Sequence[float], Sequence[flo
             return calibration
     raise ValueError(
         f'No calibration for {directory}: the name of the folder holds none of '
-        f'{", ".join(_CALIBRATIONS)}; give the calibration of the recording.'
+        f'{", ".join(_CALIBRATIONS)}; give the calibration of the recording '
+        '(`--intrinsics` of `coam map build tum`).'
     )
 
 
