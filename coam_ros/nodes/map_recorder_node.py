@@ -44,7 +44,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         """Declare parameters and the service."""
         super().__init__('map_recorder', MapRecorderParameters, **kwargs)
         self._map: KeyframeMap | None = None
-        self._num_saved = self._num_left_out = 0
+        self._num_saved = self._num_left_out = self._num_received = 0
         self._kept_poses: list[NDArray[np.float64]] = []
         self._camera_info: CameraInfo | None = None
         self._transforms: Transforms | None = None
@@ -53,6 +53,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         self._poses: deque[PoseStamped] = deque(maxlen=10 * _MAX_WAITING)
         self._subscriptions_made: list[Subscription] = []
         self._timer: Timer | None = None
+        self._image_topic = ''
         save = interfaces.RECORDER_SAVE_MAP
         self.create_service(save.type, save.name, self._on_save_map)
 
@@ -76,7 +77,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             self._transforms = Transforms(self, broadcasts=False)
         self._map = KeyframeMap(frame_id=parameters.map_frame)
         self._kept_poses = []
-        self._num_saved = self._num_left_out = 0
+        self._num_saved = self._num_left_out = self._num_received = 0
 
     def activate(self) -> None:
         """Subscribe."""
@@ -99,6 +100,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             )
             for topic, callback in wanted
         ]
+        self._image_topic = self.resolve_topic_name(image.name)
         self._timer = self.create_timer(_WORK_PERIOD_S, self._work, clock=self.steady_clock)
 
     def deactivate(self) -> None:
@@ -129,6 +131,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     # ---- in
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        self._num_received += 1
         if len(self._images) == _MAX_WAITING:
             # What it waits for comes too late or never.
             self._work(is_full=True)
@@ -150,6 +153,12 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             is_last: nothing will come any more.
             is_full: the oldest image must go.
         """
+        if not self._num_received:
+            self.get_logger().warning(
+                f'No image has come on {self._image_topic}.',
+                throttle_duration_sec=_LOG_PERIOD_S,
+                skip_first=True,
+            )
         while self._images:
             message = self._images[0]
             stamp_s = seconds_from_stamp(message.header.stamp)

@@ -161,6 +161,17 @@ def test_images_that_wait_in_vain_are_counted_and_make_room(robot, start, capfd)
     assert 'An image is left out' in capfd.readouterr().err
 
 
+def test_a_camera_that_is_silent_is_named(start, capfd):
+    start(uses_depth=False)
+    logged = []
+
+    def is_logged():
+        logged.append(capfd.readouterr().err)
+        return 'No image has come on /coam/image.' in ''.join(logged)
+
+    wait_until(is_logged)
+
+
 def test_a_map_that_is_there_is_not_replaced_unasked(robot, scene):
     recorder = robot.start(
         MapRecorderNode, map_path=str(scene.map_path), pose_source='topic', autostart=True
