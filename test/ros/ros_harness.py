@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+import os
 from pathlib import Path
+import sys
+import tempfile
 import threading
 import time
 
@@ -98,6 +102,26 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> 
         pause.wait(0.01)
 
 
+@contextmanager
+def log_of_nodes() -> Iterator[Callable[[], str]]:
+    """What the nodes log from here on, to be read while they write.
+
+    pytest's capfd loses what comes between its reading and its emptying, and /rosout what a node
+    logs while a destroyed one of its name is still about.
+    """
+    stderr = os.dup(2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'log'
+        with path.open('ab') as log:
+            os.dup2(log.fileno(), 2)
+        try:
+            yield path.read_text
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            sys.stderr.write(path.read_text())
+
+
 class Listener:
     """Keeps the messages of a topic."""
 
@@ -166,7 +190,6 @@ class Robot:
         self.infos = self.talk(CameraInfo, 'camera_info', qos.events(1))
         self._spinners = [Spinner(self.node)]
         self._stamp_s = 1000.0
-        self._logs = None
 
     def listen(self, message_type, topic, profile) -> Listener:
         return Listener(self.node, message_type, topic, profile)

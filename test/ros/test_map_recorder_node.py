@@ -19,7 +19,7 @@ from coam_ros.nodes.map_recorder_node import _MAX_WAITING, MapRecorderNode
 from coam_ros.rendering import camera_pose
 import cv2
 from geometry_msgs.msg import PoseStamped
-from ros_harness import CAMERA, wait_until
+from ros_harness import CAMERA, log_of_nodes, wait_until
 from sensor_msgs.msg import CompressedImage, Image
 
 
@@ -131,17 +131,11 @@ def test_a_place_is_kept_once_and_saved_on_demand(robot, start, tmp_path):
         ({'depth': 'rgb8'}, "Depth encoding 'rgb8' is not supported"),
     ],
 )
-def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, capfd, fields, words):
+def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, fields, words):
     # Images are half a second apart: the first one is given up when the third has come.
     recorder, drive = start(max_wait_s=0.9)
-    logged = []
-
-    def is_logged():
-        drive.pass_by(0.0, **fields)
-        logged.append(capfd.readouterr().err)
-        return words in ''.join(logged)
-
-    wait_until(is_logged)
+    with log_of_nodes() as read_log:
+        wait_until(lambda: drive.pass_by(0.0, **fields) and words in read_log())
     empty = robot.call(SaveMap, 'map_recorder/save_map')
     assert not empty.success
     assert 'no keyframe to save' in empty.message
@@ -149,27 +143,23 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, capfd, fi
     wait_until(lambda: drive.pass_by(1.0) and len(recorder._map) == 1)
 
 
-def test_images_that_wait_in_vain_are_counted_and_make_room(robot, start, capfd):
+def test_images_that_wait_in_vain_are_counted_and_make_room(robot, start):
     # None gets old enough: all come at nearly one time.
     recorder, _ = start(max_wait_s=10.0, uses_depth=False, max_delay_s=0.001)
     image = robot.image(np.zeros((240, 320, 3), np.uint8))
-    for number in range(_MAX_WAITING + 5):
-        image.header.stamp.nanosec = 10_000_000 * number
-        robot.spinner_of(recorder).call(lambda: recorder._on_image(image))
-    wait_until(lambda: recorder._num_left_out >= 5)
-    assert len(recorder._images) <= _MAX_WAITING
-    assert 'An image is left out' in capfd.readouterr().err
+    with log_of_nodes() as read_log:
+        for number in range(_MAX_WAITING + 5):
+            image.header.stamp.nanosec = 10_000_000 * number
+            robot.spinner_of(recorder).call(lambda: recorder._on_image(image))
+        wait_until(lambda: recorder._num_left_out >= 5)
+        assert len(recorder._images) <= _MAX_WAITING
+        assert 'An image is left out' in read_log()
 
 
-def test_a_camera_that_is_silent_is_named(start, capfd):
-    start(uses_depth=False)
-    logged = []
-
-    def is_logged():
-        logged.append(capfd.readouterr().err)
-        return 'No image has come on /coam/image.' in ''.join(logged)
-
-    wait_until(is_logged)
+def test_a_camera_that_is_silent_is_named(start):
+    with log_of_nodes() as read_log:
+        start(uses_depth=False)
+        wait_until(lambda: 'No image has come on /coam/image.' in read_log())
 
 
 def test_a_map_that_is_there_is_not_replaced_unasked(robot, scene):

@@ -11,7 +11,7 @@ from coam_ros.mapping.storage import save_map
 from coam_ros.nodes import qos
 from map_samples import make_keyframe
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from ros_harness import wait_until
+from ros_harness import log_of_nodes, wait_until
 
 
 def collect_map(listener):
@@ -69,16 +69,10 @@ def test_loading_another_map_replaces_the_former_for_all(robot, scene, tmp_path)
     assert node.lifecycle_label == 'active'
 
 
-def test_publisher_with_another_qos_is_named_in_the_log(robot, scene, capfd):
+def test_publisher_with_another_qos_is_named_in_the_log(robot, scene):
     """A map publisher that is best effort never reaches the matcher: the log has to say so."""
     robot.start_matcher()
     unreliable = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-    robot.node.create_publisher(KeyframeArray, 'keyframes', unreliable)
-    logged = []
-
-    def is_logged():
-        logged.append(capfd.readouterr().err)
-        return 'offering incompatible QoS' in ''.join(logged)
-
-    wait_until(is_logged)
-    assert 'keyframes' in ''.join(logged)
+    with log_of_nodes() as read_log:
+        robot.node.create_publisher(KeyframeArray, 'keyframes', unreliable)
+        wait_until(lambda: "on topic 'keyframes', offering incompatible QoS" in read_log())
