@@ -34,6 +34,7 @@ setup(
         (f'share/{PACKAGE}', ['package.xml', 'LICENSE', 'NOTICE']),
         *shared_files('launch', '*.launch.py'),
         *shared_files('config', '*.yaml'),
+        *shared_files('rviz', '*.rviz'),
         *shared_files('models', '*'),
     ],
     install_requires=[

@@ -11,9 +11,9 @@ from coam_msgs.msg import KeyframeArray, Matches, RelocalizationStatus
 from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.nodes import qos
 from diagnostic_msgs.msg import DiagnosticArray
-from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from geometry_msgs.msg import PoseArray, PoseStamped, PoseWithCovarianceStamped
 from rclpy.qos import QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,18 @@ DEBUG_IMAGE = Topic(
     partial(qos.events, depth=1),
     'Picture of the matches; drawn only when subscribed.',
 )
+LANDMARKS = Topic(
+    'landmarks',
+    PointCloud2,
+    partial(qos.events, depth=1),
+    'Landmarks that the pose rests on, in the colours of the image; made only when subscribed.',
+)
+KEYFRAME_POSES = Topic(
+    'keyframe_poses',
+    PoseArray,
+    qos.latched,
+    'Optical frames of the keyframes in the map; made only when subscribed.',
+)
 DIAGNOSTICS = Topic(
     '/diagnostics', DiagnosticArray, qos.events, 'State, input rate, drops, latency, engine, map.'
 )
@@ -127,7 +139,15 @@ SAVE_MAP = ServiceType(
 )
 
 MATCHER_SUBSCRIPTIONS = (IMAGE, COMPRESSED_IMAGE, CAMERA_INFO, KEYFRAMES, INITIAL_POSE)
-MATCHER_PUBLISHERS = (POSE, STATUS, MATCHES, DEBUG_IMAGE, DIAGNOSTICS)
+MATCHER_PUBLISHERS = (
+    POSE,
+    STATUS,
+    MATCHES,
+    DEBUG_IMAGE,
+    LANDMARKS,
+    KEYFRAME_POSES,
+    DIAGNOSTICS,
+)
 MATCHER_SERVICES = (RELOCALIZE, LOAD_MAP, SAVE_MAP)
 MAP_SERVER_PUBLISHERS = (KEYFRAMES,)
 MAP_SERVER_SERVICES = (SERVER_LOAD_MAP,)

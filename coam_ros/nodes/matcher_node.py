@@ -24,13 +24,17 @@ from coam_ros.nodes.map_messages import MapReceiver
 from coam_ros.nodes.parameters import MatcherParameters
 from coam_ros.nodes.publishing import (
     building_message,
-    debug_image_message,
     match_messages,
     pose_message,
     status_message,
     unanswered_message,
 )
 from coam_ros.nodes.tf import Transforms
+from coam_ros.nodes.visualization import (
+    debug_image_message,
+    keyframe_poses_message,
+    landmarks_message,
+)
 from coam_ros.nodes.worker import AttemptWorker
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
@@ -48,6 +52,7 @@ from std_msgs.msg import Header
 
 _LOG_PERIOD_S = 5.0
 _DIAGNOSTICS_PERIOD_S = 1.0
+_SHOW_MAP_PERIOD_S = 1.0
 _TF_PERIOD_S = 0.05
 _LOADING_PERIOD_S = 0.1
 
@@ -68,6 +73,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._worker: AttemptWorker | None = None
         self._transforms: Transforms | None = None
         self._map_receiver = MapReceiver()
+        # Map and revision that keyframe_poses shows.
+        self._shown_map: tuple[str, int] | None = None
         self._camera_info: CameraInfo | None = None
         self._T_map_odom: NDArray[np.float64] | None = None
         self._state = LocalizationState.SEARCHING
@@ -82,11 +89,14 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._status = self._advertise(interfaces.STATUS)
         self._matches = self._advertise(interfaces.MATCHES)
         self._debug_image = self._advertise(interfaces.DEBUG_IMAGE)
+        self._landmarks = self._advertise(interfaces.LANDMARKS)
+        self._keyframe_poses = self._advertise(interfaces.KEYFRAME_POSES)
         diagnostics = interfaces.DIAGNOSTICS
         self._diagnostics_publisher = self.create_publisher(
             diagnostics.type, diagnostics.name, diagnostics.profile()
         )
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=self.steady_clock)
+        self.create_timer(_SHOW_MAP_PERIOD_S, self._show_map, clock=self.steady_clock)
 
         # Both await something that takes a while; meanwhile all other callbacks go on.
         group = ReentrantCallbackGroup()
@@ -424,6 +434,10 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             picture = debug_image_message(attempt)
             if picture is not None:
                 self._debug_image.publish(picture)
+        if self._landmarks.get_subscription_count():
+            cloud = landmarks_message(attempt, map_frame)
+            if cloud is not None:
+                self._landmarks.publish(cloud)
         if attempt.T_map_odom is not None:
             self._T_map_odom = attempt.T_map_odom
         elif attempt.state == LocalizationState.SEARCHING:
@@ -480,6 +494,17 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         )
         stamp = self.get_clock().now().to_msg()
         self._diagnostics_publisher.publish(self._diagnostics.report(facts, stamp))
+
+    def _show_map(self) -> None:
+        """Publish where the keyframes are, once for each change and only for who looks."""
+        publisher, keyframe_map = self._keyframe_poses, self._map_receiver.keyframe_map
+        if not (publisher.is_activated and publisher.get_subscription_count()):
+            return
+        revision, _, keyframes = keyframe_map.snapshot()
+        if self._shown_map != (keyframe_map.map_id, revision):
+            self._shown_map = (keyframe_map.map_id, revision)
+            stamp = self.get_clock().now().to_msg()
+            publisher.publish(keyframe_poses_message(keyframes, self.parameters.map_frame, stamp))
 
     # ---- wiring
 

@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 from coam_msgs.msg import Matches, RelocalizationStatus
 from coam_ros.localization import LocalizationState
-from coam_ros.matching.drawing import draw_matches
 from coam_ros.nodes.attempt import Attempt
 from coam_ros.nodes.conversions import float_array, matches_to_message, pose_with_covariance
-from coam_ros.nodes.images import encode_image
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 _STATES = {
@@ -99,19 +96,3 @@ def status_message(
         map_id=attempt.map_id,
         num_keyframes=attempt.num_keyframes,
     )
-
-
-def debug_image_message(attempt: Attempt) -> Image | None:
-    """Draw the keyframe with the most inliers, or None when nothing was matched."""
-    shown = [m for m in attempt.result.keyframe_matches if m.keyframe_id in attempt.keyframes]
-    if not shown:
-        return None
-    best = max(shown, key=lambda m: (int(m.inlier_mask.sum()), len(m.scores)))
-    picture = draw_matches(
-        attempt.image,
-        attempt.keyframes[best.keyframe_id].decode_image(),
-        best.query_pixels,
-        best.keyframe_pixels,
-        best.inlier_mask,
-    )
-    return encode_image(picture, attempt.header)

@@ -167,7 +167,12 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_file_that_a_node_loads_is_installed(prefix: Path) -> None:
     share = prefix / 'share' / PACKAGE
-    for folder, pattern in (('launch', '*.launch.py'), ('config', '*.yaml'), ('models', '*')):
+    for folder, pattern in (
+        ('launch', '*.launch.py'),
+        ('config', '*.yaml'),
+        ('rviz', '*.rviz'),
+        ('models', '*'),
+    ):
         files = [path for path in (ROOT / folder).rglob(pattern) if path.is_file()]
         wanted = [path.relative_to(ROOT) for path in files]
         assert wanted, f'{folder} is empty'

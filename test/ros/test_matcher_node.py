@@ -23,7 +23,6 @@ from coam_ros.nodes.conversions import (
     pose_from_transform,
     transform_from_pose,
 )
-from coam_ros.nodes.images import decode_image
 from coam_ros.nodes.map_messages import map_to_messages
 from coam_ros.rendering import camera_pose
 import cv2
@@ -31,7 +30,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 from ros_harness import CAMERA, wait_until
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CompressedImage
 
 NONE = RelocalizationStatus.NONE
 
@@ -148,20 +147,6 @@ def test_distorted_camera_localizes_by_its_camera_info(robot, scene):
     image = robot.image(scene.room.render(T_map_camera, camera)[0])
     assert robot.send(image, info_from_camera(camera, image.header)).reason == NONE
     check_pose(robot, image.header, T_map_camera)
-
-
-def test_debug_image_is_drawn_for_subscribers(robot, scene):
-    robot.start_matcher(map_path=str(scene.map_path))
-    pictures = robot.listen(Image, 'debug_image', qos.sensor_data())
-    image = robot.image(scene.view(0.3)[0])
-    for _ in range(5):
-        robot.send(image)
-        if pictures.messages:
-            break
-    picture = pictures.wait_for()
-    assert picture.header == image.header
-    assert decode_image(picture).shape[0] == 240
-    assert picture.width > 640
 
 
 def test_newest_image_wins_and_the_others_are_counted(robot, scene):
