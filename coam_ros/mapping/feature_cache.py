@@ -106,11 +106,6 @@ class KeyframeFeatureCache:
                 self._num_bytes += cached.num_bytes
         return cached
 
-    def drop(self, keyframe_id: int) -> None:
-        """Forget a keyframe; nothing happens when it is not in memory."""
-        with self._lock:
-            self._drop(keyframe_id)
-
     def _drop(self, keyframe_id: int) -> None:
         _, cached = self._entries.pop(keyframe_id, (None, None))
         if cached is not None:

@@ -13,7 +13,7 @@ at load without decoding a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 import io
 import json
 import os
@@ -87,16 +87,13 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
     return len(keyframes)
 
 
-def load_map(
-    directory: str | Path, progress: Callable[[int, int], None] | None = None
-) -> KeyframeMap:
+def load_map(directory: str | Path) -> KeyframeMap:
     """Read a map and check all of it.
 
     Images stay encoded: the memory taken is the size of the files.
 
     Args:
         directory: what `save_map` wrote.
-        progress: is called with (keyframes read, keyframes in all).
 
     Returns:
         The map, keyframes in the order in which they were saved.
@@ -127,8 +124,6 @@ def load_map(
         if keyframe.id in keyframe_map:
             raise _broken(source, f'keyframe {keyframe.id} is listed twice, wanted every id once')
         keyframe_map.add(keyframe)
-        if progress:
-            progress(position + 1, len(entries))
     return keyframe_map
 
 

@@ -63,11 +63,6 @@ class Resizing:
         scale = np.divide(self.image_size, self.resized_size)
         return ((points + 0.5) * scale - 0.5).astype(np.float32)
 
-    def to_input(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Take pixels (N, 2) of the image to pixels of the encoder's input."""
-        scale = np.divide(self.resized_size, self.image_size)
-        return ((points + 0.5) * scale - 0.5).astype(np.float32)
-
 
 def _is_strip(height: int, width: int) -> bool:
     return max(height, width) > _MAX_ASPECT * min(height, width)

@@ -191,10 +191,6 @@ class MapServerParameters:
     )
     autostart: bool = _autostart()
 
-    def __post_init__(self) -> None:
-        """Nothing relates; here so that all classes are checked alike."""
-        _check_choices(self)
-
 
 @dataclass(frozen=True)
 class MapRecorderParameters:

@@ -6,7 +6,7 @@ from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.mapping.feature_cache import KeyframeFeatureCache
 from coam_ros.matching import EncodedImage
 from coam_ros.matching.preprocessing import Resizing
-from map_samples import CAMERA, encode, HEIGHT, make_image, make_keyframe, WIDTH
+from map_samples import encode, HEIGHT, make_image, make_keyframe, WIDTH
 import numpy as np
 import pytest
 
@@ -123,14 +123,6 @@ def test_keyframe_with_new_pixels_is_encoded_again(encoder, change):
     assert cache.get(make_keyframe(**change)) is not first
     assert len(cache) == 1
     assert cache.num_bytes == ENTRY_BYTES
-
-
-def test_dropped_keyframe_frees_its_memory(encoder):
-    cache = KeyframeFeatureCache(encoder, ENTRY_BYTES)
-    cache.get(make_keyframe(id=4, camera=CAMERA))
-    cache.drop(4)
-    cache.drop(4)
-    assert (len(cache), cache.num_bytes) == (0, 0)
 
 
 def test_negative_bound_is_refused(encoder):

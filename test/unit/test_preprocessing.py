@@ -14,8 +14,8 @@ def test_way_back_is_exact(size):
     resizing = Resizing.fit(size, 640 * 480, 32)
     rng = np.random.default_rng(0)
     points = (rng.uniform(0, 1, (200, 2)) * size).astype(np.float32)
-    there_and_back = resizing.to_image(resizing.to_input(points))
-    assert np.abs(there_and_back - points).max() < 0.01
+    in_input = (points + 0.5) * np.divide(resizing.resized_size, size) - 0.5
+    assert np.abs(resizing.to_image(in_input) - points).max() < 0.01
 
 
 @pytest.mark.parametrize('size', SIZES)
