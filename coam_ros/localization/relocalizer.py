@@ -167,7 +167,7 @@ class Relocalizer:
             except MapFormatError as error:
                 # It would break every image that looks like it.
                 _log.warning('removed from the map: %s', error)
-                self._map.remove(keyframe.id)
+                self._map.discard(keyframe)
         return cached
 
     def _locate(

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 # Two poses of a camera at rest may differ by this much.
 _REST_DISTANCE_M = 0.25
 _REST_ANGLE_DEG = 5.0
+# An image older than the one before it by less than this came late (another way through the
+# network, a clock that is set right); by more, time has begun anew.
+_LATE_S = 1.0
 
 
 class LocalizationState(Enum):
@@ -55,8 +58,8 @@ class LocalizationTracker:
     has become old.
 
     States. SEARCHING until the first publication; LOCALIZED from each publication on until
-    `lost_after_s` pass without another; then LOST. Time that jumps backwards (a bag played
-    again, a simulator reset) forgets everything: SEARCHING.
+    `lost_after_s` pass without another; then LOST. Time that jumps backwards by more than a
+    second (a bag played again, a simulator reset) forgets everything: SEARCHING.
 
     Attributes:
         config: may be exchanged for another between two updates.
@@ -85,9 +88,9 @@ class LocalizationTracker:
         Returns:
             The state, and whether the result's pose is to be published.
         """
-        if stamp_s < self._last_stamp_s:
+        if stamp_s < self._last_stamp_s - _LATE_S:
             self.reset()
-        self._last_stamp_s = stamp_s
+        self._last_stamp_s = max(stamp_s, self._last_stamp_s)
         is_published = False
         if result.T_map_camera is not None:
             fix = _Fix(result.T_map_camera, stamp_s)
@@ -115,7 +118,7 @@ class LocalizationTracker:
     def _is_reachable(self, start: _Fix | None, end: _Fix) -> bool:
         if start is None or end.stamp_s - start.stamp_s > self.config.lost_after_s:
             return False
-        elapsed_s = end.stamp_s - start.stamp_s
+        elapsed_s = abs(end.stamp_s - start.stamp_s)
         distance_m, angle_deg = pose_error(end.T_map_camera, start.T_map_camera)
         return (
             distance_m <= _REST_DISTANCE_M + self.config.max_speed_m_s * elapsed_s

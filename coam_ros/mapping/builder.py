@@ -1,9 +1,8 @@
-"""From posed images to a map: which of them become keyframes, and their global descriptors."""
+"""From posed images to a map: which of them become keyframes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -51,51 +50,12 @@ def build_map(
     poses: list[np.ndarray] = []
     for count, frame in enumerate(frames, start=1):
         if not is_covered(frame.T_map_camera, poses, min_distance_m, min_angle_deg):
-            keyframe_map.add(_with_descriptor(frame, matcher))
+            descriptor = matcher.encode(frame.decode_image()).global_descriptor
+            keyframe_map.add(frame.with_descriptor(descriptor))
             poses.append(frame.T_map_camera)
         if progress:
             progress(count)
     return keyframe_map
-
-
-def compute_descriptors(
-    keyframe_map: KeyframeMap,
-    matcher: CoamMatcher,
-    progress: Callable[[int, int], None] | None = None,
-) -> int:
-    """Compute the global descriptors that a map lacks for a matcher.
-
-    All of them when another model made the map's, else those of keyframes that have none. A
-    keyframe that is changed or removed meanwhile is left as it is.
-
-    Args:
-        keyframe_map: is changed in place.
-        matcher: that will be used with the map.
-        progress: is called with (descriptors computed, descriptors to compute).
-
-    Returns:
-        The number of descriptors computed; 0 when the map fits already.
-
-    Raises:
-        MapFormatError: a keyframe that does not decode; the map is unchanged then.
-    """
-    is_current = keyframe_map.descriptor_model_id == matcher.descriptor_model_id
-    stale = [k for k in keyframe_map if not is_current or k.global_descriptor is None]
-    described = []
-    for keyframe in stale:
-        described.append(_with_descriptor(keyframe, matcher))
-        if progress:
-            progress(len(described), len(stale))
-    for keyframe, new in zip(stale, described, strict=True):
-        if keyframe_map.get(keyframe.id) is keyframe:
-            keyframe_map.add(new)
-    keyframe_map.descriptor_model_id = matcher.descriptor_model_id
-    return len(described)
-
-
-def _with_descriptor(frame: Keyframe, matcher: CoamMatcher) -> Keyframe:
-    encoded = matcher.encode(frame.decode_image())
-    return replace(frame, global_descriptor=encoded.global_descriptor)
 
 
 def is_covered(

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 from coam_ros.mapping.build_command import add_layouts
-from coam_ros.mapping.builder import compute_descriptors
+from coam_ros.mapping.descriptors import compute_descriptors
 from coam_ros.mapping.feature_cache import KeyframeFeatureCache
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -204,5 +204,5 @@ def describe_with_progress(keyframe_map: KeyframeMap, matcher: CoamMatcher) -> i
         return compute_descriptors(
             keyframe_map,
             matcher,
-            lambda done, total: progress.update(task, completed=done, total=total),
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+import math
 from typing import Any
 
-from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.transforms import is_rigid, transform_points
 from coam_ros.mapping.depth import depth_m_from_counts, interpolate_depth
 from coam_ros.mapping.errors import MapFormatError
@@ -15,7 +17,8 @@ import faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# A pixel takes the 3D point of a landmark that was seen at most this far away.
+# A pixel takes the 3D point of a landmark that was seen at most this far away, in pixels of an
+# image of 640 x 480; scaled with the root of the area for other sizes.
 LANDMARK_RADIUS_PX = 3.0
 
 
@@ -62,8 +65,21 @@ class Keyframe:
             self._freeze('landmark_points_map', np.float64)
             self._freeze('global_descriptor', np.float32)
             self._check_arrays()
+            self._check_descriptor()
         except MapFormatError as error:
             raise MapFormatError(f'Keyframe {self.id}: {error}') from error
+
+    def with_descriptor(self, global_descriptor: NDArray[np.float32] | None) -> Keyframe:
+        """Give this keyframe with another global descriptor; its images are not checked again.
+
+        Raises:
+            MapFormatError: it is no (D,) of length 1.
+        """
+        keyframe = copy.copy(self)
+        object.__setattr__(keyframe, 'global_descriptor', global_descriptor)
+        keyframe._freeze('global_descriptor', np.float32)
+        keyframe._check_descriptor()
+        return keyframe
 
     @property
     def image_format(self) -> str:
@@ -132,7 +148,10 @@ class Keyframe:
         landmark_pixels, landmark_points_map = self.landmark_pixels, self.landmark_points_map
         if landmark_pixels is not None and landmark_points_map is not None:
             unknown = np.flatnonzero(np.isnan(points_map[:, 0]) & np.isfinite(pixels).all(axis=1))
-            nearest, is_near = _find_nearest(landmark_pixels, pixels[unknown])
+            scale = math.sqrt(self.camera.width * self.camera.height / NOMINAL_AREA_PX)
+            nearest, is_near = _find_nearest(
+                landmark_pixels, pixels[unknown], LANDMARK_RADIUS_PX * scale
+            )
             points_map[unknown[is_near]] = landmark_points_map[nearest[is_near]]
         return points_map
 
@@ -233,6 +252,8 @@ class Keyframe:
                     f'landmarks have shapes {shapes[0]} and {shapes[1]}, wanted finite (M, 2) '
                     'pixels and (M, 3) points; leave out landmarks that are not known'
                 )
+
+    def _check_descriptor(self) -> None:
         descriptor = self.global_descriptor
         if descriptor is None:
             return
@@ -245,13 +266,13 @@ class Keyframe:
 
 
 def _find_nearest(
-    landmark_pixels: NDArray[np.float32], pixels: NDArray[np.float64]
+    landmark_pixels: NDArray[np.float32], pixels: NDArray[np.float64], radius_px: float
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Find the landmark nearest to each pixel, and whether it is within LANDMARK_RADIUS_PX."""
+    """Find the landmark nearest to each pixel, and whether it is within a radius."""
     if not len(pixels) or not len(landmark_pixels):
         return np.zeros(len(pixels), np.int64), np.zeros(len(pixels), bool)
     queries = np.ascontiguousarray(pixels, dtype=np.float32)
     nearest = faiss.knn(queries, landmark_pixels, 1)[1][:, 0]
     # faiss loses digits of the distance in float32 (it expands the square): measure again.
     offset_px = np.linalg.norm(landmark_pixels[nearest] - pixels, axis=1)
-    return nearest, offset_px <= LANDMARK_RADIUS_PX
+    return nearest, offset_px <= radius_px

@@ -18,7 +18,6 @@ class KeyframeMap:
     Attributes:
         map_id: tells maps apart; kept when a map is saved and loaded.
         frame_id: name of the map frame, for example 'map'.
-        descriptor_model_id: model that made the global descriptors; '' while there are none.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class KeyframeMap:
         """
         self.map_id = map_id or uuid.uuid4().hex
         self.frame_id = frame_id
-        self.descriptor_model_id = descriptor_model_id
+        self._descriptor_model_id = descriptor_model_id
         self._lock = threading.Lock()
         self._keyframes: dict[int, Keyframe] = {}
         self._revision = 0
@@ -52,13 +51,45 @@ class KeyframeMap:
         with self._lock:
             return self._revision
 
-    def add(self, keyframe: Keyframe) -> bool:
+    @property
+    def descriptor_model_id(self) -> str:
+        """Model that made the global descriptors; '' while there are none."""
+        with self._lock:
+            return self._descriptor_model_id
+
+    def use_descriptors_of(self, model_id: str) -> str:
+        """Say that the global descriptors are of a model from now on; drop those of another.
+
+        Returns:
+            The other model whose descriptors were dropped; '' where there were none.
+        """
+        with self._lock:
+            former, self._descriptor_model_id = self._descriptor_model_id, model_id
+            if former == model_id:
+                return ''
+            stale = [k for k in self._keyframes.values() if k.global_descriptor is not None]
+            for keyframe in stale:
+                self._keyframes[keyframe.id] = keyframe.with_descriptor(None)
+            self._revision += 1
+            return former if stale else ''
+
+    def add(self, keyframe: Keyframe, descriptor_model_id: str | None = None) -> bool:
         """Add a keyframe, or put it in the place of the one with its id.
+
+        Args:
+            keyframe: to add.
+            descriptor_model_id: model that made its descriptor, which is left out where the map
+                has those of another; an empty map takes the model over. None: the map's model.
 
         Returns:
             False when the map already held the very same keyframe, and nothing changed.
         """
         with self._lock:
+            if descriptor_model_id is not None:
+                if not self._keyframes:
+                    self._descriptor_model_id = descriptor_model_id
+                elif descriptor_model_id != self._descriptor_model_id:
+                    keyframe = keyframe.with_descriptor(None)
             known = self._keyframes.get(keyframe.id)
             if known is not None and _is_same(known, keyframe):
                 return False
@@ -78,19 +109,41 @@ class KeyframeMap:
             self._revision += 1
             return True
 
+    def exchange(self, old: Keyframe, new: Keyframe) -> bool:
+        """Put a keyframe in the place of another one of its id, which it was made of.
+
+        Returns:
+            False when the map does not hold the old one any more, and nothing changed.
+        """
+        with self._lock:
+            if self._keyframes.get(new.id) is not old:
+                return False
+            self._keyframes[new.id] = new
+            self._revision += 1
+            return True
+
+    def discard(self, keyframe: Keyframe) -> bool:
+        """Remove this very keyframe, and not a newer one of its id.
+
+        Returns:
+            False when the map does not hold it any more.
+        """
+        with self._lock:
+            if self._keyframes.get(keyframe.id) is not keyframe:
+                return False
+            del self._keyframes[keyframe.id]
+            self._revision += 1
+            return True
+
     def get(self, keyframe_id: int) -> Keyframe | None:
         """Return the keyframe with this id, or None."""
         with self._lock:
             return self._keyframes.get(keyframe_id)
 
     def snapshot(self) -> tuple[int, str, tuple[Keyframe, ...]]:
-        """Return the revision, the model of the descriptors, and the keyframes that go with both.
-
-        Who changes the model while others read takes the former descriptors out before it and
-        puts new ones in after it, so under the lock they belong together.
-        """
+        """Return the revision, the model of the descriptors and the keyframes of one moment."""
         with self._lock:
-            return self._revision, self.descriptor_model_id, tuple(self._keyframes.values())
+            return self._revision, self._descriptor_model_id, tuple(self._keyframes.values())
 
     def __len__(self) -> int:
         """Return the number of keyframes."""

@@ -167,7 +167,10 @@ def is_map(directory: str | Path) -> bool:
 
 
 def _resolve(directory: str | Path) -> Path:
-    return Path(directory).expanduser().resolve()
+    try:
+        return Path(directory).expanduser().resolve()
+    except RuntimeError as error:  # no home directory
+        raise FileNotFoundError(f'No folder {directory}: {error} Check the path.') from error
 
 
 def _staging_prefix(target: Path) -> str:

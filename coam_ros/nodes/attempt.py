@@ -19,12 +19,12 @@ from coam_ros.localization import (
     RelocalizationResult,
     Relocalizer,
 )
+from coam_ros.mapping.descriptors import compute_descriptors
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.matching import CoamMatcher
 from coam_ros.nodes.conversions import camera_from_info, seconds_from_stamp, transform_from_pose
-from coam_ros.nodes.descriptors import describe_keyframes
-from coam_ros.nodes.images import decode_image, ImageError
+from coam_ros.nodes.images import check_stamp, decode_image, ImageError
 from coam_ros.nodes.parameters import MatcherParameters
 from coam_ros.nodes.tf import correct_odometry, move_covariance, TransformError, Transforms
 from geometry_msgs.msg import PoseWithCovarianceStamped
@@ -185,7 +185,12 @@ class FrameLocalizer:
             decode_s = time.perf_counter() - start_s
             if not len(session.keyframe_map):
                 return self._refuse(session, frame, RelocalizationStatus.NO_MAP, _NO_MAP)
-            describe_keyframes(session.keyframe_map, self._matcher, _DESCRIBE_BUDGET_S)
+            compute_descriptors(
+                session.keyframe_map,
+                self._matcher,
+                budget_s=_DESCRIBE_BUDGET_S,
+                removes_damaged=True,
+            )
             result = session.relocalizer.relocalize(
                 image, camera, None if prior is None else self._camera_prior(prior, frame)
             )
@@ -223,6 +228,7 @@ class FrameLocalizer:
         }
 
     def _read(self, frame: Frame) -> tuple[NDArray[np.uint8], PinholeCamera]:
+        check_stamp(frame.image.header.stamp)
         image = decode_image(frame.image)
         if frame.info is None:
             raise _NoCameraInfoError(
@@ -303,9 +309,11 @@ class FrameLocalizer:
 
     def _refuse(self, session: _Session, frame: Frame, reason: int, message: str) -> Attempt:
         header = self._header(frame)
-        # No pose in it, but time goes on: without images that can be used the robot gets lost.
-        update = session.tracker.update(RelocalizationResult(), seconds_from_stamp(header.stamp))
-        return self._attempt(session, header, update.state, reason, message)
+        state, stamp_s = session.tracker.state, seconds_from_stamp(header.stamp)
+        if stamp_s > 0:
+            # No pose in it, but time goes on: without images that can be used the robot gets lost.
+            state = session.tracker.update(RelocalizationResult(), stamp_s).state
+        return self._attempt(session, header, state, reason, message)
 
     def _attempt(
         self,

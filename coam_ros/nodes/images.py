@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass
+import math
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from coam_ros.mapping.depth import NO_DEPTH_COUNTS
 import cv2
 import numpy as np
@@ -55,6 +57,23 @@ ENCODINGS = {
 
 _DEPTH_ENCODINGS = {'16UC1': _Encoding(1, dtype='u2'), '32FC1': _Encoding(1, dtype='f4')}
 _STORED_QUALITY = 95
+# Some pixels of thermal and infrared cameras are stuck at one end.
+_STRETCH_PERCENTILES = (0.2, 99.8)
+# Enough pixels for these percentiles; all of them take a percentile longer than the rest.
+_STRETCH_SAMPLES = 20_000
+
+
+def check_stamp(stamp: Time) -> None:
+    """Check that an image says when it was taken; TF takes a time of 0 for the newest.
+
+    Raises:
+        ImageError: it does not.
+    """
+    if stamp.sec < 0 or (stamp.sec, stamp.nanosec) == (0, 0):
+        raise ImageError(
+            f'Image with stamp {stamp.sec} s {stamp.nanosec} ns; wanted the time at which it was '
+            'taken, above 0. Let the driver stamp its images.'
+        )
 
 
 def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
@@ -65,8 +84,8 @@ def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
 
     Returns:
         (H, W, 3) uint8 RGB or (H, W) uint8 grey. For rgb8 and mono8 a view of the message's own
-        memory, with its row padding; 16-bit grey is stretched from its darkest to its brightest
-        pixel.
+        memory, with its row padding; 16-bit grey is stretched from nearly its darkest to nearly
+        its brightest pixels.
 
     Raises:
         ImageError: zero size, unknown encoding, wrong step, truncated or damaged data.
@@ -181,8 +200,11 @@ def _view(message: Image, encoding: _Encoding) -> NDArray[Any]:
 
 def _stretch(counts: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """Spread 10, 12, 14 or 16-bit counts over 8 bits; drivers do not say how many are used."""
-    low, high = int(counts.min()), int(counts.max())
-    return ((counts - np.float32(low)) * np.float32(255 / max(high - low, 1))).astype(np.uint8)
+    step = max(math.isqrt(counts.size // _STRETCH_SAMPLES), 1)
+    sample = counts[::step, ::step]
+    low, high = np.percentile(sample, _STRETCH_PERCENTILES).astype(np.float32)
+    scaled = (counts - low) * np.float32(255 / max(high - low, 1))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 def _decode_compressed(message: CompressedImage) -> NDArray[np.uint8]:

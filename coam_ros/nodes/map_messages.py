@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 import logging
 
 from builtin_interfaces.msg import Time
@@ -88,13 +87,9 @@ class MapReceiver:
         target = self._target(message)
         for keyframe_id in message.removed_ids:
             target.remove(keyframe_id)
-        if not len(target):
-            target.descriptor_model_id = message.descriptor_model_id
         for keyframe in self._keyframes(message):
-            if message.descriptor_model_id != target.descriptor_model_id:
-                # Not comparable with the others; the matcher computes it again.
-                keyframe = replace(keyframe, global_descriptor=None)
-            target.add(keyframe)
+            # Of another model it is not comparable with the others; the matcher computes it again.
+            target.add(keyframe, message.descriptor_model_id)
         if target is self.keyframe_map:
             return False
         self._parts_seen.add(message.part)

@@ -15,7 +15,7 @@ from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import check_target, save_map
 from coam_ros.nodes import interfaces, qos
 from coam_ros.nodes.conversions import camera_from_info, seconds_from_stamp, transform_from_pose
-from coam_ros.nodes.images import encode_depth, ImageError, stored_image
+from coam_ros.nodes.images import check_stamp, encode_depth, ImageError, stored_image
 from coam_ros.nodes.managed_node import ManagedNode, run
 from coam_ros.nodes.parameters import MapRecorderParameters
 from coam_ros.nodes.tf import TransformError, Transforms
@@ -132,6 +132,13 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._num_received += 1
+        try:
+            check_stamp(message.header.stamp)
+        except ImageError as error:
+            self.get_logger().warning(
+                f'An image cannot be used: {error}', throttle_duration_sec=_LOG_PERIOD_S
+            )
+            return
         if len(self._images) == _MAX_WAITING:
             # What it waits for comes too late or never.
             self._work(is_full=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import concurrent.futures
 from concurrent.futures import ThreadPoolExecutor
+import threading
 import time
 from typing import Any
 
@@ -17,6 +18,7 @@ from coam_ros.mapping.storage import load_map, save_map
 from coam_ros.matching import CoamMatcher
 from coam_ros.nodes import interfaces
 from coam_ros.nodes.attempt import Attempt, Frame, FrameLocalizer, Prior, prior_from_message
+from coam_ros.nodes.conversions import seconds_from_stamp
 from coam_ros.nodes.diagnostics import DiagnosticsCollector, NodeFacts
 from coam_ros.nodes.engine_loading import EngineLoading, plan_engines
 from coam_ros.nodes.managed_node import ManagedNode, run
@@ -24,28 +26,21 @@ from coam_ros.nodes.map_messages import MapReceiver
 from coam_ros.nodes.parameters import MatcherParameters
 from coam_ros.nodes.publishing import (
     building_message,
-    match_messages,
+    Outputs,
     pose_message,
     status_message,
     unanswered_message,
 )
 from coam_ros.nodes.tf import Transforms
-from coam_ros.nodes.visualization import (
-    debug_image_message,
-    keyframe_poses_message,
-    landmarks_message,
-)
 from coam_ros.nodes.worker import AttemptWorker
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.duration import Duration
-from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.task import Future
-from rclpy.time import Time
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
@@ -55,6 +50,8 @@ _DIAGNOSTICS_PERIOD_S = 1.0
 _SHOW_MAP_PERIOD_S = 1.0
 _TF_PERIOD_S = 0.05
 _LOADING_PERIOD_S = 0.1
+# Longest wait of a call to relocalize; a timer takes no more than 290 years.
+_MAX_TIMEOUT_S = 600.0
 
 
 class MatcherNode(ManagedNode[MatcherParameters]):
@@ -73,8 +70,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._worker: AttemptWorker | None = None
         self._transforms: Transforms | None = None
         self._map_receiver = MapReceiver()
-        # Map and revision that keyframe_poses shows.
-        self._shown_map: tuple[str, int] | None = None
+        # Held where the map is replaced, and where what was found in it is published.
+        self._map_lock = threading.Lock()
         self._camera_info: CameraInfo | None = None
         self._T_map_odom: NDArray[np.float64] | None = None
         self._state = LocalizationState.SEARCHING
@@ -85,12 +82,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._image_topic = interfaces.IMAGE if is_raw else interfaces.COMPRESSED_IMAGE
         self._diagnostics = DiagnosticsCollector(self.get_fully_qualified_name().lstrip('/'))
 
-        self._pose = self._advertise(interfaces.POSE)
-        self._status = self._advertise(interfaces.STATUS)
-        self._matches = self._advertise(interfaces.MATCHES)
-        self._debug_image = self._advertise(interfaces.DEBUG_IMAGE)
-        self._landmarks = self._advertise(interfaces.LANDMARKS)
-        self._keyframe_poses = self._advertise(interfaces.KEYFRAME_POSES)
+        self._outputs = Outputs(self)
         diagnostics = interfaces.DIAGNOSTICS
         self._diagnostics_publisher = self.create_publisher(
             diagnostics.type, diagnostics.name, diagnostics.profile()
@@ -251,7 +243,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if self._worker is not None:
             self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
         elif self._loading is not None:
-            self._status.publish(building_message(message.header, self._loading.progress))
+            status = building_message(message.header, self._loading.progress)
+            self._outputs.status.publish(status)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
@@ -287,6 +280,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self, request: Relocalize.Request, response: Relocalize.Response
     ) -> Relocalize.Response:
         timeout_s = request.timeout_s or self.parameters.relocalize_timeout_s
+        if not 0 < timeout_s <= _MAX_TIMEOUT_S:  # also for NaN
+            message = f'timeout_s is {timeout_s}; wanted above 0 and at most {_MAX_TIMEOUT_S} s.'
+            return self._unanswered(response, RelocalizationStatus.BAD_REQUEST, message)
         if self._loading is not None:
             response.status = building_message(Header(), self._loading.progress)
             return response
@@ -296,7 +292,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         try:
             prior = self._read_prior(request.prior) if request.use_prior else None
         except ValueError as error:
-            return self._unanswered(response, RelocalizationStatus.BAD_PRIOR, str(error))
+            return self._unanswered(response, RelocalizationStatus.BAD_REQUEST, str(error))
         worker = self._worker
         caller = worker.request(self.executor, prior)
         timer = self.create_timer(timeout_s, lambda: caller.answer(None), clock=self.steady_clock)
@@ -385,12 +381,12 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self.executor.wake()
 
     def _use_map(self, receiver: MapReceiver) -> None:
-        keyframe_map = receiver.keyframe_map
-        self._map_receiver = receiver
-        self._localizer.use_map(keyframe_map)
-        if not len(keyframe_map):
-            return
-        self._log_map()
+        with self._map_lock:
+            self._map_receiver = receiver
+            self._localizer.use_map(receiver.keyframe_map)
+            self._T_map_odom = None
+        if len(receiver.keyframe_map):
+            self._log_map()
 
     def _load_map(self, path: str) -> KeyframeMap:
         keyframe_map = load_map(path)
@@ -422,26 +418,16 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     def _publish(self, attempt: Attempt) -> None:
         if not self.context.ok():
             return
-        map_frame = self.parameters.map_frame
-        for matches in match_messages(attempt, map_frame):
-            self._matches.publish(matches)
-        pose = pose_message(attempt, map_frame)
-        if pose is not None:
-            self._pose.publish(pose)
-        status = self._status_of(attempt)
-        self._status.publish(status)
-        if self._debug_image.get_subscription_count():
-            picture = debug_image_message(attempt)
-            if picture is not None:
-                self._debug_image.publish(picture)
-        if self._landmarks.get_subscription_count():
-            cloud = landmarks_message(attempt, map_frame)
-            if cloud is not None:
-                self._landmarks.publish(cloud)
-        if attempt.T_map_odom is not None:
-            self._T_map_odom = attempt.T_map_odom
-        elif attempt.state == LocalizationState.SEARCHING:
-            self._T_map_odom = None
+        with self._map_lock:
+            if attempt.map_id != self._map_receiver.keyframe_map.map_id:
+                # The map was replaced meanwhile: a pose in the former one would be wrong now.
+                return
+            status = self._status_of(attempt)
+            self._outputs.publish(attempt, status, self.parameters.map_frame)
+            if attempt.T_map_odom is not None:
+                self._T_map_odom = attempt.T_map_odom
+            elif attempt.state == LocalizationState.SEARCHING:
+                self._T_map_odom = None
         self._diagnostics.record(attempt, status.latency_s)
         self._log(attempt)
 
@@ -461,11 +447,11 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._state = attempt.state
 
     def _status_of(self, attempt: Attempt) -> RelocalizationStatus:
-        latency = self.get_clock().now() - Time.from_msg(attempt.header.stamp)
+        now_s = seconds_from_stamp(self.get_clock().now().to_msg())
         worker = self._worker
         return status_message(
             attempt,
-            latency_s=latency.nanoseconds * 1e-9,
+            latency_s=now_s - seconds_from_stamp(attempt.header.stamp),
             num_dropped=0 if worker is None else worker.mailbox.num_dropped,
         )
 
@@ -496,15 +482,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._diagnostics_publisher.publish(self._diagnostics.report(facts, stamp))
 
     def _show_map(self) -> None:
-        """Publish where the keyframes are, once for each change and only for who looks."""
-        publisher, keyframe_map = self._keyframe_poses, self._map_receiver.keyframe_map
-        if not (publisher.is_activated and publisher.get_subscription_count()):
-            return
-        revision, _, keyframes = keyframe_map.snapshot()
-        if self._shown_map != (keyframe_map.map_id, revision):
-            self._shown_map = (keyframe_map.map_id, revision)
-            stamp = self.get_clock().now().to_msg()
-            publisher.publish(keyframe_poses_message(keyframes, self.parameters.map_frame, stamp))
+        keyframe_map, stamp = self._map_receiver.keyframe_map, self.get_clock().now().to_msg()
+        self._outputs.publish_keyframe_poses(keyframe_map, self.parameters.map_frame, stamp)
 
     # ---- wiring
 
@@ -517,9 +496,6 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         return self.create_subscription(
             topic.type, topic.name, callback, topic.profile(), qos_overriding_options=options
         )
-
-    def _advertise(self, topic: interfaces.Topic) -> Publisher:
-        return self.create_lifecycle_publisher(topic.type, topic.name, topic.profile())
 
 
 def main(args: list[str] | None = None) -> None:

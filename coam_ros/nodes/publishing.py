@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from builtin_interfaces.msg import Time
 from coam_msgs.msg import Matches, RelocalizationStatus
 from coam_ros.localization import LocalizationState
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.nodes import interfaces
 from coam_ros.nodes.attempt import Attempt
 from coam_ros.nodes.conversions import float_array, matches_to_message, pose_with_covariance
+from coam_ros.nodes.visualization import (
+    debug_image_message,
+    keyframe_poses_message,
+    landmarks_message,
+)
 from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.lifecycle import LifecycleNode
+from rclpy.publisher import Publisher
 from std_msgs.msg import Header
 
 _STATES = {
@@ -16,6 +26,60 @@ _STATES = {
     LocalizationState.LOCALIZED: RelocalizationStatus.LOCALIZED,
     LocalizationState.LOST: RelocalizationStatus.LOST,
 }
+
+
+class Outputs:
+    """The matcher's publishers of what it found out.
+
+    Attributes:
+        pose: of POSE.
+        status: of STATUS.
+        matches: of MATCHES.
+    """
+
+    def __init__(self, node: LifecycleNode) -> None:
+        """Advertise the topics."""
+
+        def advertise(topic: interfaces.Topic) -> Publisher:
+            return node.create_lifecycle_publisher(topic.type, topic.name, topic.profile())
+
+        self.pose = advertise(interfaces.POSE)
+        self.status = advertise(interfaces.STATUS)
+        self.matches = advertise(interfaces.MATCHES)
+        self._debug_image = advertise(interfaces.DEBUG_IMAGE)
+        self._landmarks = advertise(interfaces.LANDMARKS)
+        self._keyframe_poses = advertise(interfaces.KEYFRAME_POSES)
+        # Map and revision that keyframe_poses shows.
+        self._shown_map: tuple[str, int] | None = None
+
+    def publish(self, attempt: Attempt, status: RelocalizationStatus, map_frame: str) -> None:
+        """Publish an attempt; pictures of it only for who looks."""
+        for matches in match_messages(attempt, map_frame):
+            self.matches.publish(matches)
+        pose = pose_message(attempt, map_frame)
+        if pose is not None:
+            self.pose.publish(pose)
+        self.status.publish(status)
+        if self._debug_image.get_subscription_count():
+            picture = debug_image_message(attempt)
+            if picture is not None:
+                self._debug_image.publish(picture)
+        if self._landmarks.get_subscription_count():
+            cloud = landmarks_message(attempt, map_frame)
+            if cloud is not None:
+                self._landmarks.publish(cloud)
+
+    def publish_keyframe_poses(
+        self, keyframe_map: KeyframeMap, map_frame: str, stamp: Time
+    ) -> None:
+        """Publish where the keyframes are, once for each change of the map and for who looks."""
+        publisher = self._keyframe_poses
+        if not (publisher.is_activated and publisher.get_subscription_count()):
+            return
+        revision, _, keyframes = keyframe_map.snapshot()
+        if self._shown_map != (keyframe_map.map_id, revision):
+            self._shown_map = (keyframe_map.map_id, revision)
+            publisher.publish(keyframe_poses_message(keyframes, map_frame, stamp))
 
 
 def pose_message(attempt: Attempt, map_frame: str) -> PoseWithCovarianceStamped | None:

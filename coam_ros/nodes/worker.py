@@ -118,24 +118,31 @@ class AttemptWorker:
                 request.answer(attempt)
 
     def _attempt(self, frame: Frame, prior: Prior | None) -> Attempt:
-        """Make and publish an attempt; the node's one handler for faults of the program."""
+        """Make and publish an attempt; nothing that goes wrong in it ends the thread."""
+        lost: DeviceLostError | None = None
         try:
             prior = prior or self._current_prior()
             attempt = self._localizer.localize(frame, prior)
             if attempt.T_map_frame is not None:
                 self._drop_prior(prior)
-            self._publish(attempt)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next frame may go well
-            self._logger.error(
-                f'An attempt failed, going on with the next image:\n{traceback.format_exc()}',
-                throttle_duration_sec=5.0,
-            )
+            self._report('An attempt failed')
             attempt = self._localizer.fail(frame, error)
+            lost = error if isinstance(error, DeviceLostError) else None
+        try:
             self._publish(attempt)
-            if isinstance(error, DeviceLostError):
-                self._logger.fatal(f'The node ends, to be started again (use_respawn): {error}')
-                self._give_up()
+        except Exception:  # noqa: BLE001 - the same
+            self._report('The outcome of an attempt was not published')
+        if lost is not None:
+            self._logger.fatal(f'The node ends, to be started again (use_respawn): {lost}')
+            self._give_up()
         return attempt
+
+    def _report(self, what: str) -> None:
+        self._logger.error(
+            f'{what}, going on with the next image:\n{traceback.format_exc()}',
+            throttle_duration_sec=5.0,
+        )
 
     def _take_requests(self, frame: Frame) -> list[AttemptRequest]:
         """Take out who asked before the frame came; of different priors the first in line."""

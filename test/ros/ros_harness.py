@@ -210,7 +210,8 @@ class Robot:
         node = self.start(MatcherNode, **parameters)
         wait_until(lambda: node.lifecycle_label == 'active' or node.last_error)
         assert node.lifecycle_label == 'active', node.last_error
-        for publisher in (node._status, node._pose, node._matches):
+        outputs = node._outputs
+        for publisher in (outputs.status, outputs.pose, outputs.matches):
             wait_until(lambda publisher=publisher: publisher.get_subscription_count() > 0)
         return node
 

@@ -14,7 +14,7 @@ pytest.importorskip('rclpy')
 
 from builtin_interfaces.msg import Time
 from coam_msgs.msg import KeyframeArray, RelocalizationStatus
-from coam_msgs.srv import LoadMap
+from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.inference import default_model_directory
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map
@@ -57,6 +57,19 @@ def test_broken_image(running_robot, scene, fields, reason, words):
     assert_localizes(running_robot, scene)
 
 
+@pytest.mark.parametrize('stamp', [Time(), Time(sec=-5, nanosec=1)])
+def test_image_that_says_not_when_it_was_taken(running_robot, scene, stamp):
+    assert_localizes(running_robot, scene)
+    running_robot.forget_messages()
+    image = running_robot.image(scene.view(0.3)[0])
+    image.header.stamp = stamp
+    status = running_robot.send(image)
+    assert (status.reason, status.state) == (Status.BAD_IMAGE, Status.LOCALIZED)
+    assert 'stamp' in status.message
+    assert not running_robot.poses.messages
+    assert_localizes(running_robot, scene)
+
+
 def test_image_before_any_camera_info(robot, scene):
     robot.start_matcher(map_path=str(scene.map_path))
     status = robot.send_image_only(robot.image(scene.view(0.3)[0]))
@@ -89,6 +102,27 @@ def test_nothing_in_common_with_the_map(running_robot, scene):
         status = running_robot.send(running_robot.image(pixels))
         assert status.reason not in (Status.NONE, Status.ENGINE_ERROR), status.message
         assert not running_robot.poses.messages
+    assert_localizes(running_robot, scene)
+
+
+# ---- what is asked of services
+
+
+@pytest.mark.parametrize('timeout_s', [-1.0, float('nan'), float('inf'), 1e30])
+def test_impossible_timeout(running_robot, scene, timeout_s):
+    answer = running_robot.call(Relocalize, 'relocalize', timeout_s=timeout_s)
+    assert not answer.success
+    assert answer.status.reason == Status.BAD_REQUEST
+    assert 'timeout_s' in answer.status.message
+    assert_localizes(running_robot, scene)
+
+
+@pytest.mark.parametrize('path', ['', '~nobody_of_this_name/map', '/dev/null'])
+def test_impossible_path(running_robot, scene, path):
+    for service, name in ((LoadMap, 'load_map'), (SaveMap, 'save_map')):
+        answer = running_robot.call(service, name, path=path)
+        assert not answer.success
+        assert answer.message
     assert_localizes(running_robot, scene)
 
 

@@ -104,6 +104,16 @@ def test_bayer_becomes_rgb(pattern):
     np.testing.assert_array_equal(pixels[11:13, 11:13], RGB[11:13, 11:13])
 
 
+def test_stuck_pixels_leave_a_16_bit_image_its_contrast():
+    counts = np.linspace(1000, 3000, 64 * 64).reshape(64, 64).astype(np.uint16)
+    expected = decode_image(make_message(counts, 'mono16'))
+    counts[8, 8], counts[12, 40] = 65535, 0
+    np.testing.assert_allclose(
+        decode_image(make_message(counts, 'mono16'))[16:], expected[16:], atol=2
+    )
+    assert expected.std() > 60
+
+
 def test_rgb8_is_not_copied():
     message = make_message(RGB, 'rgb8', 5)
     pixels = decode_image(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 import re
 
 import numpy as np
@@ -18,12 +19,13 @@ from coam_ros.geometry.transforms import invert, pose_error, transform_points
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map, save_map
 from coam_ros.nodes import interfaces, qos
+from coam_ros.nodes.attempt import Frame
 from coam_ros.nodes.conversions import (
     info_from_camera,
     pose_from_transform,
     transform_from_pose,
 )
-from coam_ros.nodes.map_messages import map_to_messages
+from coam_ros.nodes.map_messages import map_to_messages, MapReceiver
 from coam_ros.rendering import camera_pose
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -329,7 +331,7 @@ def test_prior_restricts_the_search(robot, scene):
     wrong_frame = robot.call(
         Relocalize, 'relocalize', use_prior=True, prior=PoseWithCovarianceStamped()
     )
-    assert wrong_frame.status.reason == RelocalizationStatus.BAD_PRIOR
+    assert wrong_frame.status.reason == RelocalizationStatus.BAD_REQUEST
     assert "frame ''" in wrong_frame.status.message
 
 
@@ -364,6 +366,24 @@ def test_load_map_replaces_the_map_and_keeps_it_when_loading_fails(robot, scene,
     assert 'nothing' in failed.message
     assert 'former map' in failed.message
     assert robot.send(robot.image(scene.view(0.3)[0])).reason == NONE
+
+
+def test_pose_in_a_map_that_was_replaced_meanwhile_is_not_published(robot, scene):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    image = robot.image(scene.view(0.3)[0])
+    info = info_from_camera(CAMERA, image.header)
+    attempt = node._localizer.localize(Frame(image, info, 0.0), None)
+    assert attempt.T_map_frame is not None
+    node._T_map_odom = np.eye(4)
+    robot.spinner_of(node).call(lambda: node._use_map(MapReceiver(KeyframeMap(scene.keyframes))))
+    assert node._T_map_odom is None
+    node._publish(attempt)
+    node._publish(replace(attempt, T_map_odom=np.eye(4)))
+    later = robot.image(scene.view(0.3)[0])
+    assert robot.send(later).reason == NONE
+    robot.poses.wait_for(lambda pose: pose.header.stamp == later.header.stamp)
+    assert len(robot.poses.messages) == 1
+    assert node._T_map_odom is None
 
 
 def test_map_that_came_by_topic_is_saved_and_not_overwritten_unasked(

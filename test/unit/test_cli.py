@@ -136,12 +136,11 @@ def test_info_says_what_is_in_a_map(built_map, capsys):
 
 
 def test_map_of_another_model_is_described_again(built_map, tmp_path, recording, capsys):
+    from coam_ros.mapping.keyframe_map import KeyframeMap
     from coam_ros.mapping.storage import load_map, save_map
 
-    keyframe_map = load_map(built_map)
-    keyframe_map.descriptor_model_id = 'another-model'
     path = tmp_path / 'map'
-    save_map(keyframe_map, path)
+    save_map(KeyframeMap(load_map(built_map), descriptor_model_id='another-model'), path)
     words = ['localize', str(recording), '--frames', 'query.txt', '--map', str(path)]
     assert main([*words, *SMALL, '--num-keyframes', '1']) == 0
     assert 'coam map describe' in ' '.join(capsys.readouterr().out.split())

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+
+from coam_ros.geometry.camera import NOMINAL_AREA_PX
 from coam_ros.geometry.transforms import invert, make_transform
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import read_image_header
@@ -82,12 +85,15 @@ def test_lifted_points_project_back_to_their_pixels():
 
 
 def test_lift_takes_the_nearest_landmark_within_three_pixels():
+    # Three pixels of an image of 640 x 480.
+    nominal_px = math.sqrt(WIDTH * HEIGHT / NOMINAL_AREA_PX)
     keyframe = make_keyframe(
         depth=None,
-        landmark_pixels=[[10, 10], [14, 10], [40, 30]],
+        landmark_pixels=nominal_px * np.array([[10, 10], [14, 10], [40, 30]]),
         landmark_points_map=[[1, 0, 0], [2, 0, 0], [3, 0, 0]],
     )
-    points = keyframe.lift([[11, 10], [12.5, 10], [40, 33.5], [40, 27], [np.nan, 3]], None)
+    pixels = [[11, 10], [12.5, 10], [40, 33.1], [40, 27.1], [np.nan, 3]]
+    points = keyframe.lift(nominal_px * np.array(pixels), None)
     np.testing.assert_array_equal(points[:, 0], [1, 2, np.nan, 3, np.nan])
 
 

@@ -77,3 +77,36 @@ def test_iteration_survives_changes_by_other_threads():
     finally:
         stop.set()
         thread.join()
+
+
+DESCRIPTOR = np.array([1.0, 0.0], np.float32)
+
+
+def test_exchange_and_discard_are_of_this_very_keyframe():
+    first = make_keyframe(id=1)
+    keyframe_map = KeyframeMap([first])
+    described = first.with_descriptor(DESCRIPTOR)
+    moved = replace(first, stamp_s=99.0)
+    keyframe_map.add(moved)
+    assert not keyframe_map.exchange(first, described)
+    assert not keyframe_map.discard(first)
+    assert keyframe_map.get(1) is moved
+    assert keyframe_map.exchange(moved, moved.with_descriptor(DESCRIPTOR))
+    assert not keyframe_map.discard(moved)
+    assert keyframe_map.discard(keyframe_map.get(1))
+    assert not keyframe_map.exchange(moved, moved)
+    assert len(keyframe_map) == 0
+
+
+def test_descriptors_of_two_models_never_mix():
+    described = make_keyframe(id=1, global_descriptor=DESCRIPTOR)
+    keyframe_map = KeyframeMap()
+    keyframe_map.add(described, 'old')
+    assert keyframe_map.descriptor_model_id == 'old'
+    assert keyframe_map.use_descriptors_of('new') == 'old'
+    assert keyframe_map.get(1).global_descriptor is None
+    keyframe_map.add(make_keyframe(id=2, global_descriptor=DESCRIPTOR), 'old')
+    keyframe_map.add(make_keyframe(id=3, global_descriptor=DESCRIPTOR), 'new')
+    assert [k.global_descriptor is None for k in keyframe_map] == [True, True, False]
+    assert keyframe_map.use_descriptors_of('new') == ''
+    assert keyframe_map.get(3).global_descriptor is not None

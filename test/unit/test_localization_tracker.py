@@ -90,6 +90,14 @@ def test_time_that_jumps_backwards_forgets_everything(tracker):
     assert feed(tracker, (fix(), 10.0)) == (SEARCHING, False)
 
 
+def test_late_image_is_no_jump_back(tracker):
+    feed(tracker, (fix(num_inliers=200), 50.0))
+    assert feed(tracker, (FAILED, 49.9)) == (LOCALIZED, False)
+    assert feed(tracker, (fix(0.1), 49.8)) == (LOCALIZED, True)
+    # What came late does not hide a jump back that follows.
+    assert feed(tracker, (FAILED, 48.9)) == (SEARCHING, False)
+
+
 def test_two_images_of_one_stamp_are_no_jump_back(tracker):
     feed(tracker, (fix(num_inliers=200), 1.0))
     assert feed(tracker, (fix(0.1), 1.0)) == (LOCALIZED, True)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from coam_ros.geometry.transforms import make_transform
-from coam_ros.mapping.builder import build_map, compute_descriptors
+from coam_ros.mapping.builder import build_map
+from coam_ros.mapping.descriptors import compute_descriptors
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -69,7 +70,10 @@ def test_descriptors_of_another_model_are_all_computed_again():
         descriptor_model_id='old',
     )
     steps = []
-    assert compute_descriptors(keyframe_map, MeanColourEncoder(), lambda *s: steps.append(s)) == 3
+    num_computed = compute_descriptors(
+        keyframe_map, MeanColourEncoder(), progress=lambda *s: steps.append(s)
+    )
+    assert num_computed == 3
     assert steps == [(1, 3), (2, 3), (3, 3)]
     assert keyframe_map.descriptor_model_id == 'mean-colour'
     assert {len(keyframe.global_descriptor) for keyframe in keyframe_map} == {3}
@@ -89,11 +93,13 @@ def test_only_missing_descriptors_are_computed_when_the_model_is_the_same():
 
 def test_keyframe_removed_meanwhile_does_not_come_back():
     keyframe_map = KeyframeMap([make_keyframe(id=0), make_keyframe(id=1)])
-    compute_descriptors(keyframe_map, MeanColourEncoder(), lambda *_: keyframe_map.remove(1))
+    compute_descriptors(
+        keyframe_map, MeanColourEncoder(), progress=lambda *_: keyframe_map.remove(1)
+    )
     assert [keyframe.id for keyframe in keyframe_map] == [0]
 
 
-def test_map_stays_as_it_was_when_an_image_does_not_decode():
+def test_image_that_does_not_decode_is_named_or_leaves_the_map():
     whole = encode(make_image(), '.jpg')
     # Header and end mark are there; what lies between is not.
     hollow = whole[: whole.rfind(b'\xff\xda')] + b'\xff\xda\x00\x02\xff\xd9'
@@ -102,5 +108,6 @@ def test_map_stays_as_it_was_when_an_image_does_not_decode():
         pytest.skip('this OpenCV decodes a JPEG without pixels')
     with pytest.raises(MapFormatError, match='Keyframe 1: image does not decode'):
         compute_descriptors(keyframe_map, MeanColourEncoder())
-    assert keyframe_map.descriptor_model_id == ''
-    assert keyframe_map.get(0).global_descriptor is None
+    assert compute_descriptors(keyframe_map, MeanColourEncoder(), removes_damaged=True) == 0
+    assert [keyframe.id for keyframe in keyframe_map] == [0]
+    assert keyframe_map.get(0).global_descriptor is not None
