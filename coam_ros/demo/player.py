@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 import os
 from pathlib import Path
@@ -95,7 +95,11 @@ def play(
     # Domains up to 101 leave the ports of ordinary programs alone.
     domain_id = 1 + os.getpid() % 100
     map_parameters = {'map_path': str(map_directory)}
-    matcher_parameters = {} if model_path is None else {'model_file_path': str(model_path)}
+    matcher_parameters: dict[str, str | float] = {}
+    if model_path is not None:
+        matcher_parameters['model_file_path'] = str(model_path)
+    if scenario.is_exact:
+        matcher_parameters |= {'keyframe_position_std_m': 0.0, 'keyframe_rotation_std_deg': 0.0}
     with own_transport(domain_id, log_directory):
         started_s = time.monotonic()
         with (
@@ -122,7 +126,7 @@ def play(
             )
 
 
-def _child(name: str, parameters: dict[str, str], log_directory: Path) -> ChildNode:
+def _child(name: str, parameters: Mapping[str, str | float], log_directory: Path) -> ChildNode:
     entry_point = f'coam_ros.nodes.{name}_node:main'
     return ChildNode(name, entry_point, NAMESPACE, parameters, log_directory / f'{name}.log')
 

@@ -75,15 +75,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='N',
         help='keyframes to match with each image (%(default)s)',
     )
-    for name, unit in (('position', 'm'), ('rotation', 'deg')):
-        parser.add_argument(
-            f'--map-{name}-std-{unit}',
-            type=float,
-            default=0.0,
-            metavar=unit.upper(),
-            help=f'of the {name} of the map, added to every pose, as the parameter of the node '
-            '(%(default)s)',
-        )
+    for whose in ('keyframe', 'map'):
+        for name, unit in (('position', 'm'), ('rotation', 'deg')):
+            setting = f'{whose}_{name}_std_{unit}'
+            parser.add_argument(
+                f'--{setting.replace("_", "-")}',
+                type=float,
+                default=getattr(LocalizationConfig(), setting),
+                metavar=unit.upper(),
+                help='as the parameter of the node (%(default)s)',
+            )
     parser.add_argument(
         '--out', type=output_folder, metavar='FOLDER', help='where to write the report'
     )
@@ -101,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
     elsewhere = [(directory.name, read_frames(directory)) for directory in args.elsewhere]
     in_force = LocalizationConfig(
         num_keyframes=args.num_keyframes,
+        keyframe_position_std_m=args.keyframe_position_std_m,
+        keyframe_rotation_std_deg=args.keyframe_rotation_std_deg,
         map_position_std_m=args.map_position_std_m,
         map_rotation_std_deg=args.map_rotation_std_deg,
     )

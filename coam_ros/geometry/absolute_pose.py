@@ -57,6 +57,7 @@ def estimate_absolute_pose(
     *,
     scores: ArrayLike | None = None,
     groups: ArrayLike | None = None,
+    group_stds: tuple[float, float] = (0.0, 0.0),
     max_reprojection_error_px: float = 12.0,
     max_iterations: int = _MAX_ITERATIONS,
     seed: int = 0,
@@ -73,6 +74,9 @@ def estimate_absolute_pose(
             matches first, which finds the pose more often when few matches are right.
         groups: (N,) integers, equal for matches whose landmarks may share an error, such as
             those of one keyframe, whose pose in the map is not exact. Counts for the covariance.
+        group_stds: standard deviations of that error, of a position along each axis [m] and of
+            an orientation about each axis [rad]. How far groups disagree is measured; how far
+            off one is that is alone, or outweighs the others, no measurement can tell.
         max_reprojection_error_px: largest error of an inlier.
         max_iterations: of RANSAC; bounds the time spent on matches that have no pose.
         seed: of RANSAC.
@@ -120,6 +124,7 @@ def estimate_absolute_pose(
         points_map[inlier_mask],
         residuals[inlier_mask],
         None if groups is None else groups[inlier_mask],
+        group_stds,
         camera,
     )
     if covariance is None:
@@ -191,6 +196,7 @@ def _covariance(
     points_map: NDArray[np.float64],
     residuals: NDArray[np.float64],
     groups: NDArray[np.float64] | None,
+    group_stds: tuple[float, float],
     camera: PinholeCamera,
 ) -> NDArray[np.float64] | None:
     """Estimate the pose's covariance from the inliers; None when they leave the pose open.
@@ -202,6 +208,9 @@ def _covariance(
     grid, and of all in one group, are therefore summed before they are squared: the two-way
     cluster-robust covariance of Cameron, Gelbach and Miller (J. Business & Economic Statistics
     2011, eq. 2.8). Matches with independent errors lose nothing by it.
+
+    A group that is off as a whole takes the pose along by the share that it has of the Hessian:
+    all the way where it is alone. That is added for the standard deviations given.
     """
     jacobians = _jacobians(T_camera_map, points_map, camera)
     loss_scale = _CAUCHY_SCALE * _sigma_px(residuals)
@@ -230,7 +239,16 @@ def _covariance(
         both = _clustered(gradients, cells * (group.max() + 1) + group, inverse_hessian)
         variances.append(by_cell + by_group - both)
     variance = max(variances) / efficiency**2
-    return max(variance, _MIN_SIGMA_PX**2) * inverse_hessian
+    covariance = max(variance, _MIN_SIGMA_PX**2) * inverse_hessian
+    if groups is not None:
+        of_group = np.diag(np.repeat(np.square(group_stds), 3))
+        for number in range(group.max() + 1):
+            rows = group == number
+            share = inverse_hessian @ np.einsum(
+                'nki,n,nkj->ij', jacobians[rows], weights[rows], jacobians[rows]
+            )
+            covariance += share @ of_group @ share.T
+    return covariance
 
 
 def _clustered(

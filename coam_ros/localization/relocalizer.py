@@ -13,7 +13,12 @@ from coam_ros.geometry.absolute_pose import AbsolutePose, estimate_absolute_pose
 from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.transforms import pose_error
 from coam_ros.localization.config import LocalizationConfig
-from coam_ros.localization.gates import add_map_uncertainty, find_weakness, measure_coverage
+from coam_ros.localization.gates import (
+    add_map_uncertainty,
+    find_weakness,
+    inlier_blocks,
+    measure_coverage,
+)
 from coam_ros.localization.result import FailureReason, KeyframeMatches, RelocalizationResult
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.feature_cache import CachedKeyframe, KeyframeFeatureCache
@@ -210,6 +215,10 @@ class Relocalizer:
             camera,
             scores=np.concatenate([part.scores for part in matches]),
             groups=np.repeat(np.arange(len(matches)), [len(part.scores) for part in matches]),
+            group_stds=(
+                config.keyframe_position_std_m,
+                math.radians(config.keyframe_rotation_std_deg),
+            ),
             max_reprojection_error_px=config.max_reprojection_error_px * image_scale,
         )
         if pose is None:
@@ -220,7 +229,7 @@ class Relocalizer:
             )
         result = _with_support(result, pose, query_pixels, camera)
         covariance = add_map_uncertainty(pose.covariance, config)
-        weakness = find_weakness(pose, covariance, num_matches, result.coverage, config)
+        weakness = find_weakness(result, covariance, config)
         if weakness is not None:
             return replace(result, failure=weakness[0], message=weakness[1])
         if prior is not None:
@@ -256,12 +265,14 @@ def _with_support(
     ends = np.cumsum([len(part.scores) for part in result.keyframe_matches])
     masks = np.split(pose.inlier_mask, ends[:-1])
     num_inliers = int(pose.inlier_mask.sum())
+    blocks = inlier_blocks(query_pixels[pose.inlier_mask], camera)
     errors_px = pose.reprojection_errors_px[pose.inlier_mask]
     return replace(
         result,
         num_inliers=num_inliers,
         inlier_ratio=num_inliers / result.num_matches,
-        coverage=measure_coverage(query_pixels[pose.inlier_mask], camera),
+        num_inlier_blocks=len(blocks),
+        coverage=measure_coverage(blocks, camera),
         reprojection_error_px=float(np.median(errors_px)) if num_inliers else float('nan'),
         keyframe_matches=tuple(
             replace(part, inlier_mask=mask)

@@ -57,8 +57,10 @@ class RelocalizationResult:
         message: for people: the reason with its numbers and what to do; '' when localized.
         num_matches: with a known landmark, over all keyframes.
         num_inliers: of them.
+        num_inlier_blocks: blocks of the image, 8 x 8 px at 640 x 480, that hold inliers: what
+            counts as evidence, as inliers of several keyframes in one place see one thing.
         inlier_ratio: num_inliers / num_matches, 0 without matches.
-        coverage: share of the image's cells that hold at least 5 inliers, 0..1.
+        coverage: share of the image's cells that hold at least 5 of these blocks, 0..1.
         reprojection_error_px: median over the inliers; NaN without inliers.
         keyframe_ids: keyframes that were matched; the first is the most similar one.
         keyframe_matches: in the order of keyframe_ids.
@@ -71,6 +73,7 @@ class RelocalizationResult:
     message: str = ''
     num_matches: int = 0
     num_inliers: int = 0
+    num_inlier_blocks: int = 0
     inlier_ratio: float = 0.0
     coverage: float = 0.0
     reprojection_error_px: float = float('nan')

@@ -52,10 +52,10 @@ class LocalizationTracker:
     The rule. Only a localized result can be published. It is published at once when the camera
     can have moved there from the last published pose (at no more than `max_speed_m_s` and
     `max_turn_rate_deg_s`, plus 0.25 m and 5 deg; not asked of a pose older than `lost_after_s`),
-    or when it has at least `confirmation_inliers` inliers. Any other result, a jump on weak
-    evidence, waits: the next localized result confirms it, and is published, when the camera can
-    have moved there from the waiting pose. The waiting pose itself is never published, its image
-    has become old.
+    or when inliers lie in at least `confirmation_inliers` blocks of the image. Any other result,
+    a jump on weak evidence, waits: the next localized result confirms it, and is published, when
+    the camera can have moved there from the waiting pose. The waiting pose itself is never
+    published, its image has become old.
 
     States. SEARCHING until the first publication; LOCALIZED from each publication on until
     `lost_after_s` pass without another; then LOST. Time that jumps backwards by more than a
@@ -94,7 +94,7 @@ class LocalizationTracker:
         is_published = False
         if result.T_map_camera is not None:
             fix = _Fix(result.T_map_camera, stamp_s)
-            is_published = self._accept(fix, result.num_inliers)
+            is_published = self._accept(fix, result.num_inlier_blocks)
         if is_published:
             self.state = LocalizationState.LOCALIZED
         elif (
@@ -104,9 +104,9 @@ class LocalizationTracker:
             self.state = LocalizationState.LOST
         return TrackerUpdate(self.state, is_published)
 
-    def _accept(self, fix: _Fix, num_inliers: int) -> bool:
+    def _accept(self, fix: _Fix, num_inlier_blocks: int) -> bool:
         if (
-            num_inliers >= self.config.confirmation_inliers
+            num_inlier_blocks >= self.config.confirmation_inliers
             or self._is_reachable(self._published, fix)
             or self._is_reachable(self._waiting, fix)
         ):

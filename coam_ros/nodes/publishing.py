@@ -148,6 +148,7 @@ def status_message(
         message=attempt.message,
         num_matches=result.num_matches,
         num_inliers=result.num_inliers,
+        num_inlier_blocks=result.num_inlier_blocks,
         inlier_ratio=float(result.inlier_ratio),
         coverage=float(result.coverage),
         reprojection_error_px=float(result.reprojection_error_px),

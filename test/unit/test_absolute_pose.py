@@ -141,6 +141,17 @@ def test_covariance_tells_the_real_error(spoilt):
     assert 0.3 < np.mean(values) < 3.0
 
 
+def move_groups(scene, groups, std_m, std_rad, rng):
+    """Put the landmarks of each group where a keyframe that is a little off sees them."""
+    centre = scene.T_map_camera[:3, 3]
+    for group in np.unique(groups):
+        offset = make_transform(
+            rotation_from_vector(std_rad * rng.normal(size=3)), std_m * rng.normal(size=3)
+        )
+        rows = groups == group
+        scene.points_map[rows] = centre + transform_points(offset, scene.points_map[rows] - centre)
+
+
 def test_covariance_tells_the_error_of_keyframes_that_disagree():
     # Three keyframes, each some millimetres and tenths of a degree off in the map.
     with_groups, without = [], []
@@ -148,20 +159,30 @@ def test_covariance_tells_the_error_of_keyframes_that_disagree():
         scene = make_scene(seed, 900, noise_px=0.7)
         rng = np.random.default_rng(seed)
         groups = rng.integers(0, 3, 900)
-        centre = scene.T_map_camera[:3, 3]
-        for group in range(3):
-            offset = make_transform(
-                rotation_from_vector(np.radians(0.1) * rng.normal(size=3)),
-                0.005 * rng.normal(size=3),
-            )
-            rows = groups == group
-            scene.points_map[rows] = centre + transform_points(
-                offset, scene.points_map[rows] - centre
-            )
+        move_groups(scene, groups, 0.005, np.radians(0.1), rng)
         for options, values in (({'groups': groups}, with_groups), ({}, without)):
             values.append(normalized_error_squared(estimate(scene, **options), scene.T_map_camera))
     assert 0.3 < np.mean(with_groups) < 3.0
     assert np.mean(without) > 3.0
+
+
+@pytest.mark.parametrize('counts', [(900,), (880, 10, 10), (800, 50, 50), (300, 300, 300)])
+def test_covariance_tells_the_error_that_one_keyframe_has_alone(counts):
+    # The others are too few to tell how far off it is.
+    stds = (0.03, np.radians(0.3))
+    with_stds, without = [], []
+    for seed in range(40):
+        scene = make_scene(seed, sum(counts), noise_px=1.0)
+        rng = np.random.default_rng(seed)
+        groups = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+        move_groups(scene, groups, *stds, rng)
+        for options, values in (({'group_stds': stds}, with_stds), ({}, without)):
+            pose = estimate(scene, groups=groups, **options)
+            values.append(normalized_error_squared(pose, scene.T_map_camera))
+    # Where the keyframes weigh alike their disagreement counts twice: measured, and as stated.
+    assert 0.2 < np.median(with_stds) < 3.0
+    if max(counts) > 500:
+        assert np.median(without) > 50
 
 
 def test_covariance_turns_with_the_map():

@@ -30,7 +30,7 @@ def pose(**fields: object) -> GatedPose:
         'rotation_error_deg': 0.1,
         'nees_position': 1.0,
         'nees_pose': 1.0,
-        'num_inliers': 500,
+        'num_inlier_blocks': 500,
         'inlier_ratio': 0.5,
         'coverage': 0.5,
         'position_std_m': 0.01,
@@ -61,8 +61,8 @@ def test_poses_of_elsewhere_have_no_consistency():
 
 
 def test_gate_is_proposed_between_wrong_and_right_poses():
-    poses = [pose(num_inliers=n) for n in (80, 200, 300)]
-    poses += [pose(num_inliers=n, is_right=False) for n in (10, 40, 60)]
+    poses = [pose(num_inlier_blocks=n) for n in (80, 200, 300)]
+    poses += [pose(num_inlier_blocks=n, is_right=False) for n in (10, 40, 60)]
     found = measure_gates(poses, LocalizationConfig(min_inliers=50))
     inliers = found['min_inliers']
     assert (inliers['in_force'], inliers['precision'], inliers['recall']) == (50, 3 / 4, 1)
@@ -83,14 +83,14 @@ def test_gate_with_an_upper_bound_is_proposed_likewise():
 
 def test_pose_passes_all_gates_or_is_not_published():
     assert is_published(pose(), LocalizationConfig())
-    for weak in ({'num_inliers': 49}, {'coverage': 0.1}, {'rotation_std_deg': 2.1}):
+    for weak in ({'num_inlier_blocks': 49}, {'coverage': 0.1}, {'rotation_std_deg': 2.1}):
         assert not is_published(pose(**weak), LocalizationConfig())
 
 
 def test_numbers_of_a_pose_are_its_own():
     covariance = np.diag([1e-4, 4e-4, 1e-4, *[np.radians(0.5) ** 2] * 3])
     result = RelocalizationResult(
-        T_map_camera=np.eye(4), covariance=covariance, num_inliers=70, num_matches=100
+        T_map_camera=np.eye(4), covariance=covariance, num_inlier_blocks=70, num_matches=100
     )
     T_true = np.eye(4)
     T_true[1, 3] = 0.04

@@ -2,8 +2,13 @@ from dataclasses import fields, replace
 
 from coam_ros.geometry.absolute_pose import estimate_absolute_pose
 from coam_ros.localization.config import LocalizationConfig
-from coam_ros.localization.gates import add_map_uncertainty, find_weakness, measure_coverage
-from coam_ros.localization.result import FailureReason
+from coam_ros.localization.gates import (
+    add_map_uncertainty,
+    find_weakness,
+    inlier_blocks,
+    measure_coverage,
+)
+from coam_ros.localization.result import FailureReason, RelocalizationResult
 import numpy as np
 import pytest
 from synthetic_scene import make_scene, VGA
@@ -13,8 +18,16 @@ def weakness(scene, **settings):
     config = replace(LocalizationConfig(), **settings)
     pose = estimate_absolute_pose(scene.pixels, scene.points_map, scene.camera)
     covariance = add_map_uncertainty(pose.covariance, config)
-    coverage = measure_coverage(scene.pixels[pose.inlier_mask], scene.camera)
-    return find_weakness(pose, covariance, len(scene.pixels), coverage, config)
+    num_inliers, num_matches = int(pose.inlier_mask.sum()), len(scene.pixels)
+    blocks = inlier_blocks(scene.pixels[pose.inlier_mask], scene.camera)
+    result = RelocalizationResult(
+        num_matches=num_matches,
+        num_inliers=num_inliers,
+        num_inlier_blocks=len(blocks),
+        inlier_ratio=num_inliers / num_matches,
+        coverage=measure_coverage(blocks, scene.camera),
+    )
+    return find_weakness(result, covariance, config)
 
 
 def test_good_pose_has_no_weakness():
@@ -44,6 +57,18 @@ def test_weak_pose_is_named_with_its_number(spoilt, reason, number):
     )
     assert found is reason
     assert number in message
+
+
+def test_inliers_of_several_keyframes_in_one_place_count_once():
+    once = make_scene(2, 100).pixels
+    of_three = np.concatenate([once, once + 0.01, once - 0.01])
+    blocks = inlier_blocks(once, VGA)
+    assert 60 < len(blocks) <= 100
+    assert abs(len(inlier_blocks(of_three, VGA)) - len(blocks)) <= 2
+    # Blocks grow with the image: they are places of the scene, not numbers of pixels.
+    double = replace(VGA, width=1280, height=960)
+    np.testing.assert_allclose(inlier_blocks(2 * once + 0.5, double), 2 * blocks + 0.5)
+    assert inlier_blocks(np.empty((0, 2)), VGA).shape == (0, 2)
 
 
 def test_coverage_counts_cells_of_an_eighth_of_the_longer_side():

@@ -12,11 +12,11 @@ CONFIG = LocalizationConfig(
 )
 
 
-def fix(x_m=0.0, yaw_deg=0.0, num_inliers=40):
+def fix(x_m=0.0, yaw_deg=0.0, num_inlier_blocks=40):
     T_map_camera = make_transform(
         rotation_from_vector([0, np.radians(yaw_deg), 0]), [x_m, 0.0, 0.0]
     )
-    return RelocalizationResult(T_map_camera, np.eye(6), num_inliers=num_inliers)
+    return RelocalizationResult(T_map_camera, np.eye(6), num_inlier_blocks=num_inlier_blocks)
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def test_searches_until_the_first_pose(tracker):
 
 
 def test_strong_pose_is_published_at_once(tracker):
-    assert feed(tracker, (fix(num_inliers=100), 0.0)) == (LOCALIZED, True)
-    assert feed(tracker, (fix(8.0, 180.0, num_inliers=100), 0.5)) == (LOCALIZED, True)
+    assert feed(tracker, (fix(num_inlier_blocks=100), 0.0)) == (LOCALIZED, True)
+    assert feed(tracker, (fix(8.0, 180.0, num_inlier_blocks=100), 0.5)) == (LOCALIZED, True)
 
 
 def test_weak_first_pose_waits_for_one_that_agrees(tracker):
@@ -57,41 +57,41 @@ def test_weak_pose_within_reach_is_published(tracker):
 
 @pytest.mark.parametrize('jump', [fix(4.0), fix(0.0, 170.0)])
 def test_weak_jump_is_held_back_and_does_not_disturb(tracker, jump):
-    assert feed(tracker, (fix(num_inliers=200), 0.0), (jump, 1.0)) == (LOCALIZED, False)
+    assert feed(tracker, (fix(num_inlier_blocks=200), 0.0), (jump, 1.0)) == (LOCALIZED, False)
     assert feed(tracker, (fix(0.1), 1.5)) == (LOCALIZED, True)
 
 
 def test_kidnapped_camera_is_found_with_the_second_weak_pose(tracker):
-    feed(tracker, (fix(num_inliers=200), 0.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 0.0))
     assert feed(tracker, (fix(20.0), 0.5)) == (LOCALIZED, False)
     assert feed(tracker, (FAILED, 1.0)) == (LOCALIZED, False)
     assert feed(tracker, (fix(20.4), 1.5)) == (LOCALIZED, True)
 
 
 def test_is_lost_after_a_time_without_a_pose(tracker):
-    feed(tracker, (fix(num_inliers=200), 0.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 0.0))
     assert feed(tracker, (FAILED, 3.0)) == (LOCALIZED, False)
     assert feed(tracker, (FAILED, 3.1)) == (LOST, False)
-    assert feed(tracker, (fix(num_inliers=200), 3.5)) == (LOCALIZED, True)
+    assert feed(tracker, (fix(num_inlier_blocks=200), 3.5)) == (LOCALIZED, True)
 
 
 def test_old_pose_confirms_nothing(tracker):
     # Once lost, a weak pose at the old place is as good as one anywhere else.
-    feed(tracker, (fix(num_inliers=200), 0.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 0.0))
     assert feed(tracker, (fix(), 4.0)) == (LOST, False)
     assert feed(tracker, (fix(), 8.0)) == (LOST, False)
     assert feed(tracker, (fix(), 8.5)) == (LOCALIZED, True)
 
 
 def test_time_that_jumps_backwards_forgets_everything(tracker):
-    feed(tracker, (fix(num_inliers=200), 50.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 50.0))
     assert feed(tracker, (FAILED, 10.0)) == (SEARCHING, False)
-    feed(tracker, (fix(num_inliers=200), 50.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 50.0))
     assert feed(tracker, (fix(), 10.0)) == (SEARCHING, False)
 
 
 def test_late_image_is_no_jump_back(tracker):
-    feed(tracker, (fix(num_inliers=200), 50.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 50.0))
     assert feed(tracker, (FAILED, 49.9)) == (LOCALIZED, False)
     assert feed(tracker, (fix(0.1), 49.8)) == (LOCALIZED, True)
     # What came late does not hide a jump back that follows.
@@ -99,5 +99,5 @@ def test_late_image_is_no_jump_back(tracker):
 
 
 def test_two_images_of_one_stamp_are_no_jump_back(tracker):
-    feed(tracker, (fix(num_inliers=200), 1.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 1.0))
     assert feed(tracker, (fix(0.1), 1.0)) == (LOCALIZED, True)

@@ -44,7 +44,7 @@ class Gate:
 
 
 GATES = (
-    Gate('min_inliers', 'num_inliers', True),
+    Gate('min_inliers', 'num_inlier_blocks', True),
     Gate('min_inlier_ratio', 'inlier_ratio', True),
     Gate('min_coverage', 'coverage', True),
     Gate('max_position_std_m', 'position_std_m', False),
@@ -64,7 +64,7 @@ class GatedPose:
         nees_position: squared error of the position over its covariance, per degree of freedom;
             NaN likewise.
         nees_pose: the same of the whole pose.
-        num_inliers: as in the result of localization.
+        num_inlier_blocks: as in the result of localization.
         inlier_ratio: the same.
         coverage: the same.
         position_std_m: along the worst direction.
@@ -77,7 +77,7 @@ class GatedPose:
     rotation_error_deg: float
     nees_position: float
     nees_pose: float
-    num_inliers: int
+    num_inlier_blocks: int
     inlier_ratio: float
     coverage: float
     position_std_m: float
@@ -102,7 +102,7 @@ def gate_pose(
         is_within(errors, right),
         *errors,
         *squared_errors,
-        result.num_inliers,
+        result.num_inlier_blocks,
         result.inlier_ratio,
         result.coverage,
         *largest_stds(result.covariance),
