@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import invert, make_transform, skew, transform_points
@@ -12,6 +13,12 @@ import poselib
 
 # Three points leave up to four poses; the fourth decides.
 _MIN_POINTS = 4
+# PoseLib's name of a distortion model of ROS, and how many coefficients it takes.
+_POSELIB_MODELS = {
+    'plumb_bob': ('FULL_OPENCV', 8),
+    'rational_polynomial': ('FULL_OPENCV', 8),
+    'equidistant': ('OPENCV_FISHEYE', 4),
+}
 # The scale of the Cauchy loss over the residuals' standard deviation: 95 % efficiency on
 # Gaussian noise (Huber, Robust Statistics; the usual tuning constant).
 _CAUCHY_SCALE = 2.385
@@ -37,8 +44,8 @@ class AbsolutePose:
     Attributes:
         T_map_camera: (4, 4) float64.
         inlier_mask: (N,) bool, True where a match reprojects within the threshold.
-        reprojection_errors_px: (N,) float64, in the undistorted image; NaN where the match has
-            no landmark, or has it behind the camera.
+        reprojection_errors_px: (N,) float64; NaN where the match has no landmark, or has it
+            behind the camera.
         covariance: (6, 6) float64, order x y z rx ry rz as geometry_msgs/PoseWithCovariance: of
             the error [t_estimated - t_true, rotation vector of R_estimated R_true^T], both in
             the map frame [m, rad].
@@ -112,15 +119,15 @@ def estimate_absolute_pose(
         'max_prosac_iterations': max_iterations,
         'seed': seed,
     }
-    T_camera_map = _solve(ideal_pixels[order], points_map[order], camera, ransac)
+    T_camera_map = _solve(pixels[order], ideal_pixels[order], points_map[order], camera, ransac)
     if T_camera_map is None:
         return None
-    residuals = _reproject(T_camera_map, points_map, camera) - ideal_pixels
+    residuals = camera.project(transform_points(T_camera_map, points_map)) - pixels
     errors = np.linalg.norm(residuals, axis=1)
     inlier_mask = errors <= max_reprojection_error_px  # False for NaN
     covariance = _covariance(
         T_camera_map,
-        ideal_pixels[inlier_mask],
+        pixels[inlier_mask],
         points_map[inlier_mask],
         residuals[inlier_mask],
         None if groups is None else groups[inlier_mask],
@@ -147,41 +154,50 @@ def _checked_column(
 
 
 def _solve(
+    pixels: NDArray[np.float64],
     ideal_pixels: NDArray[np.float64],
     points_map: NDArray[np.float64],
     camera: PinholeCamera,
     ransac: dict[str, float | bool],
 ) -> NDArray[np.float64] | None:
-    """Run LO-RANSAC, then refine on its inliers with a loss that fits their own noise."""
-    # PoseLib works in whatever pixels it is given; no half pixel is due here.
-    poselib_camera = {
-        'model': 'PINHOLE',
-        'width': camera.width,
-        'height': camera.height,
-        'params': [camera.fx, camera.fy, camera.cx, camera.cy],
-    }
-    pose, info = poselib.estimate_absolute_pose(ideal_pixels, points_map, poselib_camera, ransac)
-    inlier_mask = np.array(info['inliers'], dtype=bool)
-    if inlier_mask.sum() < _MIN_POINTS:
+    """Run LO-RANSAC, then refine on the inliers with a loss that fits their own noise.
+
+    The search takes undistorted pixels. What it finds is refined in those of the image itself:
+    far from the axis of a wide lens an error of one pixel is many in the undistorted image.
+    """
+    pinhole = replace(camera, distortion=())
+    pose, info = poselib.estimate_absolute_pose(
+        ideal_pixels, points_map, _poselib_camera(pinhole), ransac
+    )
+    if sum(info['inliers']) < _MIN_POINTS:
         return None
-    ideal_pixels, points_map = ideal_pixels[inlier_mask], points_map[inlier_mask]
     T_camera_map = make_transform(pose.R, pose.t)
-    residuals = _reproject(T_camera_map, points_map, camera) - ideal_pixels
-    loss = {'loss_type': 'CAUCHY', 'loss_scale': _CAUCHY_SCALE * _sigma_px(residuals)}
+    residuals = camera.project(transform_points(T_camera_map, points_map)) - pixels
+    is_inlier = np.linalg.norm(residuals, axis=1) <= ransac['max_reproj_error']  # False for NaN
+    loss_scale = _CAUCHY_SCALE * _sigma_px(residuals[is_inlier])
     pose, _ = poselib.refine_absolute_pose(
-        ideal_pixels, points_map, pose, poselib_camera, {**loss, 'max_iterations': 25}
+        pixels[is_inlier],
+        points_map[is_inlier],
+        pose,
+        _poselib_camera(camera),
+        {'loss_type': 'CAUCHY', 'loss_scale': loss_scale, 'max_iterations': 25},
     )
     T_camera_map = make_transform(pose.R, pose.t)
     return T_camera_map if np.isfinite(T_camera_map).all() else None
 
 
-def _reproject(
-    T_camera_map: NDArray[np.float64], points_map: NDArray[np.float64], camera: PinholeCamera
-) -> NDArray[np.float64]:
-    """Project (N, 3) landmarks to (N, 2) undistorted pixels; NaN behind the camera."""
-    points_camera = transform_points(T_camera_map, points_map)
-    depth = np.where(points_camera[:, 2] > 0, points_camera[:, 2], np.nan)
-    return points_camera[:, :2] / depth[:, None] * (camera.fx, camera.fy) + (camera.cx, camera.cy)
+def _poselib_camera(camera: PinholeCamera) -> dict[str, Any]:
+    """Describe a camera to PoseLib, which works in whatever pixels it gets: no half pixel here."""
+    model, num_coefficients = 'PINHOLE', 0
+    if camera.is_distorted:
+        model, num_coefficients = _POSELIB_MODELS[camera.distortion_model]
+    coefficients = (*camera.distortion, *(0.0,) * num_coefficients)[:num_coefficients]
+    return {
+        'model': model,
+        'width': camera.width,
+        'height': camera.height,
+        'params': [camera.fx, camera.fy, camera.cx, camera.cy, *coefficients],
+    }
 
 
 def _sigma_px(residuals: NDArray[np.float64]) -> float:
@@ -192,7 +208,7 @@ def _sigma_px(residuals: NDArray[np.float64]) -> float:
 
 def _covariance(
     T_camera_map: NDArray[np.float64],
-    ideal_pixels: NDArray[np.float64],
+    pixels: NDArray[np.float64],
     points_map: NDArray[np.float64],
     residuals: NDArray[np.float64],
     groups: NDArray[np.float64] | None,
@@ -229,7 +245,7 @@ def _covariance(
     # efficiency says how much less a match pulls the pose than its weight would have it.
     gradients = np.einsum('nki,n,nk->ni', jacobians, weights, residuals)
     efficiency = (weights**2).sum() / weights.sum()
-    cells = _cell_indices(ideal_pixels, camera)
+    cells = _cell_indices(pixels, camera)
     # The fit uses up six degrees of freedom of the cells, and the mean of the groups.
     by_cell = _clustered(gradients, cells, inverse_hessian, num_fitted=6)
     variances = [by_cell, _clustered(gradients, np.arange(len(cells)), inverse_hessian)]
@@ -269,12 +285,7 @@ def _jacobians(
     T_camera_map: NDArray[np.float64], points_map: NDArray[np.float64], camera: PinholeCamera
 ) -> NDArray[np.float64]:
     """Give (N, 2, 6), change of the projection with the pose error as in `AbsolutePose`."""
-    x, y, z = transform_points(T_camera_map, points_map).T
-    by_point = np.zeros((len(points_map), 2, 3))
-    by_point[:, 0, 0] = camera.fx / z
-    by_point[:, 0, 2] = -camera.fx * x / z**2
-    by_point[:, 1, 1] = camera.fy / z
-    by_point[:, 1, 2] = -camera.fy * y / z**2
+    by_point = camera.projection_jacobians(transform_points(T_camera_map, points_map))
     by_map_point = by_point @ T_camera_map[:3, :3]
     # p_camera = R (p_map - centre). Moving the centre moves the point the other way;
     # turning the camera by w turns the point's ray by -w: d ray = ray x w.
@@ -284,6 +295,5 @@ def _jacobians(
 
 def _cell_indices(pixels: NDArray[np.float64], camera: PinholeCamera) -> NDArray[np.int64]:
     cell_px = max(camera.width, camera.height) / _CORRELATION_CELLS
-    columns, rows = np.floor(pixels / cell_px).astype(np.int64).T
-    # Undistorted pixels may lie outside the image, so the row stride leaves room on both sides.
+    columns, rows = np.floor((pixels + 0.5) / cell_px).astype(np.int64).T
     return columns + 1000 * rows

@@ -153,9 +153,26 @@ class PinholeCamera:
             (N, 2) float64 pixels, which may lie outside the image; NaN for points that are not
             in front of the camera.
         """
+        return self._to_pixels(self._distort(_normalized(points_camera)))
+
+    def projection_jacobians(self, points_camera: ArrayLike) -> NDArray[np.float64]:
+        """Differentiate the projection.
+
+        Args:
+            points_camera: (N, 3), camera frame [m].
+
+        Returns:
+            (N, 2, 3) float64, change of the pixel with the point [px/m]; NaN for points that are
+            not in front of the camera.
+        """
         points = np.asarray(points_camera, dtype=np.float64).reshape(-1, 3)
-        depth = np.where(points[:, 2] > 0, points[:, 2], np.nan)
-        return self._to_pixels(self._distort(points[:, :2] / depth[:, None]))
+        normalized = _normalized(points)
+        by_point = np.zeros((len(points), 2, 3))
+        by_point[:, 0, 0] = by_point[:, 1, 1] = 1.0
+        by_point[:, :, 2] = -normalized
+        by_point /= points[:, 2, None, None]
+        by_normalized = np.stack(self._distortion_slopes(normalized), axis=2)
+        return np.diag([self.fx, self.fy]) @ by_normalized @ by_point
 
     def unproject(self, pixels: ArrayLike, depth_m: ArrayLike) -> NDArray[np.float64]:
         """Lift pixels of the real (distorted) image to 3D.
@@ -185,16 +202,11 @@ class PinholeCamera:
             return pixels.copy()
         distorted = self._from_pixels(pixels)
         ideal = distorted.copy()
-        steps = _NEWTON_STEP * np.eye(2)
         # Points without an inverse may run away; they end as NaN below.
         with np.errstate(all='ignore'):
             for _ in range(_NEWTON_ITERATIONS):
                 residual = self._distort(ideal) - distorted
-                by_x, by_y = (
-                    (self._distort(ideal + step) - self._distort(ideal - step))
-                    / (2 * _NEWTON_STEP)
-                    for step in steps
-                )
+                by_x, by_y = self._distortion_slopes(ideal)
                 determinant = by_x[:, 0] * by_y[:, 1] - by_x[:, 1] * by_y[:, 0]
                 ideal[:, 0] -= (by_y[:, 1] * residual[:, 0] - by_y[:, 0] * residual[:, 1]) / (
                     determinant
@@ -205,6 +217,16 @@ class PinholeCamera:
             error = np.abs(self._to_pixels(self._distort(ideal)) - pixels).max(axis=1)
         ideal[~(error < _UNDISTORT_TOLERANCE_PX)] = np.nan
         return self._to_pixels(ideal)
+
+    def _distortion_slopes(
+        self, ideal: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give the change, (N, 2) each, of the distorted point with x and with y."""
+        by_x, by_y = (
+            (self._distort(ideal + step) - self._distort(ideal - step)) / (2 * _NEWTON_STEP)
+            for step in _NEWTON_STEP * np.eye(2)
+        )
+        return by_x, by_y
 
     def _to_pixels(self, normalized: NDArray[np.float64]) -> NDArray[np.float64]:
         return normalized * (self.fx, self.fy) + (self.cx, self.cy)
@@ -235,3 +257,10 @@ class PinholeCamera:
                 y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * xy,
             ]
         )
+
+
+def _normalized(points_camera: ArrayLike) -> NDArray[np.float64]:
+    """Give (N, 2) x/z, y/z; NaN for points that are not in front of the camera."""
+    points = np.asarray(points_camera, dtype=np.float64).reshape(-1, 3)
+    depth = np.where(points[:, 2] > 0, points[:, 2], np.nan)
+    return points[:, :2] / depth[:, None]

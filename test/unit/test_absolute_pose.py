@@ -185,6 +185,19 @@ def test_covariance_tells_the_error_that_one_keyframe_has_alone(counts):
         assert np.median(without) > 50
 
 
+def test_wide_lens_is_judged_in_the_pixels_of_its_image():
+    # 75 deg off the axis at the corners, where an undistorted image stretches a pixel fifteenfold.
+    lens = PinholeCamera(640, 480, 305.0, 305.0, 319.5, 239.5, (0.001, 0, 0, 0), 'equidistant')
+    values = []
+    for seed in range(20):
+        scene = make_scene(seed, 900, camera=lens, noise_px=2.0)
+        pose = estimate(scene)
+        values.append(normalized_error_squared(pose, scene.T_map_camera))
+        assert pose.inlier_mask.mean() > 0.99
+        assert np.median(pose.reprojection_errors_px) == pytest.approx(2.0 * 1.18, rel=0.1)
+    assert 0.3 < np.mean(values) < 3.0
+
+
 def test_covariance_turns_with_the_map():
     # The same room in a map that is turned: axes of the error turn along.
     scene = make_scene(10, 300, noise_px=1.0, region=(0.0, 0.0, 0.5, 0.7))

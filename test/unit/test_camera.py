@@ -81,6 +81,15 @@ def test_pixel_that_no_ray_reaches_undistorts_to_nan():
     assert np.isfinite(pixels[1]).all()
 
 
+def test_jacobians_are_those_of_the_projection(camera):
+    points = np.random.default_rng(3).uniform((-1, -1, 2), (1, 1, 4), (20, 3))
+    jacobians = camera.projection_jacobians(points)
+    for axis, step in enumerate(1e-5 * np.eye(3)):
+        slope = (camera.project(points + step) - camera.project(points - step)) / 2e-5
+        np.testing.assert_allclose(jacobians[:, :, axis], slope, atol=1e-3)
+    assert np.isnan(camera.projection_jacobians([[0, 0, -1.0]])).any()
+
+
 def test_intrinsic_matrix_round_trip():
     camera = PinholeCamera(**SIZE)
     assert PinholeCamera.from_K(camera.K, 640, 480) == camera
