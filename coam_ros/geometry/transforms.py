@@ -187,3 +187,27 @@ def pose_error(T_a_b_estimated: ArrayLike, T_a_b_true: ArrayLike) -> tuple[float
     translation_m = float(np.linalg.norm(estimated[:3, 3] - true[:3, 3]))
     angle_rad = np.linalg.norm(rotation_vector(estimated[:3, :3] @ true[:3, :3].T))
     return translation_m, float(np.degrees(angle_rad))
+
+
+def move_covariance(
+    covariance: NDArray[np.float64],
+    T_map_camera: NDArray[np.float64],
+    T_camera_base: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Take the covariance of the camera's pose to the pose of the base.
+
+    A wrong orientation of the camera moves a base that is away from it: to first order
+    error_base = error_camera + rotation_error x (base - camera), all in the map frame.
+
+    Args:
+        covariance: (6, 6), order x y z rx ry rz in the map frame [m, rad].
+        T_map_camera: (4, 4).
+        T_camera_base: (4, 4).
+
+    Returns:
+        (6, 6) float64 in the same order and frame.
+    """
+    lever_map = T_map_camera[:3, :3] @ T_camera_base[:3, 3]
+    jacobian = np.eye(6)
+    jacobian[:3, 3:] = -skew(lever_map)
+    return jacobian @ covariance @ jacobian.T

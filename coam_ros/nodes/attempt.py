@@ -12,6 +12,7 @@ import time
 from builtin_interfaces.msg import Time
 from coam_msgs.msg import RelocalizationStatus
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+from coam_ros.geometry.transforms import invert, move_covariance
 from coam_ros.localization import (
     LocalizationState,
     LocalizationTracker,
@@ -26,7 +27,7 @@ from coam_ros.matching import CoamMatcher
 from coam_ros.nodes.conversions import camera_from_info, seconds_from_stamp, transform_from_pose
 from coam_ros.nodes.images import check_stamp, decode_image, ImageError
 from coam_ros.nodes.parameters import MatcherParameters
-from coam_ros.nodes.tf import correct_odometry, move_covariance, TransformError, Transforms
+from coam_ros.nodes.tf import TransformError, Transforms
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
 from numpy.typing import NDArray
@@ -288,7 +289,8 @@ class FrameLocalizer:
         if parameters.publish_tf:
             frame_id = parameters.base_frame or header.frame_id
             T_odom_frame = self._lookup(parameters.odom_frame, frame_id, header.stamp)
-            pose['T_map_odom'] = correct_odometry(T_map_frame, T_odom_frame)
+            # Where the map has the frame, and where odometry believes it.
+            pose['T_map_odom'] = T_map_frame @ invert(T_odom_frame)
         return pose
 
     def _camera_prior(self, prior: Prior, frame: Frame) -> PosePrior:

@@ -16,7 +16,14 @@ from coam_ros.geometry.transforms import (
 from coam_ros.localization import KeyframeMatches
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
-from geometry_msgs.msg import Point, Pose, PoseWithCovarianceStamped, Quaternion
+from geometry_msgs.msg import (
+    Point,
+    Pose,
+    PoseWithCovarianceStamped,
+    Quaternion,
+    Transform,
+    Vector3,
+)
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import CameraInfo
@@ -62,6 +69,25 @@ def transform_from_pose(pose: Pose) -> NDArray[np.float64]:
         raise ValueError(f'Position {translation} is not finite; wanted metres. Correct the pose.')
     R = rotation_from_quaternion_xyzw([rotation.x, rotation.y, rotation.z, rotation.w])
     return make_transform(R, translation)
+
+
+def tf_from_transform(T_parent_child: NDArray[np.float64]) -> Transform:
+    """Make the message of TF of the pose of child in parent, (4, 4), rigid."""
+    pose = pose_from_transform(T_parent_child)
+    x, y, z = (float(t) for t in T_parent_child[:3, 3])
+    return Transform(translation=Vector3(x=x, y=y, z=z), rotation=pose.orientation)
+
+
+def transform_from_tf(transform: Transform) -> NDArray[np.float64]:
+    """Read the pose of child in parent as T_parent_child, (4, 4) float64.
+
+    Raises:
+        ValueError: a quaternion of length zero, or numbers that are not finite.
+    """
+    t = transform.translation
+    return transform_from_pose(
+        Pose(position=Point(x=t.x, y=t.y, z=t.z), orientation=transform.rotation)
+    )
 
 
 def pose_with_covariance(
@@ -129,7 +155,6 @@ def keyframe_to_message(keyframe: Keyframe) -> KeyframeMessage:
         k=camera.K.ravel(),
         distortion_model=camera.distortion_model if camera.is_distorted else '',
         d=list(camera.distortion),
-        image_format=keyframe.image_format,
         image=array('B', keyframe.image),
         depth=array('B', keyframe.depth or b''),
         depth_scale=float(keyframe.depth_scale_m),

@@ -6,14 +6,8 @@ tf2_ros is imported only when a transform is needed; not every installation has 
 from __future__ import annotations
 
 from builtin_interfaces.msg import Time as Stamp
-from coam_ros.geometry.transforms import (
-    invert,
-    make_transform,
-    quaternion_xyzw_from_rotation,
-    rotation_from_quaternion_xyzw,
-    skew,
-)
-from geometry_msgs.msg import Transform, TransformStamped
+from coam_ros.nodes.conversions import tf_from_transform, transform_from_tf
+from geometry_msgs.msg import TransformStamped
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.duration import Duration
@@ -74,13 +68,13 @@ class Transforms:
             found = self._buffer.lookup_transform(
                 target, source, Time.from_msg(stamp), timeout=Duration(seconds=timeout_s)
             )
-        except self._tf2_ros.TransformException as error:
+            return transform_from_tf(found.transform)
+        except (self._tf2_ros.TransformException, ValueError) as error:
             raise TransformError(
                 f'No transform from {source!r} to {target!r} at the stamp of the image within '
                 f'{timeout_s} s: {error}. Publish it (robot_state_publisher, odometry) on the '
                 'same clock as the images.'
             ) from error
-        return matrix_from_transform(found.transform)
 
     def broadcast(
         self, T_parent_child: NDArray[np.float64], parent: str, child: str, stamp: Stamp
@@ -89,7 +83,7 @@ class Transforms:
         message = TransformStamped(child_frame_id=child)
         message.header.frame_id = parent
         message.header.stamp = stamp
-        message.transform = transform_from_matrix(T_parent_child)
+        message.transform = tf_from_transform(T_parent_child)
         self._broadcaster.sendTransform(message)
 
     def close(self) -> None:
@@ -98,55 +92,3 @@ class Transforms:
         self._node.destroy_service(self._buffer.srv)
         if self._broadcaster is not None:
             self._node.destroy_publisher(self._broadcaster.pub_tf)
-
-
-def matrix_from_transform(transform: Transform) -> NDArray[np.float64]:
-    """Read T_parent_child, (4, 4) float64, from a message."""
-    t, q = transform.translation, transform.rotation
-    return make_transform(rotation_from_quaternion_xyzw([q.x, q.y, q.z, q.w]), [t.x, t.y, t.z])
-
-
-def transform_from_matrix(T_parent_child: NDArray[np.float64]) -> Transform:
-    """Make the message of T_parent_child, (4, 4) rigid."""
-    transform = Transform()
-    t, q = transform.translation, transform.rotation
-    t.x, t.y, t.z = (float(value) for value in T_parent_child[:3, 3])
-    q.x, q.y, q.z, q.w = (
-        float(value) for value in quaternion_xyzw_from_rotation(T_parent_child[:3, :3])
-    )
-    return transform
-
-
-def move_covariance(
-    covariance: NDArray[np.float64],
-    T_map_camera: NDArray[np.float64],
-    T_camera_base: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Take the covariance of the camera's pose to the pose of the base.
-
-    A wrong orientation of the camera moves a base that is away from it: to first order
-    error_base = error_camera + rotation_error x (base - camera), all in the map frame.
-
-    Args:
-        covariance: (6, 6), order x y z rx ry rz in the map frame [m, rad].
-        T_map_camera: (4, 4).
-        T_camera_base: (4, 4).
-
-    Returns:
-        (6, 6) float64 in the same order and frame.
-    """
-    lever_map = T_map_camera[:3, :3] @ T_camera_base[:3, 3]
-    jacobian = np.eye(6)
-    jacobian[:3, 3:] = -skew(lever_map)
-    return jacobian @ covariance @ jacobian.T
-
-
-def correct_odometry(
-    T_map_frame: NDArray[np.float64], T_odom_frame: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Compute map -> odom from where a frame is in the map and where odometry believes it.
-
-    Returns:
-        T_map_odom, (4, 4) float64.
-    """
-    return T_map_frame @ invert(T_odom_frame)

@@ -9,10 +9,10 @@ pytest.importorskip('rclpy')
 
 from coam_msgs.msg import RelocalizationStatus
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
-from coam_ros.geometry.transforms import invert, make_transform, rotation_from_vector
+from coam_ros.geometry.transforms import make_transform, rotation_from_vector
 from coam_ros.localization import FailureReason, KeyframeMatches
 from coam_ros.mapping.errors import MapFormatError
-from coam_ros.nodes import conversions, tf
+from coam_ros.nodes import conversions
 from coam_ros.nodes.attempt import prior_from_message
 from geometry_msgs.msg import Point, Pose, PoseWithCovarianceStamped
 from map_samples import make_keyframe
@@ -195,33 +195,5 @@ def test_priors_that_are_none_are_refused(message, words):
 
 
 def test_transforms_go_there_and_back():
-    message = over_the_wire(tf.transform_from_matrix(T_MAP_CAMERA))
-    np.testing.assert_allclose(tf.matrix_from_transform(message), T_MAP_CAMERA, atol=1e-12)
-
-
-def test_covariance_of_the_base_is_that_of_many_drawn_poses():
-    rng = np.random.default_rng(0)
-    scatter = rng.normal(size=(6, 6)) * np.repeat([[0.01], [0.005]], 3, axis=0)
-    covariance = scatter @ scatter.T
-    T_camera_base = make_transform(rotation_from_vector([0.1, 0.2, 1.0]), [0.5, -1.0, 2.0])
-    errors = rng.multivariate_normal(np.zeros(6), covariance, 20_000)
-    base = T_MAP_CAMERA @ T_camera_base
-    drawn = []
-    for error in errors:
-        noisy = T_MAP_CAMERA.copy()
-        noisy[:3, 3] += error[:3]
-        noisy[:3, :3] = rotation_from_vector(error[3:]) @ noisy[:3, :3]
-        drawn.append((noisy @ T_camera_base)[:3, 3] - base[:3, 3])
-    moved = tf.move_covariance(covariance, T_MAP_CAMERA, T_camera_base)
-    # 20,000 samples give a covariance to about 1 %, and the rotations are small but not tiny.
-    np.testing.assert_allclose(
-        moved[:3, :3], np.cov(np.transpose(drawn)), atol=0.05 * moved[:3, :3].max()
-    )
-    np.testing.assert_allclose(moved[3:, 3:], covariance[3:, 3:])
-
-
-def test_map_to_odom_puts_the_base_where_it_was_localized():
-    T_odom_base = make_transform(rotation_from_vector([0.0, 0.0, 0.7]), [3.0, 1.0, 0.0])
-    T_map_odom = tf.correct_odometry(T_MAP_CAMERA, T_odom_base)
-    np.testing.assert_allclose(T_map_odom @ T_odom_base, T_MAP_CAMERA, atol=1e-12)
-    np.testing.assert_allclose(invert(T_MAP_CAMERA) @ T_map_odom, invert(T_odom_base), atol=1e-12)
+    message = over_the_wire(conversions.tf_from_transform(T_MAP_CAMERA))
+    np.testing.assert_allclose(conversions.transform_from_tf(message), T_MAP_CAMERA, atol=1e-12)

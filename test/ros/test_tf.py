@@ -17,15 +17,16 @@ from coam_ros.geometry.transforms import (  # noqa: E402
     rotation_from_vector,
 )
 from coam_ros.mapping.storage import load_map  # noqa: E402
-from coam_ros.nodes.conversions import (  # noqa: E402
+from coam_ros.nodes.conversions import (  # noqa: E402  # noqa: E402
     info_from_camera,
     pose_from_transform,
     seconds_from_stamp,
     stamp_from_seconds,
+    tf_from_transform,
     transform_from_pose,
+    transform_from_tf,
 )
 from coam_ros.nodes.map_recorder_node import MapRecorderNode  # noqa: E402
-from coam_ros.nodes.tf import matrix_from_transform, transform_from_matrix  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped  # noqa: E402
 from ros_harness import CAMERA, wait_until  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
@@ -53,7 +54,7 @@ class Body:
             )
 
     def _message(self, parent, child, matrix, stamp_s):
-        message = TransformStamped(child_frame_id=child, transform=transform_from_matrix(matrix))
+        message = TransformStamped(child_frame_id=child, transform=tf_from_transform(matrix))
         message.header.frame_id = parent
         message.header.stamp = stamp_from_seconds(stamp_s)
         return message
@@ -109,7 +110,7 @@ def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene
     assert {m.child_frame_id for m in messages} == {'odom'}
     stamps_s = [seconds_from_stamp(m.header.stamp) for m in messages]
     assert np.all(np.diff(stamps_s) > 0)
-    T_map_base = matrix_from_transform(messages[-1].transform) @ T_ODOM_BASE
+    T_map_base = transform_from_tf(messages[-1].transform) @ T_ODOM_BASE
     distance_m, _ = pose_error(T_map_base, T_map_camera @ invert(T_BASE_CAMERA))
     assert distance_m < 0.05
 

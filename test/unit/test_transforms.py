@@ -77,3 +77,26 @@ def test_pose_error_measures_metres_and_degrees(rng):
         transforms.rotation_from_vector([0, np.radians(3), 0]), [0.3, 0.4, 0]
     )
     np.testing.assert_allclose(transforms.pose_error(T_true @ step, T_true), (0.5, 3.0), atol=1e-9)
+
+
+def test_covariance_of_the_base_is_that_of_many_drawn_poses(rng):
+    T_map_camera = random_pose(rng)
+    scatter = rng.normal(size=(6, 6)) * np.repeat([[0.01], [0.005]], 3, axis=0)
+    covariance = scatter @ scatter.T
+    T_camera_base = transforms.make_transform(
+        transforms.rotation_from_vector([0.1, 0.2, 1.0]), [0.5, -1.0, 2.0]
+    )
+    errors = rng.multivariate_normal(np.zeros(6), covariance, 20_000)
+    base = T_map_camera @ T_camera_base
+    drawn = []
+    for error in errors:
+        noisy = T_map_camera.copy()
+        noisy[:3, 3] += error[:3]
+        noisy[:3, :3] = transforms.rotation_from_vector(error[3:]) @ noisy[:3, :3]
+        drawn.append((noisy @ T_camera_base)[:3, 3] - base[:3, 3])
+    moved = transforms.move_covariance(covariance, T_map_camera, T_camera_base)
+    # 20,000 samples give a covariance to about 1 %, and the rotations are small but not tiny.
+    np.testing.assert_allclose(
+        moved[:3, :3], np.cov(np.transpose(drawn)), atol=0.05 * moved[:3, :3].max()
+    )
+    np.testing.assert_allclose(moved[3:, 3:], covariance[3:, 3:])
