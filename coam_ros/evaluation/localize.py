@@ -139,8 +139,8 @@ def make_tables(summary: dict[str, object]) -> list[Table]:
         share = summary[recall_key(translation_m, rotation_deg)]
         poses.add_row(f'within {translation_m * 100:g} cm, {rotation_deg:g} deg', f'{share:.1%}')
     for label, key, unit in [
-        ('median error', 'median_error_cm', 'cm'),
-        ('median error', 'median_error_deg', 'deg'),
+        ('median error of localized', 'median_error_of_localized_cm', 'cm'),
+        ('median error of localized', 'median_error_of_localized_deg', 'deg'),
         ('largest error', 'max_error_cm', 'cm'),
         ('largest error', 'max_error_deg', 'deg'),
         ('squared error / covariance, 6 dof', 'nees_per_dof', 'per dof'),

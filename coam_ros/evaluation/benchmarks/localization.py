@@ -14,7 +14,12 @@ from coam_ros.evaluation.data.image_pairs import (
 )
 from coam_ros.evaluation.data.localization_sets import each, LocalizationSet, PosedFrames
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.metrics.localization import evaluate_query, is_within, recall_key
+from coam_ros.evaluation.metrics.localization import (
+    evaluate_query,
+    is_within,
+    recall,
+    recall_key,
+)
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
@@ -232,12 +237,13 @@ def localize_queries(
     )
     for query, result, costs in found:
         outcome = evaluate_query(costs['name'], result, query.T_map_camera)
-        errors = (outcome.translation_error_m, outcome.rotation_error_deg)
         yield {
             **costs,
-            'translation_error_m': errors[0],
-            'rotation_error_deg': errors[1],
-            'is_within': {recall_key(*limit): is_within(errors, limit) for limit in thresholds},
+            'translation_error_m': outcome.translation_error_m,
+            'rotation_error_deg': outcome.rotation_error_deg,
+            'is_within': {
+                recall_key(*limit): is_within(outcome.errors, limit) for limit in thresholds
+            },
         }
 
 
@@ -314,9 +320,9 @@ def summarise_queries(outcomes: Sequence[Mapping[str, object]]) -> dict[str, obj
 
 
 def summarise_recalls(outcomes: Sequence[Mapping[str, object]]) -> dict[str, float]:
-    """Give the share of right ones for every key of `is_within`, of the queries that have it."""
+    """Give the recall for every key of `is_within`, of the queries that have it."""
     by_key: dict[str, list[bool]] = {}
     for outcome in outcomes:
         for key, is_right in outcome['is_within'].items():
             by_key.setdefault(key, []).append(is_right)
-    return {key: float(np.mean(answers)) for key, answers in by_key.items()}
+    return {key: recall(answers) for key, answers in by_key.items()}
