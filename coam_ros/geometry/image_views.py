@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -47,10 +47,19 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
     return np.asarray(cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR), np.uint8)
 
 
-def transform(points: NDArray[np.floating], view: NDArray[np.floating]) -> Points:
-    """Carry (N, 2) pixels by a view; NaN stays NaN."""
-    homogeneous = points.astype(np.float64) @ view[:, :2].T + view[:, 2]
-    return (homogeneous[:, :2] / homogeneous[:, 2:]).astype(np.float32)
+def apply_homography(points: ArrayLike, homography: ArrayLike) -> NDArray[np.float64]:
+    """Carry pixels (N, 2) by a (3, 3) homography; NaN where they are NaN or go to infinity."""
+    points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+    homography = np.asarray(homography, dtype=np.float64)
+    homogeneous = points @ homography[:, :2].T + homography[:, 2]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        moved = homogeneous[:, :2] / homogeneous[:, 2:]
+    return np.where(np.isfinite(moved), moved, np.nan)
+
+
+def transform(points: ArrayLike, view: ArrayLike) -> Points:
+    """Carry pixels (N, 2) by a view: `apply_homography` in float32, as images' points are."""
+    return apply_homography(points, view).astype(np.float32)
 
 
 def is_inside(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -13,10 +13,10 @@ import re
 from typing import Protocol
 
 from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.metrics.image_pairs import transfer
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.geometry.camera import CalibrationError, NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
+from coam_ros.geometry.image_views import apply_homography
 from coam_ros.geometry.transforms import is_rigid
 from coam_ros.matching import Correspondences
 from coam_ros.matching.command import read_image
@@ -143,7 +143,8 @@ class PlanarPair:
 
     def errors_px(self, found: Correspondences) -> NDArray[np.float64]:
         """Give the distances in image 1 to where the homography takes the point of image 0."""
-        return np.linalg.norm(transfer(self.homography, found.points0) - found.points1, axis=1)
+        true_points1 = apply_homography(found.points0, self.homography)
+        return np.linalg.norm(true_points1 - found.points1, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
