@@ -20,6 +20,22 @@ def rotation_2d(angle_deg: float) -> Matrix:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
+def resize_view(scale_x: float, scale_y: float | None = None) -> Matrix:
+    """Give the view of an image that was resized; see geometry.camera on resizing.
+
+    Args:
+        scale_x: width of the resized image over that of the image.
+        scale_y: the same of the heights; None where it is `scale_x`.
+
+    Returns:
+        (3, 3) float64.
+    """
+    scale = np.array([scale_x, scale_x if scale_y is None else scale_y])
+    view = np.diag([*scale, 1.0])
+    view[:2, 2] = (scale - 1) / 2
+    return view
+
+
 def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
     """Draw a view; a shrinking one is blurred first so that nothing aliases.
 
@@ -37,10 +53,7 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
         halved = np.asarray(
             cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8
         )
-        ratios = np.array(halved.shape[1::-1]) / np.array(image.shape[1::-1])
-        halving = np.array(
-            [[ratios[0], 0, ratios[0] / 2 - 0.5], [0, ratios[1], ratios[1] / 2 - 0.5], [0, 0, 1]]
-        )
+        halving = resize_view(*np.divide(halved.shape[1::-1], image.shape[1::-1]))
         return warp(halved, view @ np.linalg.inv(halving), size)
     if scale < 0.7:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 / scale), np.uint8)
