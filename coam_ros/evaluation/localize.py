@@ -26,6 +26,7 @@ from coam_ros.evaluation.metrics.localization import (
     THRESHOLDS,
 )
 from coam_ros.localization import LocalizationConfig, Relocalizer
+from coam_ros.localization.drawing import draw_best_keyframe
 from coam_ros.mapping.command import describe_with_progress
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -170,11 +171,7 @@ def _write_report(
     relocalizer: Relocalizer,
 ) -> None:
     # matplotlib takes half a second to import.
-    from coam_ros.evaluation.reports.localization_plots import (
-        draw_result,
-        plot_errors,
-        plot_top_view,
-    )
+    from coam_ros.evaluation.reports.localization_plots import plot_errors, plot_top_view
 
     write_json(folder / 'report.json', make_report(summary, outcomes))
     positions_map = [keyframe.T_map_camera[:3, 3] for keyframe in keyframe_map]
@@ -187,6 +184,6 @@ def _write_report(
             # Localizing again is cheaper than keeping the matches of every query.
             image = frames[index].decode_image()
             result = relocalizer.relocalize(image, frames[index].camera)
-            picture = draw_result(image, keyframe_map, result)
+            picture = draw_best_keyframe(image, result, keyframe_map)
             if picture is not None:
                 write_image(folder / f'{kind}_{rank}_{frames.names[index]}.jpg', picture)
