@@ -7,7 +7,7 @@ from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError, match_pairs
 from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.image_views import apply_homography
 import cv2
 import numpy as np
@@ -96,7 +96,7 @@ def test_success_is_told_by_level_and_by_sweep(pairs):
     benchmark = PAIR_BENCHMARKS['sweep']
     outcomes = [
         benchmark.judge(matched, ESTIMATORS['poselib'])
-        for matched in match_pairs(pairs, RecordedMatcher(KnownMatcher(answers)))
+        for matched in match_pairs(pairs, CachedMatcher(KnownMatcher(answers)))
     ]
     summary = benchmark.summarise(outcomes)
     assert summary['success at rotation 45'] == 1

@@ -13,7 +13,7 @@ from coam_ros.evaluation.data.image_pairs import (
     resize_for_matching,
 )
 from coam_ros.evaluation.data.localization_sets import each, LocalizationSet, PosedFrames
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.metrics.localization import (
     evaluate_query,
     is_within,
@@ -93,7 +93,7 @@ class MatcherForRelocalizer:
         failures: what the matcher said of pairs on which it failed, since `clear`.
     """
 
-    def __init__(self, matcher: RecordedMatcher, retrieval: CoamMatcher) -> None:
+    def __init__(self, matcher: CachedMatcher, retrieval: CoamMatcher) -> None:
         """Combine a matcher with one whose global descriptors retrieve the keyframes."""
         self._matcher = matcher
         self._retrieval = retrieval
@@ -163,7 +163,7 @@ def build_localization_map(
 
 def triangulate_map(
     keyframe_map: KeyframeMap,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[KeyframeMap, list[str]]:
@@ -202,7 +202,7 @@ def triangulate_map(
 def localize_queries(
     queries: PosedFrames,
     keyframe_map: KeyframeMap,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     retrieval: CoamMatcher,
     num_keyframes: int,
     *,
@@ -250,7 +250,7 @@ def localize_queries(
 def relocalize_each(
     queries: PosedFrames,
     keyframe_map: KeyframeMap,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     retrieval: CoamMatcher,
     num_keyframes: int,
     *,

@@ -12,7 +12,7 @@ from pathlib import Path
 import re
 from typing import Protocol
 
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.geometry.camera import CalibrationError, NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
@@ -321,7 +321,7 @@ def resize_for_matching(
 
 
 def match_images(
-    matcher: RecordedMatcher, image0: NDArray[np.uint8], image1: NDArray[np.uint8]
+    matcher: CachedMatcher, image0: NDArray[np.uint8], image1: NDArray[np.uint8]
 ) -> tuple[Correspondences, str | None]:
     """Match two images at the area of all benchmarks.
 
@@ -334,7 +334,7 @@ def match_images(
     return Correspondences(points0, points1, found.scores), failure
 
 
-def match_pairs(pairs: Sequence[ImagePair], matcher: RecordedMatcher) -> Iterator[MatchedPair]:
+def match_pairs(pairs: Sequence[ImagePair], matcher: CachedMatcher) -> Iterator[MatchedPair]:
     """Match pairs one after the other; a pair on which the matcher fails goes on empty.
 
     Raises:
