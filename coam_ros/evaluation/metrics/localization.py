@@ -162,27 +162,23 @@ def summarise_latency(
     }
 
 
-def summarise(
-    outcomes: Sequence[QueryOutcome],
-    thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
-) -> dict[str, object]:
+def summarise(outcomes: Sequence[QueryOutcome]) -> dict[str, object]:
     """Summarise the outcomes of all queries.
 
     Args:
         outcomes: in any order.
-        thresholds: (m, deg) of the recalls.
 
     Returns:
-        JSON-ready: queries, localized, a recall for each threshold (of all queries), median and
-        largest errors and squared errors (of the localized ones; None without any), failures by
-        reason, latency_ms.
+        JSON-ready: queries, localized, a recall for each of THRESHOLDS (of all queries), median
+        and largest errors and squared errors (of the localized ones; None without any), failures
+        by reason, latency_ms.
     """
     localized = [outcome for outcome in outcomes if outcome.is_localized]
     errors_cm = [100 * outcome.translation_error_m for outcome in localized]
     errors_deg = [outcome.rotation_error_deg for outcome in localized]
     recalls = {
         recall_key(*limit): recall([is_within(outcome.errors, limit) for outcome in outcomes])
-        for limit in thresholds
+        for limit in THRESHOLDS
     }
     return {
         'queries': len(outcomes),

@@ -18,24 +18,21 @@ _BLUE, _ORANGE, _GREY, _RED = '#1f6fb4', '#e07b1a', '#9a9a9a', '#c8321e'
 
 
 def plot_top_view(
-    path: Path,
-    keyframe_positions_map: ArrayLike,
-    outcomes: Sequence[QueryOutcome],
-    plane: ArrayLike | None = None,
+    path: Path, keyframe_positions_map: ArrayLike, outcomes: Sequence[QueryOutcome]
 ) -> None:
     """Draw the keyframes, the true and the estimated positions from above.
+
+    That is on the plane in which they spread most: which way is up is not known of every map.
 
     Args:
         path: of the picture.
         keyframe_positions_map: (N, 3) [m].
         outcomes: of the queries.
-        plane: (2, 3) right and up direction of the picture in the map frame. None takes the plane
-            in which the positions spread most: which way is up is not known of every map.
     """
     keyframes = np.asarray(keyframe_positions_map, dtype=np.float64).reshape(-1, 3)
     true = _positions(outcomes, 'T_map_camera_true')
     estimated = _positions(outcomes, 'T_map_camera')
-    plane = widest_plane(np.vstack([keyframes, true])) if plane is None else np.asarray(plane)
+    plane = widest_plane(np.vstack([keyframes, true]))
 
     figure = Figure(figsize=(7, 6), layout='constrained')
     axes = figure.add_subplot()
