@@ -232,10 +232,10 @@ def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             for distance, angle in (('5cm', '2deg'), ('10cm', '5deg'), ('25cm', '5deg'))
         ),
         (
-            'error, median (largest)',
-            f'{_number_or_dash(summary["median_error_cm"], "{:.2f} cm")} '
+            'error of localized, median (largest)',
+            f'{_number_or_dash(summary["median_error_of_localized_cm"], "{:.2f} cm")} '
             f'({_number_or_dash(summary["max_error_cm"], "{:.1f} cm")}), '
-            f'{_number_or_dash(summary["median_error_deg"], "{:.3f} deg")} '
+            f'{_number_or_dash(summary["median_error_of_localized_deg"], "{:.3f} deg")} '
             f'({_number_or_dash(summary["max_error_deg"], "{:.2f} deg")})',
         ),
         ('false poses', f'{summary["false_poses"]}'),

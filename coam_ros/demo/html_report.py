@@ -10,7 +10,7 @@ from coam_ros.demo.recording import Recording
 from coam_ros.demo.scenario import Scenario
 from coam_ros.demo.scoring import is_right, Score
 from coam_ros.evaluation.reports.html_page import make_figure, make_page, make_table
-from coam_ros.evaluation.reports.localization_plots import draw_result
+from coam_ros.localization.drawing import draw_best_keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.rendering.photometric import encode_jpeg
 
@@ -81,7 +81,7 @@ def _pictures(
     for index, title in _interesting_frames(scenario, recording, score).items():
         answer, outcome = recording.answers[index], score.outcomes[index]
         image = scenario.live_frames[index].decode_image()
-        picture = draw_result(image, keyframe_map, answer.result)
+        picture = draw_best_keyframe(image, answer.result, keyframe_map)
         if picture is None:
             continue
         caption = f'{title}, at {recording.sent_s[index]:.1f} s: '

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 import os
@@ -13,9 +12,13 @@ from coam_msgs.msg import Matches, RelocalizationStatus
 from coam_ros.demo.child_node import ChildNode, own_transport
 from coam_ros.demo.recording import Answer, Recording
 from coam_ros.demo.scenario import LiveFrame, Scenario
-from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.localization import FailureReason, KeyframeMatches, RelocalizationResult
-from coam_ros.nodes.conversions import info_from_camera, transform_from_pose
+from coam_ros.localization import FailureReason, RelocalizationResult
+from coam_ros.nodes.conversions import (
+    info_from_camera,
+    matches_from_message,
+    transform_from_pose,
+)
+from coam_ros.nodes.images import encode_image
 from coam_ros.nodes.qos import events, sensor_data
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
@@ -248,7 +251,7 @@ class _Player:
             coverage=status.coverage,
             reprojection_error_px=status.reprojection_error_px,
             keyframe_ids=tuple(status.keyframe_ids),
-            keyframe_matches=tuple(_read_matches(m) for m in self._matches.get(stamp, ())),
+            keyframe_matches=tuple(map(matches_from_message, self._matches.get(stamp, ()))),
             stage_durations_s=dict(
                 zip(status.stage_names, map(float, status.stage_durations_s), strict=True)
             ),
@@ -261,17 +264,8 @@ class _Player:
         image = frame.decode_image()
         stamp = self._node.get_clock().now().to_msg()
         header = Header(stamp=stamp, frame_id=_CAMERA_FRAME)
-        camera: PinholeCamera = self._scenario.camera
-        self._infos.publish(info_from_camera(camera, header))
-        message = Image(
-            header=header,
-            height=camera.height,
-            width=camera.width,
-            encoding='rgb8',
-            step=3 * camera.width,
-        )
-        message.data = array('B', image.tobytes())
-        self._images.publish(message)
+        self._infos.publish(info_from_camera(self._scenario.camera, header))
+        self._images.publish(encode_image(image, header))
         return stamp.sec, stamp.nanosec
 
     def _spin_until(self, deadline_s: float, stop: Callable[[], bool] = lambda: False) -> None:
@@ -305,14 +299,3 @@ class _Player:
 
 def _stamp_of(header: Header) -> _Stamp:
     return header.stamp.sec, header.stamp.nanosec
-
-
-def _read_matches(message: Matches) -> KeyframeMatches:
-    return KeyframeMatches(
-        keyframe_id=message.keyframe_id,
-        query_pixels=np.array(message.query_pixels, np.float32).reshape(-1, 2),
-        keyframe_pixels=np.array(message.keyframe_pixels, np.float32).reshape(-1, 2),
-        scores=np.array(message.scores, np.float32),
-        points_map=np.array(message.landmarks, np.float64).reshape(-1, 3),
-        inlier_mask=np.array(message.inlier_mask, bool),
-    )

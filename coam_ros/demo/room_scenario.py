@@ -249,8 +249,7 @@ def _render_live_frame(
 ) -> LiveFrame:
     room = rooms[0 if step.is_mapped else 1]
     image, depth_m = room.render(step.T_room_camera, CAMERA, light)
-    effects = replace(step.effects, jpeg_quality=0)
-    image = effects.apply(image, np.random.default_rng(step.noise_seed))
+    image = step.effects.apply(image, np.random.default_rng(step.noise_seed))
     data = encode_jpeg(image, step.effects.jpeg_quality)
     if not step.is_mapped:
         return LiveFrame(data, None, 0.0)

@@ -10,6 +10,7 @@ from coam_ros.demo.recording import Answer, Recording
 from coam_ros.demo.scenario import Scenario
 from coam_ros.evaluation.metrics.localization import (
     evaluate_query,
+    is_within,
     QueryOutcome,
     summarise,
     summarise_latency,
@@ -115,11 +116,7 @@ def score(scenario: Scenario, recording: Recording) -> Score:
 
 def is_right(outcome: QueryOutcome | None) -> bool:
     """Whether there is a pose, within 5 cm and 2 deg."""
-    return (
-        outcome is not None
-        and outcome.translation_error_m <= RIGHT_M
-        and outcome.rotation_error_deg <= RIGHT_DEG
-    )
+    return outcome is not None and is_within(outcome.errors, (RIGHT_M, RIGHT_DEG))
 
 
 def is_false(outcome: QueryOutcome) -> bool:

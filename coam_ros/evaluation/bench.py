@@ -30,9 +30,9 @@ import sys
 
 from coam_ros.evaluation.bench_kinds import DataSet, Kind, KINDS
 from coam_ros.evaluation.files import write_file
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, ALL, chosen_matchers
 from coam_ros.evaluation.matchers.matcher import MatcherError
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 from coam_ros.evaluation.metrics.statistics import STATISTICS
 from coam_ros.evaluation.provenance import describe_run, require_distinct_names
 from coam_ros.evaluation.reports.benchmark_html import make_html, Picture
@@ -256,7 +256,7 @@ def _open_data_sets(args: argparse.Namespace, kind: Kind) -> list[DataSet]:
 
 
 def _measure(
-    data_set: DataSet, kind: Kind, name: str, matcher: RecordedMatcher, console: Console
+    data_set: DataSet, kind: Kind, name: str, matcher: CachedMatcher, console: Console
 ) -> Result:
     columns = (
         TextColumn('{task.description}'),
@@ -286,7 +286,7 @@ def _measure(
 
 
 def _draw(
-    data_set: DataSet, kind: Kind, result: Result, matcher: RecordedMatcher, number: int
+    data_set: DataSet, kind: Kind, result: Result, matcher: CachedMatcher, number: int
 ) -> Iterator[Picture]:
     """Draw the worst and the best pairs; the matches are those kept."""
     if data_set.draw is None or number < 1:

@@ -18,8 +18,8 @@ from coam_ros.evaluation.data.image_pairs import hash_pairs, ImagePair, match_pa
 from coam_ros.evaluation.data.localization_sets import every_nth, LAYOUTS, open_localization_set
 from coam_ros.evaluation.data.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.evaluation.files import output_folder
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import load_retrieval
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 from coam_ros.evaluation.metrics.statistics import (
     NUM_SAMPLES,
     NUM_SAMPLES_OF_RANKING,
@@ -52,8 +52,8 @@ class DataSet:
     name: str
     content_hash: str
     size: int
-    run: Callable[[RecordedMatcher, Preparing], Iterator[Outcome]]
-    draw: Callable[[RecordedMatcher, str], NDArray[np.uint8]] | None = None
+    run: Callable[[CachedMatcher, Preparing], Iterator[Outcome]]
+    draw: Callable[[CachedMatcher, str], NDArray[np.uint8]] | None = None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -214,7 +214,7 @@ def _pairs_as_data_set(
     estimator = ESTIMATORS[args.estimator]
     groups = {pair.path0: number for number, pair in enumerate(pairs)}
 
-    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
+    def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         for matched in match_pairs(pairs, matcher):
             yield {
                 'name': matched.pair.name,
@@ -225,7 +225,7 @@ def _pairs_as_data_set(
                 **benchmark.judge(matched, estimator),
             }
 
-    def draw(matcher: RecordedMatcher, name: str) -> NDArray[np.uint8]:
+    def draw(matcher: CachedMatcher, name: str) -> NDArray[np.uint8]:
         pair = next(pair for pair in pairs if pair.name == name)
         return draw_pair(next(match_pairs([pair], matcher)))
 
@@ -242,7 +242,7 @@ def _open_localization(directory: Path, args: argparse.Namespace) -> DataSet:
     )
     oracle = OracleRetriever(keyframe_map) if args.retrieval == 'oracle' else None
 
-    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
+    def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         searched, failures = _map_for(matcher, keyframe_map, args, preparing)
         outcomes = localization.localize_queries(
             data.queries,
@@ -259,7 +259,7 @@ def _open_localization(directory: Path, args: argparse.Namespace) -> DataSet:
 
 
 def _map_for(
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     keyframe_map: KeyframeMap,
     args: argparse.Namespace,
     preparing: Preparing,
@@ -303,7 +303,7 @@ def _open_aachen(directory: Path, args: argparse.Namespace) -> DataSet:
         data, retrieval, needs_3d=not args.triangulate
     )
 
-    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
+    def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         # All that makes other poses, so that no run writes over another one's.
         settings = [f'K{args.num_keyframes}', *(['triangulated'] if args.triangulate else [])]
         settings += [args.pairs.stem] if args.pairs else []
@@ -326,7 +326,7 @@ def _open_sfm(directory: Path, args: argparse.Namespace) -> DataSet:
     collection = open_collection(directory, args)
     name = directory.resolve().name
 
-    def run_matcher(matcher: RecordedMatcher, preparing: Preparing) -> Iterator[Outcome]:
+    def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         # One outcome: a scene is reconstructed from all of its pairs.
         yield sfm.reconstruct_scene(
             name, collection, matcher, args.merge_radius, args.models, args.threads

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from coam_ros.evaluation.data.image_pairs import ImagePair, read_planar_pairs, read_posed_pairs
+from coam_ros.geometry.image_views import resize_view
 from coam_ros.inference.build_command import add_option_arguments, read_options
 from coam_ros.inference.engine_manifest import EngineOptions
 from coam_ros.inference.engines import (
@@ -129,12 +130,10 @@ def _cover(
     sides = image.shape[1::-1]
     factor = max(wanted / side for wanted, side in zip(size, sides, strict=True))
     resized = [max(round(side * factor), w) for side, w in zip(sides, size, strict=True)]
-    scale = np.divide(resized, sides)
-    affine = np.diag([*scale, 1.0])
-    affine[:2, 2] = (scale - 1) / 2  # pixel centres: see geometry.camera on resizing
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
     covering = cv2.resize(image, resized, interpolation=interpolation)
-    return np.ascontiguousarray(covering[: size[1], : size[0]]), affine
+    view = resize_view(*np.divide(resized, sides))
+    return np.ascontiguousarray(covering[: size[1], : size[0]]), view
 
 
 def _table(report: GateReport) -> Table:

@@ -26,6 +26,7 @@ from coam_ros.evaluation.metrics.localization import (
     THRESHOLDS,
 )
 from coam_ros.localization import LocalizationConfig, Relocalizer
+from coam_ros.localization.drawing import draw_best_keyframe
 from coam_ros.mapping.command import describe_with_progress
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
 from coam_ros.mapping.keyframe_map import KeyframeMap
@@ -139,8 +140,8 @@ def make_tables(summary: dict[str, object]) -> list[Table]:
         share = summary[recall_key(translation_m, rotation_deg)]
         poses.add_row(f'within {translation_m * 100:g} cm, {rotation_deg:g} deg', f'{share:.1%}')
     for label, key, unit in [
-        ('median error', 'median_error_cm', 'cm'),
-        ('median error', 'median_error_deg', 'deg'),
+        ('median error of localized', 'median_error_of_localized_cm', 'cm'),
+        ('median error of localized', 'median_error_of_localized_deg', 'deg'),
         ('largest error', 'max_error_cm', 'cm'),
         ('largest error', 'max_error_deg', 'deg'),
         ('squared error / covariance, 6 dof', 'nees_per_dof', 'per dof'),
@@ -170,11 +171,7 @@ def _write_report(
     relocalizer: Relocalizer,
 ) -> None:
     # matplotlib takes half a second to import.
-    from coam_ros.evaluation.reports.localization_plots import (
-        draw_result,
-        plot_errors,
-        plot_top_view,
-    )
+    from coam_ros.evaluation.reports.localization_plots import plot_errors, plot_top_view
 
     write_json(folder / 'report.json', make_report(summary, outcomes))
     positions_map = [keyframe.T_map_camera[:3, 3] for keyframe in keyframe_map]
@@ -187,6 +184,6 @@ def _write_report(
             # Localizing again is cheaper than keeping the matches of every query.
             image = frames[index].decode_image()
             result = relocalizer.relocalize(image, frames[index].camera)
-            picture = draw_result(image, keyframe_map, result)
+            picture = draw_best_keyframe(image, result, keyframe_map)
             if picture is not None:
                 write_image(folder / f'{kind}_{rank}_{frames.names[index]}.jpg', picture)

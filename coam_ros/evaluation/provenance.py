@@ -16,35 +16,32 @@ _ROOT = Path(__file__).parents[2]
 _DIGITS = 16
 
 
-def source_commit() -> str:
-    """Return the commit of this code, with a remark when files differ from it.
-
-    Without a checkout: the version of the installed package.
-    """
-    try:
-        commit = _git('rev-parse', 'HEAD')
-        changed = _git('status', '--porcelain', '--untracked-files=no')
-    except (OSError, subprocess.CalledProcessError):
-        try:
-            return f'coam_ros {version("coam_ros")}'
-        except PackageNotFoundError:
-            return 'unknown'
-    return f'{commit} with changes' if changed else commit
-
-
-def _git(*words: str) -> str:
-    command = ['git', '-C', str(_ROOT), *words]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
 def describe_run() -> dict[str, object]:
     """Say which code ran when, and on what; for the header of a report."""
     return {
-        'commit': source_commit(),
+        'commit': _source_commit(),
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'machine': f'{platform.machine()}, {os.cpu_count()} cores',
         'python': platform.python_version(),
     }
+
+
+def _source_commit() -> str:
+    """Return the commit of this code, with a remark when files differ from it.
+
+    Without a checkout: the version of the installed package.
+    """
+    # Its hash, whatever tags there are.
+    describe = ['describe', '--always', '--exclude=*', '--abbrev=40', '--dirty= with changes']
+    command = ['git', '-C', str(_ROOT), *describe]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    try:
+        return f'coam_ros {version("coam_ros")}'
+    except PackageNotFoundError:
+        return 'unknown'
 
 
 def hash_bytes(parts: Iterable[bytes]) -> str:

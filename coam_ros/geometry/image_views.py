@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Image = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -18,6 +18,22 @@ def rotation_2d(angle_deg: float) -> Matrix:
     """Give the (2, 2) turn by an angle: from x towards y, so clockwise as images are seen."""
     angle = np.deg2rad(angle_deg)
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+def resize_view(scale_x: float, scale_y: float | None = None) -> Matrix:
+    """Give the view of an image that was resized; see geometry.camera on resizing.
+
+    Args:
+        scale_x: width of the resized image over that of the image.
+        scale_y: the same of the heights; None where it is `scale_x`.
+
+    Returns:
+        (3, 3) float64.
+    """
+    scale = np.array([scale_x, scale_x if scale_y is None else scale_y])
+    view = np.diag([*scale, 1.0])
+    view[:2, 2] = (scale - 1) / 2
+    return view
 
 
 def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
@@ -37,20 +53,26 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
         halved = np.asarray(
             cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8
         )
-        ratios = np.array(halved.shape[1::-1]) / np.array(image.shape[1::-1])
-        halving = np.array(
-            [[ratios[0], 0, ratios[0] / 2 - 0.5], [0, ratios[1], ratios[1] / 2 - 0.5], [0, 0, 1]]
-        )
+        halving = resize_view(*np.divide(halved.shape[1::-1], image.shape[1::-1]))
         return warp(halved, view @ np.linalg.inv(halving), size)
     if scale < 0.7:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 / scale), np.uint8)
     return np.asarray(cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR), np.uint8)
 
 
-def transform(points: NDArray[np.floating], view: NDArray[np.floating]) -> Points:
-    """Carry (N, 2) pixels by a view; NaN stays NaN."""
-    homogeneous = points.astype(np.float64) @ view[:, :2].T + view[:, 2]
-    return (homogeneous[:, :2] / homogeneous[:, 2:]).astype(np.float32)
+def apply_homography(points: ArrayLike, homography: ArrayLike) -> NDArray[np.float64]:
+    """Carry pixels (N, 2) by a (3, 3) homography; NaN where they are NaN or go to infinity."""
+    points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
+    homography = np.asarray(homography, dtype=np.float64)
+    homogeneous = points @ homography[:, :2].T + homography[:, 2]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        moved = homogeneous[:, :2] / homogeneous[:, 2:]
+    return np.where(np.isfinite(moved), moved, np.nan)
+
+
+def transform(points: ArrayLike, view: ArrayLike) -> Points:
+    """Carry pixels (N, 2) by a view: `apply_homography` in float32, as images' points are."""
+    return apply_homography(points, view).astype(np.float32)
 
 
 def is_inside(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:

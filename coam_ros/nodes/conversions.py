@@ -239,6 +239,22 @@ def matches_to_message(
     )
 
 
+def matches_from_message(message: Matches) -> KeyframeMatches:
+    """Read the matches with one keyframe; the landmarks are as precise as float32.
+
+    Raises:
+        ValueError: an array that is no list of points.
+    """
+    return KeyframeMatches(
+        keyframe_id=message.keyframe_id,
+        query_pixels=np.array(message.query_pixels, np.float32).reshape(-1, 2),
+        keyframe_pixels=np.array(message.keyframe_pixels, np.float32).reshape(-1, 2),
+        scores=np.array(message.scores, np.float32),
+        points_map=np.array(message.landmarks, np.float64).reshape(-1, 3),
+        inlier_mask=np.array(message.inlier_mask, bool),
+    )
+
+
 def _points(flat: array, dimension: int) -> NDArray[np.float32] | None:
     """Give a flat float32[] as (N, dimension), or None when it is empty."""
     values = np.frombuffer(flat, np.float32) if len(flat) else None

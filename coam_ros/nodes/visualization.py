@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import sys
 
 from builtin_interfaces.msg import Time
+from coam_ros.localization.drawing import draw_best_keyframe
 from coam_ros.mapping.keyframe import Keyframe
-from coam_ros.matching.drawing import draw_matches
 from coam_ros.nodes.attempt import Attempt
 from coam_ros.nodes.conversions import pose_from_transform
 from coam_ros.nodes.images import encode_image
@@ -24,18 +24,8 @@ _POINT = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4'), ('rgb', 'u4')])
 
 def debug_image_message(attempt: Attempt) -> Image | None:
     """Draw the keyframe with the most inliers, or None when nothing was matched."""
-    shown = [m for m in attempt.result.keyframe_matches if m.keyframe_id in attempt.keyframes]
-    if not shown:
-        return None
-    best = max(shown, key=lambda m: (int(m.inlier_mask.sum()), len(m.scores)))
-    picture = draw_matches(
-        attempt.image,
-        attempt.keyframes[best.keyframe_id].decode_image(),
-        best.query_pixels,
-        best.keyframe_pixels,
-        best.inlier_mask,
-    )
-    return encode_image(picture, attempt.header)
+    picture = draw_best_keyframe(attempt.image, attempt.result, attempt.keyframes)
+    return None if picture is None else encode_image(picture, attempt.header)
 
 
 def keyframe_poses_message(

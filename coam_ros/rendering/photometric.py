@@ -126,7 +126,7 @@ class CameraEffects:
         gamma: see `adjust_exposure`.
         read_std: see `sensor_noise`; 0 together with `shot_std` adds no noise.
         shot_std: see `sensor_noise`.
-        jpeg_quality: 0 leaves JPEG out.
+        jpeg_quality: of the file that keeps the picture, in [1, 100]; `apply` writes none.
     """
 
     motion_length_px: float = 0.0
@@ -137,7 +137,7 @@ class CameraEffects:
     gamma: float = 1.0
     read_std: float = 0.0
     shot_std: float = 0.0
-    jpeg_quality: int = 0
+    jpeg_quality: int = 100
 
     @classmethod
     def sample(cls, rng: np.random.Generator, strength: float = 1.0) -> CameraEffects:
@@ -153,11 +153,11 @@ class CameraEffects:
             gamma=float(np.exp(rng.uniform(-0.25, 0.25) * strength)),
             read_std=float(rng.uniform(0.5, 3.0) * strength),
             shot_std=float(rng.uniform(0.5, 5.0) * strength),
-            jpeg_quality=int(100 - rng.uniform(5, 40) * strength) if strength > 0 else 0,
+            jpeg_quality=int(100 - rng.uniform(5, 40) * strength),
         )
 
     def apply(self, image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Apply all effects.
+        """Apply all effects but the compression.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -174,6 +174,4 @@ class CameraEffects:
             image = adjust_exposure(image, self.gains, self.gamma)
         if self.read_std > 0.0 or self.shot_std > 0.0:
             image = sensor_noise(image, rng, self.read_std, self.shot_std)
-        if self.jpeg_quality:
-            image = decode_jpeg(encode_jpeg(image, self.jpeg_quality))
         return image

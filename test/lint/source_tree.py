@@ -39,7 +39,12 @@ def imported_modules(path: Path) -> set[str]:
             names.add(node.module or '')
             if node.module == PACKAGE:
                 names.update(f'{PACKAGE}.{alias.name}' for alias in node.names)
-        elif isinstance(node, ast.Call) and getattr(node.func, 'attr', '') == 'find_spec':
+        elif isinstance(node, ast.Call) and _called_name(node) == 'find_spec':
             # Looked up without being run: the package is needed all the same.
             names.update(a.value for a in node.args if isinstance(a, ast.Constant))
     return {name for name in names if name.split('.')[0] not in sys.stdlib_module_names}
+
+
+def _called_name(call: ast.Call) -> str:
+    """Return the last word of what is called: `f` of `f()` and of `module.f()`."""
+    return getattr(call.func, 'attr', getattr(call.func, 'id', ''))

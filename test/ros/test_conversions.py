@@ -131,16 +131,26 @@ def test_broken_keyframes_are_refused_by_name(spoil, words):
         conversions.keyframe_from_message(message)
 
 
-def test_matches_are_flat_arrays_with_nan_where_no_landmark_is_known():
-    matches = KeyframeMatches(
-        keyframe_id=4,
-        query_pixels=np.float32([[1, 2], [3, 4]]),
-        keyframe_pixels=np.float32([[5, 6], [7, 8]]),
-        scores=np.float32([0.75, 0.5]),
-        points_map=np.array([[1.0, 2.0, 3.0], [np.nan] * 3]),
-        inlier_mask=np.array([True, False]),
-    )
-    message = over_the_wire(
+MATCHES = KeyframeMatches(
+    keyframe_id=4,
+    query_pixels=np.float32([[1, 2], [3, 4]]),
+    keyframe_pixels=np.float32([[5, 6], [7, 8]]),
+    scores=np.float32([0.75, 0.5]),
+    points_map=np.array([[1.0, 2.0, 3.0], [np.nan] * 3]),
+    inlier_mask=np.array([True, False]),
+)
+NO_MATCHES = KeyframeMatches(
+    keyframe_id=5,
+    query_pixels=np.empty((0, 2), np.float32),
+    keyframe_pixels=np.empty((0, 2), np.float32),
+    scores=np.empty(0, np.float32),
+    points_map=np.empty((0, 3)),
+    inlier_mask=np.empty(0, bool),
+)
+
+
+def matches_over_the_wire(matches):
+    return over_the_wire(
         conversions.matches_to_message(
             matches,
             Header(frame_id='camera'),
@@ -150,6 +160,10 @@ def test_matches_are_flat_arrays_with_nan_where_no_landmark_is_known():
             keyframe_size=(320, 240),
         )
     )
+
+
+def test_matches_are_flat_arrays_with_nan_where_no_landmark_is_known():
+    message = matches_over_the_wire(MATCHES)
     assert (message.keyframe_id, message.engine_id, message.map_frame_id) == (4, 'model-1', 'map')
     assert (message.query_width, message.keyframe_height) == (640, 240)
     assert list(message.query_pixels) == [1, 2, 3, 4]
@@ -157,6 +171,16 @@ def test_matches_are_flat_arrays_with_nan_where_no_landmark_is_known():
     assert list(message.scores) == [0.75, 0.5]
     assert list(message.inlier_mask) == [1, 0]
     np.testing.assert_array_equal(message.landmarks, [1, 2, 3, np.nan, np.nan, np.nan])
+
+
+@pytest.mark.parametrize('matches', [MATCHES, NO_MATCHES])
+def test_matches_go_there_and_back(matches):
+    back = conversions.matches_from_message(matches_over_the_wire(matches))
+    assert back.keyframe_id == matches.keyframe_id
+    for name in ('query_pixels', 'keyframe_pixels', 'scores', 'points_map', 'inlier_mask'):
+        expected, got = getattr(matches, name), getattr(back, name)
+        np.testing.assert_array_equal(got, expected)
+        assert got.dtype == expected.dtype
 
 
 def test_every_reason_of_the_core_has_a_constant_in_the_message():

@@ -22,6 +22,7 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
+from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import invert
 from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.mapping.keyframe import Keyframe
@@ -37,7 +38,7 @@ from coam_ros.training.data import (
     ViewSpec,
 )
 from coam_ros.training.data.keyframe_map import split_keyframes
-from coam_ros.training.data.views import CropConfig, resize_view
+from coam_ros.training.data.views import CropConfig
 
 SPEC = ViewSpec(SIZE, 200)
 

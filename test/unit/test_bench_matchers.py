@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 import sys
 
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.evaluation.matchers.matcher import MatcherError, OPENCV, OpenCvMatcher, PeerMatcher
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 import cv2
 import numpy as np
 import pytest
@@ -155,7 +155,7 @@ def test_matchers_of_one_package_do_not_share_their_matches(worker):
     hashes = set()
     for name in ('echo', 'again'):
         matcher = PeerMatcher(name, python=Path(sys.executable), worker=worker)
-        hashes.add(RecordedMatcher(matcher).content_hash)
+        hashes.add(CachedMatcher(matcher).content_hash)
         matcher.close()
     assert len(hashes) == 2
 

@@ -8,7 +8,6 @@ from coam_ros.evaluation.metrics.image_pairs import (
     precision_recall,
     relative_pose_error_deg,
     share_within,
-    transfer,
 )
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector
 import numpy as np
@@ -77,7 +76,6 @@ def test_corner_error_is_the_mean_distance_of_the_four_corners():
 def test_a_corner_at_infinity_is_an_infinite_error():
     horizon = np.array([[1, 0, 0], [0, 1, 0], [-1 / 9, 0, 1]])
     assert corner_error_px(horizon, np.eye(3), (10, 10)) == INF
-    assert np.isnan(transfer(horizon, [(9, 0)])).all()
 
 
 def test_precision_recall_follows_the_scores_from_the_highest_down():

@@ -24,7 +24,7 @@ from coam_ros.evaluation.data.image_pairs import (
     read_posed_pairs,
 )
 from coam_ros.evaluation.files import to_json_values
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.camera import NOMINAL_AREA_PX
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np
@@ -40,7 +40,7 @@ def to_matched(pixels: np.ndarray) -> np.ndarray:
 
 def run(kind: str, directory, matcher) -> tuple[list[dict], dict]:
     benchmark = PAIR_BENCHMARKS[kind]
-    matched = list(match_pairs(benchmark.read(directory), RecordedMatcher(matcher)))
+    matched = list(match_pairs(benchmark.read(directory), CachedMatcher(matcher)))
     estimator = ESTIMATORS['poselib']
     outcomes = [{'name': m.pair.name, **benchmark.judge(m, estimator)} for m in matched]
     return outcomes, benchmark.summarise(outcomes)
@@ -220,7 +220,7 @@ def test_every_matcher_gets_images_of_one_area_and_truth_follows(tmp_path):
             sizes.extend([image0.shape, image1.shape])
             return super().match(image0, image1)
 
-    matcher = RecordedMatcher(SizeMatcher([found]))
+    matcher = CachedMatcher(SizeMatcher([found]))
     (matched,) = match_pairs(read_planar_pairs(tmp_path), matcher)
     assert sizes == [(480, 640, 3)] * 2
     assert {image.shape for image in matched.images} == {(480, 640, 3)}

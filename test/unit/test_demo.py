@@ -50,8 +50,8 @@ KEYS = {
     'recall_25cm_5deg',
     'false_poses',
     'unmapped_frames',
-    'median_error_cm',
-    'median_error_deg',
+    'median_error_of_localized_cm',
+    'median_error_of_localized_deg',
     'latency_ms',
     'dropped_frames',
     'recovery_s',
@@ -80,7 +80,7 @@ def test_score_counts_every_frame_once_and_against_its_own_pose(played):
     assert summary['localized'] == 5
     assert summary['recall_5cm_2deg'] == pytest.approx(4 / 6)
     assert summary['false_poses'] == 1
-    assert summary['median_error_cm'] == pytest.approx(1.0)
+    assert summary['median_error_of_localized_cm'] == pytest.approx(1.0)
     # Squared error over variance along one of six axes: four times 1, once 900.
     assert summary['nees_per_dof'] == pytest.approx((4 * (0.01 / STD_M) ** 2 + 900) / 5 / 6)
     assert summary['failures'] == {'too_few_inliers': 1}

@@ -10,8 +10,8 @@ from coam_ros.evaluation.data.image_pairs import PosedPair
 from coam_ros.evaluation.metrics.image_pairs import (
     corner_error_px,
     relative_pose_error_deg,
-    transfer,
 )
+from coam_ros.geometry.image_views import apply_homography
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_pose_is_found_among_wrong_matches(estimator):
 @each_estimator
 def test_homography_is_found_among_wrong_matches(estimator):
     points0 = np.random.default_rng(0).uniform((0, 0), (WIDTH, HEIGHT), (300, 2))
-    found = half_wrong(points0, transfer(HOMOGRAPHY, points0))
+    found = half_wrong(points0, apply_homography(points0, HOMOGRAPHY))
     for seed in (0, 1):
         estimated = estimator.homography(found, seed)
         assert corner_error_px(estimated, HOMOGRAPHY, (WIDTH, HEIGHT)) < 0.5

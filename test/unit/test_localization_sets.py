@@ -16,7 +16,7 @@ from coam_ros.evaluation.benchmarks.localization import (
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
 from coam_ros.evaluation.data.localization_sets import each, open_localization_set
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.transforms import invert, quaternion_xyzw_from_rotation, transform_points
 from coam_ros.mapping.importers.sfm_model import (
     colmap_camera,
@@ -156,11 +156,11 @@ def localize(directory: Path, *, triangulates: bool = False, **options) -> dict[
     data = open_localization_set(directory)
     keyframe_map = build_localization_map(data, matcher, needs_3d=not triangulates)
     if triangulates:
-        keyframe_map, _ = triangulate_map(keyframe_map, RecordedMatcher(matcher))
+        keyframe_map, _ = triangulate_map(keyframe_map, CachedMatcher(matcher))
     if options.pop('oracle', False):
         options['oracle'] = OracleRetriever(keyframe_map)
     outcomes = localize_queries(
-        data.queries, keyframe_map, RecordedMatcher(matcher), matcher, 2, **options
+        data.queries, keyframe_map, CachedMatcher(matcher), matcher, 2, **options
     )
     return {'outcomes': (kept := list(outcomes)), **summarise_queries(kept)}
 

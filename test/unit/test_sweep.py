@@ -7,8 +7,8 @@ from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError, match_pairs
 from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.metrics.image_pairs import transfer
+from coam_ros.evaluation.matchers.cached import CachedMatcher
+from coam_ros.geometry.image_views import apply_homography
 import cv2
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_marks_lie_where_the_homography_takes_them(pairs):
         is_small = pair.sweep == 'scale' and pair.level > 1.5
         if pair.sweep in ('blur', 'noise', 'gamma') or is_small or pair.level in (70, 80):
             continue  # marks that are too faint or too large for the window
-        wanted = transfer(pair.homography, MARKS)
+        wanted = apply_homography(MARKS, pair.homography)
         if not ((wanted > 20) & (wanted < (620, 460))).all():
             continue
         _, image1 = pair.read()
@@ -89,14 +89,14 @@ def test_success_is_told_by_level_and_by_sweep(pairs):
             points,
             points[::-1]
             if pair.sweep == 'rotation' and pair.level > 45
-            else transfer(pair.homography, points),
+            else apply_homography(points, pair.homography),
         )
         for pair in pairs
     ]
     benchmark = PAIR_BENCHMARKS['sweep']
     outcomes = [
         benchmark.judge(matched, ESTIMATORS['poselib'])
-        for matched in match_pairs(pairs, RecordedMatcher(KnownMatcher(answers)))
+        for matched in match_pairs(pairs, CachedMatcher(KnownMatcher(answers)))
     ]
     summary = benchmark.summarise(outcomes)
     assert summary['success at rotation 45'] == 1

@@ -21,7 +21,7 @@ from coam_ros.evaluation.benchmarks.localization import (
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
 from coam_ros.evaluation.data.localization_sets import LocalizationSet
 from coam_ros.evaluation.files import write_file
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.metrics.localization import is_within, recall_key
 from coam_ros.geometry.transforms import (
     invert,
@@ -127,7 +127,7 @@ def open_aachen(
 def localize_aachen(
     aachen: AachenSet,
     keyframe_map: KeyframeMap,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     retrieval: CoamMatcher,
     num_keyframes: int,
     submission: Path,

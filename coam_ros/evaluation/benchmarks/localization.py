@@ -13,8 +13,13 @@ from coam_ros.evaluation.data.image_pairs import (
     resize_for_matching,
 )
 from coam_ros.evaluation.data.localization_sets import each, LocalizationSet, PosedFrames
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.metrics.localization import evaluate_query, is_within, recall_key
+from coam_ros.evaluation.matchers.cached import CachedMatcher
+from coam_ros.evaluation.metrics.localization import (
+    evaluate_query,
+    is_within,
+    recall,
+    recall_key,
+)
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
@@ -88,7 +93,7 @@ class MatcherForRelocalizer:
         failures: what the matcher said of pairs on which it failed, since `clear`.
     """
 
-    def __init__(self, matcher: RecordedMatcher, retrieval: CoamMatcher) -> None:
+    def __init__(self, matcher: CachedMatcher, retrieval: CoamMatcher) -> None:
         """Combine a matcher with one whose global descriptors retrieve the keyframes."""
         self._matcher = matcher
         self._retrieval = retrieval
@@ -158,7 +163,7 @@ def build_localization_map(
 
 def triangulate_map(
     keyframe_map: KeyframeMap,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     num_threads: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[KeyframeMap, list[str]]:
@@ -197,7 +202,7 @@ def triangulate_map(
 def localize_queries(
     queries: PosedFrames,
     keyframe_map: KeyframeMap,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     retrieval: CoamMatcher,
     num_keyframes: int,
     *,
@@ -232,19 +237,20 @@ def localize_queries(
     )
     for query, result, costs in found:
         outcome = evaluate_query(costs['name'], result, query.T_map_camera)
-        errors = (outcome.translation_error_m, outcome.rotation_error_deg)
         yield {
             **costs,
-            'translation_error_m': errors[0],
-            'rotation_error_deg': errors[1],
-            'is_within': {recall_key(*limit): is_within(errors, limit) for limit in thresholds},
+            'translation_error_m': outcome.translation_error_m,
+            'rotation_error_deg': outcome.rotation_error_deg,
+            'is_within': {
+                recall_key(*limit): is_within(outcome.errors, limit) for limit in thresholds
+            },
         }
 
 
 def relocalize_each(
     queries: PosedFrames,
     keyframe_map: KeyframeMap,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     retrieval: CoamMatcher,
     num_keyframes: int,
     *,
@@ -314,9 +320,9 @@ def summarise_queries(outcomes: Sequence[Mapping[str, object]]) -> dict[str, obj
 
 
 def summarise_recalls(outcomes: Sequence[Mapping[str, object]]) -> dict[str, float]:
-    """Give the share of right ones for every key of `is_within`, of the queries that have it."""
+    """Give the recall for every key of `is_within`, of the queries that have it."""
     by_key: dict[str, list[bool]] = {}
     for outcome in outcomes:
         for key, is_right in outcome['is_within'].items():
             by_key.setdefault(key, []).append(is_right)
-    return {key: float(np.mean(answers)) for key, answers in by_key.items()}
+    return {key: recall(answers) for key, answers in by_key.items()}

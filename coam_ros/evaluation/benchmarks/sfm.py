@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from coam_ros.evaluation.benchmarks.sfm_figures import POSE_AUC_DEG
 from coam_ros.evaluation.data.image_collection import ImageCollection, match_collection
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.metrics.image_pairs import error_auc, relative_pose_error_deg
 from coam_ros.mapping.colmap_database import reconstruct, relative_poses, write_database
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, share_keypoints, SharedKeypoints
@@ -19,7 +19,7 @@ DATABASE, MODEL = 'database.db', 'sparse'
 def reconstruct_scene(
     name: str,
     collection: ImageCollection,
-    matcher: RecordedMatcher,
+    matcher: CachedMatcher,
     merge_radius_px: float = MERGE_RADIUS_PX,
     models: Path | None = None,
     num_threads: int | None = None,

@@ -14,8 +14,8 @@ from coam_ros.evaluation.data.image_pairs import (
     PosedPair,
 )
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import load_retrieval
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
 from coam_ros.mapping.retrieval import most_similar_pairs, NUM_NEIGHBOURS
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, PairMatches
 from coam_ros.matching import CoamMatcher
@@ -172,7 +172,7 @@ def find_images(directory: Path) -> list[str]:
 
 
 def match_collection(
-    collection: ImageCollection, matcher: RecordedMatcher
+    collection: ImageCollection, matcher: CachedMatcher
 ) -> Iterator[CollectionMatches]:
     """Match all pairs, images at the area of all benchmarks, one pair after the other.
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import re
 from typing import Protocol
 
-from coam_ros.evaluation.matchers.recorded import RecordedMatcher
-from coam_ros.evaluation.metrics.image_pairs import transfer
+from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.geometry.camera import CalibrationError, NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
+from coam_ros.geometry.image_views import apply_homography, resize_view
 from coam_ros.geometry.transforms import is_rigid
 from coam_ros.matching import Correspondences
 from coam_ros.matching.command import read_image
@@ -143,7 +143,8 @@ class PlanarPair:
 
     def errors_px(self, found: Correspondences) -> NDArray[np.float64]:
         """Give the distances in image 1 to where the homography takes the point of image 0."""
-        return np.linalg.norm(transfer(self.homography, found.points0) - found.points1, axis=1)
+        true_points1 = apply_homography(found.points0, self.homography)
+        return np.linalg.norm(true_points1 - found.points1, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,7 +321,7 @@ def resize_for_matching(
 
 
 def match_images(
-    matcher: RecordedMatcher, image0: NDArray[np.uint8], image1: NDArray[np.uint8]
+    matcher: CachedMatcher, image0: NDArray[np.uint8], image1: NDArray[np.uint8]
 ) -> tuple[Correspondences, str | None]:
     """Match two images at the area of all benchmarks.
 
@@ -333,7 +334,7 @@ def match_images(
     return Correspondences(points0, points1, found.scores), failure
 
 
-def match_pairs(pairs: Sequence[ImagePair], matcher: RecordedMatcher) -> Iterator[MatchedPair]:
+def match_pairs(pairs: Sequence[ImagePair], matcher: CachedMatcher) -> Iterator[MatchedPair]:
     """Match pairs one after the other; a pair on which the matcher fails goes on empty.
 
     Raises:
@@ -342,13 +343,10 @@ def match_pairs(pairs: Sequence[ImagePair], matcher: RecordedMatcher) -> Iterato
     for pair in pairs:
         (image0, resizing0), (image1, resizing1) = map(resize_for_matching, pair.read())
         found, failure = matcher.match_or_fail(image0, image1)
-        resized = pair.resized(_affine(resizing0), _affine(resizing1))
+        resized = pair.resized(_view(resizing0), _view(resizing1))
         yield MatchedPair(resized, (image0, image1), found, matcher.duration_s, failure)
 
 
-def _affine(resizing: Resizing) -> NDArray[np.float64]:
+def _view(resizing: Resizing) -> NDArray[np.float64]:
     """Give (3, 3), pixels of the image to those of the resized one."""
-    scale = np.divide(resizing.resized_size, resizing.image_size)
-    affine = np.diag([*scale, 1.0])
-    affine[:2, 2] = (scale - 1) / 2  # pixel centres: see geometry.camera on resizing
-    return affine
+    return resize_view(*np.divide(resizing.resized_size, resizing.image_size))

@@ -11,6 +11,7 @@ from coam_ros.evaluation.data.image_pairs import (
     PlanarPair,
     resize_for_matching,
 )
+from coam_ros.geometry.image_views import resize_view, rotation_2d
 from coam_ros.matching.command import read_image
 from coam_ros.rendering.photometric import adjust_exposure, defocus_blur
 import cv2
@@ -29,10 +30,9 @@ _Photometry = Callable[[NDArray[np.uint8], float], NDArray[np.uint8]]
 
 
 def _rotation(degrees: float, size: tuple[int, int]) -> NDArray[np.float64]:
-    angle = np.radians(degrees)
-    return np.array(
-        [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
-    )
+    turn = np.eye(3)
+    turn[:2, :2] = rotation_2d(degrees)
+    return turn
 
 
 def _scale(factor: float, size: tuple[int, int]) -> NDArray[np.float64]:
@@ -152,11 +152,9 @@ def _pairs_of(path: Path) -> list[SweptPair]:
 def _warp(image: NDArray[np.uint8], homography: NDArray[np.float64]) -> NDArray[np.uint8]:
     """Warp within the size of the image; what it does not show gets its mean colour."""
     height, width = image.shape[:2]
-    finer = np.diag([_OVERSAMPLING, _OVERSAMPLING, 1.0])
-    finer[:2, 2] = (_OVERSAMPLING - 1) / 2  # pixel centres: see geometry.camera on resizing
     warped = cv2.warpPerspective(
         image,
-        finer @ homography,
+        resize_view(_OVERSAMPLING) @ homography,
         (_OVERSAMPLING * width, _OVERSAMPLING * height),
         flags=cv2.INTER_LINEAR,
         borderValue=image.mean(axis=(0, 1)).tolist(),

@@ -11,6 +11,11 @@ import sys
 
 import coam_ros
 from coam_ros.evaluation.matchers import matcher as matcher_module
+from coam_ros.evaluation.matchers.cached import (
+    CachedMatcher,
+    default_cache_directory,
+    MatchCache,
+)
 from coam_ros.evaluation.matchers.matcher import (
     Matcher,
     NETWORK_WORKER,
@@ -20,11 +25,6 @@ from coam_ros.evaluation.matchers.matcher import (
     PEER_WORKER,
     PeerMatcher,
     PEERS,
-)
-from coam_ros.evaluation.matchers.recorded import (
-    default_cache_directory,
-    MatchCache,
-    RecordedMatcher,
 )
 from coam_ros.evaluation.provenance import hash_files
 from coam_ros.inference import default_model_directory
@@ -62,7 +62,7 @@ class MatcherChoice:
     code: tuple[Path, ...]
     without: tuple[str, ...] = ()
 
-    def open(self, args: argparse.Namespace) -> RecordedMatcher:
+    def open(self, args: argparse.Namespace) -> CachedMatcher:
         """Load it, measured, with the cache that the command line asks for.
 
         Raises:
@@ -72,11 +72,11 @@ class MatcherChoice:
         backend = matcher.backend_name if isinstance(matcher, CoamMatcher) else ''
         code_hash = hash_files(self.code, _PACKAGE.parent)
         cache = MatchCache(args.cache, reads=not args.fresh)
-        recorded = RecordedMatcher(matcher, [backend, code_hash, *self.without], cache)
+        cached = CachedMatcher(matcher, [backend, code_hash, *self.without], cache)
         if backend:
-            recorded.model_id += f' on {backend}'
-        recorded.model_id += ''.join(f' without {part}' for part in self.without)
-        return recorded
+            cached.model_id += f' on {backend}'
+        cached.model_id += ''.join(f' without {part}' for part in self.without)
+        return cached
 
 
 def add_matcher_arguments(parser: argparse.ArgumentParser) -> None:

@@ -95,8 +95,7 @@ def gate_pose(
     errors = squared_errors = (nan, nan)
     if T_map_camera_true is not None:
         outcome = evaluate_query(name, result, T_map_camera_true)
-        errors = (outcome.translation_error_m, outcome.rotation_error_deg)
-        squared_errors = outcome.squared_errors
+        errors, squared_errors = outcome.errors, outcome.squared_errors
     return GatedPose(
         name,
         is_within(errors, right),

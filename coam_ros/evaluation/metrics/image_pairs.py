@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from coam_ros.geometry.image_views import apply_homography
 from coam_ros.geometry.transforms import rotation_vector
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -66,15 +67,6 @@ def relative_pose_error_deg(T_1_0_estimated: ArrayLike, T_1_0_true: ArrayLike) -
     return float(np.degrees(max(angle_rad, direction_rad)))
 
 
-def transfer(homography: ArrayLike, points: ArrayLike) -> NDArray[np.float64]:
-    """Take pixels (N, 2) through a (3, 3) homography; NaN where they go to infinity."""
-    points = np.asarray(points, dtype=np.float64).reshape(-1, 2)
-    homogeneous = np.column_stack([points, np.ones(len(points))]) @ np.asarray(homography).T
-    with np.errstate(divide='ignore', invalid='ignore'):
-        moved = homogeneous[:, :2] / homogeneous[:, 2:]
-    return np.where(np.isfinite(moved), moved, np.nan)
-
-
 def corner_error_px(estimated: ArrayLike, true: ArrayLike, size: tuple[int, int]) -> float:
     """Give the mean distance of the corners of image 0 between two homographies.
 
@@ -88,7 +80,7 @@ def corner_error_px(estimated: ArrayLike, true: ArrayLike, size: tuple[int, int]
     """
     right, bottom = size[0] - 1, size[1] - 1
     corners = [(0, 0), (right, 0), (right, bottom), (0, bottom)]
-    offsets = transfer(estimated, corners) - transfer(true, corners)
+    offsets = apply_homography(corners, estimated) - apply_homography(corners, true)
     distance_px = float(np.linalg.norm(offsets, axis=1).mean())
     return distance_px if np.isfinite(distance_px) else float('inf')
 

@@ -62,6 +62,11 @@ class QueryOutcome:
         """Whether there is a pose."""
         return self.T_map_camera is not None
 
+    @property
+    def errors(self) -> tuple[float, float]:
+        """Errors (m, deg), as `is_within` takes them."""
+        return self.translation_error_m, self.rotation_error_deg
+
 
 def evaluate_query(
     name: str, result: RelocalizationResult, T_map_camera_true: ArrayLike
@@ -122,15 +127,9 @@ def is_within(errors: tuple[float, float], limit: tuple[float, float]) -> bool:
     return bool(np.less_equal(errors, limit).all())
 
 
-def recall(
-    outcomes: Sequence[QueryOutcome], max_translation_m: float, max_rotation_deg: float
-) -> float:
-    """Return the share of all queries localized within both errors; NaN for no queries."""
-    if not outcomes:
-        return float('nan')
-    limit = (max_translation_m, max_rotation_deg)
-    is_right = [is_within((o.translation_error_m, o.rotation_error_deg), limit) for o in outcomes]
-    return float(np.mean(is_right))
+def recall(is_right: Sequence[bool]) -> float:
+    """Return the share of all queries that are right, as `is_within` tells; NaN for no queries."""
+    return float(np.mean(is_right)) if is_right else float('nan')
 
 
 def recall_key(max_translation_m: float, max_rotation_deg: float) -> str:
@@ -163,30 +162,32 @@ def summarise_latency(
     }
 
 
-def summarise(
-    outcomes: Sequence[QueryOutcome],
-    thresholds: Sequence[tuple[float, float]] = THRESHOLDS,
-) -> dict[str, object]:
+def summarise(outcomes: Sequence[QueryOutcome]) -> dict[str, object]:
     """Summarise the outcomes of all queries.
 
     Args:
         outcomes: in any order.
-        thresholds: (m, deg) of the recalls.
 
     Returns:
-        JSON-ready: queries, localized, a recall for each threshold (of all queries), median and
-        largest errors and squared errors (of the localized ones; None without any), failures by
-        reason, latency_ms.
+        JSON-ready: queries, localized, a recall for each of THRESHOLDS (of all queries), median
+        and largest errors and squared errors (of the localized ones; None without any), failures
+        by reason, latency_ms.
     """
     localized = [outcome for outcome in outcomes if outcome.is_localized]
+    errors_cm = [100 * outcome.translation_error_m for outcome in localized]
+    errors_deg = [outcome.rotation_error_deg for outcome in localized]
+    recalls = {
+        recall_key(*limit): recall([is_within(outcome.errors, limit) for outcome in outcomes])
+        for limit in THRESHOLDS
+    }
     return {
         'queries': len(outcomes),
         'localized': len(localized),
-        **{recall_key(*threshold): recall(outcomes, *threshold) for threshold in thresholds},
-        'median_error_cm': _of(np.median, [100 * o.translation_error_m for o in localized]),
-        'median_error_deg': _of(np.median, [o.rotation_error_deg for o in localized]),
-        'max_error_cm': _of(np.max, [100 * o.translation_error_m for o in localized]),
-        'max_error_deg': _of(np.max, [o.rotation_error_deg for o in localized]),
+        **recalls,
+        'median_error_of_localized_cm': _of(np.median, errors_cm),
+        'median_error_of_localized_deg': _of(np.median, errors_deg),
+        'max_error_cm': _of(np.max, errors_cm),
+        'max_error_deg': _of(np.max, errors_deg),
         'nees_per_dof': _of(np.mean, [o.squared_errors[1] for o in localized]),
         'nees_position_per_dof': _of(np.mean, [o.squared_errors[0] for o in localized]),
         'failures': dict(Counter(o.failure for o in outcomes if not o.is_localized)),

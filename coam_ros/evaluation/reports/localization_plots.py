@@ -1,4 +1,4 @@
-"""Plots of localization: where the poses are, how large the errors, which matches."""
+"""Plots of localization: where the poses are, and how large the errors."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coam_ros.evaluation.metrics.localization import QueryOutcome
-from coam_ros.localization import RelocalizationResult
-from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.matching.drawing import draw_matches
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,24 +18,21 @@ _BLUE, _ORANGE, _GREY, _RED = '#1f6fb4', '#e07b1a', '#9a9a9a', '#c8321e'
 
 
 def plot_top_view(
-    path: Path,
-    keyframe_positions_map: ArrayLike,
-    outcomes: Sequence[QueryOutcome],
-    plane: ArrayLike | None = None,
+    path: Path, keyframe_positions_map: ArrayLike, outcomes: Sequence[QueryOutcome]
 ) -> None:
     """Draw the keyframes, the true and the estimated positions from above.
+
+    That is on the plane in which they spread most: which way is up is not known of every map.
 
     Args:
         path: of the picture.
         keyframe_positions_map: (N, 3) [m].
         outcomes: of the queries.
-        plane: (2, 3) right and up direction of the picture in the map frame. None takes the plane
-            in which the positions spread most: which way is up is not known of every map.
     """
     keyframes = np.asarray(keyframe_positions_map, dtype=np.float64).reshape(-1, 3)
     true = _positions(outcomes, 'T_map_camera_true')
     estimated = _positions(outcomes, 'T_map_camera')
-    plane = widest_plane(np.vstack([keyframes, true])) if plane is None else np.asarray(plane)
+    plane = widest_plane(np.vstack([keyframes, true]))
 
     figure = Figure(figsize=(7, 6), layout='constrained')
     axes = figure.add_subplot()
@@ -68,28 +62,6 @@ def plot_errors(path: Path, outcomes: Sequence[QueryOutcome]) -> None:
         _plot_in_order(grid[row, 0], np.array(errors, dtype=np.float64), limit, unit)
         _plot_share(grid[row, 1], np.array(errors, dtype=np.float64), limit, unit)
     _save(figure, path)
-
-
-def draw_result(
-    image: NDArray[np.uint8], keyframe_map: KeyframeMap, result: RelocalizationResult
-) -> NDArray[np.uint8] | None:
-    """Draw a query beside the keyframe that supports its pose most, with their matches.
-
-    Returns:
-        (H, W, 3) uint8 RGB; None when the query was matched with no keyframe of the map.
-    """
-    parts = sorted(result.keyframe_matches, key=lambda part: -int(part.inlier_mask.sum()))
-    for part in parts:
-        keyframe = keyframe_map.get(part.keyframe_id)
-        if keyframe is not None:
-            return draw_matches(
-                image,
-                keyframe.decode_image(),
-                part.query_pixels,
-                part.keyframe_pixels,
-                part.inlier_mask,
-            )
-    return None
 
 
 def widest_plane(points: NDArray[np.float64]) -> NDArray[np.float64]:

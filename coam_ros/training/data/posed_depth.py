@@ -9,7 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.geometry.image_views import Image, is_inside, Matrix, Points, transform, warp
+from coam_ros.geometry.image_views import (
+    Image,
+    is_inside,
+    Matrix,
+    Points,
+    resize_view,
+    transform,
+    warp,
+)
 from coam_ros.geometry.transforms import invert, transform_points
 from coam_ros.mapping.depth import interpolate_depth
 from coam_ros.training.data.pairs import (
@@ -20,7 +28,7 @@ from coam_ros.training.data.pairs import (
     TrainingPair,
     UNMATCHED,
 )
-from coam_ros.training.data.views import random_cells, random_crop, resize_view, ViewSpec
+from coam_ros.training.data.views import random_cells, random_crop, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 

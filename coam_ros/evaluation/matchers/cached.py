@@ -83,8 +83,8 @@ class MatchCache:
         return self.directory / key[:2] / f'{key}.npz'
 
 
-class RecordedMatcher:
-    """Another matcher, measured.
+class CachedMatcher:
+    """Another matcher, its time taken and its matches kept.
 
     It is a `Matcher` itself. Whatever goes wrong in the other one is a `MatcherError` of the pair
     at hand.

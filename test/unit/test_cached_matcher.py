@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bench_samples import correspondences, KnownMatcher
+from coam_ros.evaluation.matchers.cached import CachedMatcher, MatchCache
 from coam_ros.evaluation.matchers.matcher import MatcherError
-from coam_ros.evaluation.matchers.recorded import MatchCache, RecordedMatcher
 import numpy as np
 import pytest
 
@@ -17,17 +17,17 @@ def answer(number: int):
     return correspondences(points, points + 1)
 
 
-def first_points(matcher: RecordedMatcher, *images: np.ndarray) -> float:
+def first_points(matcher: CachedMatcher, *images: np.ndarray) -> float:
     return float(matcher.match(*images).points0[0, 0])
 
 
 def test_a_pair_is_matched_once_and_its_first_time_kept(tmp_path):
     cache = MatchCache(tmp_path)
-    first = RecordedMatcher(KnownMatcher([answer(1), answer(2)]), ['code'], cache)
+    first = CachedMatcher(KnownMatcher([answer(1), answer(2)]), ['code'], cache)
     assert first_points(first, IMAGE, OTHER) == 1
     duration_s = first.duration_s
     assert first_points(first, OTHER, IMAGE) == 2  # the order of the images counts
-    again = RecordedMatcher(KnownMatcher([]), ['code'], cache)
+    again = CachedMatcher(KnownMatcher([]), ['code'], cache)
     assert first_points(again, IMAGE, OTHER) == 1
     assert again.duration_s == duration_s > 0
     assert (first.num_kept, again.num_kept) == (0, 1)
@@ -35,7 +35,7 @@ def test_a_pair_is_matched_once_and_its_first_time_kept(tmp_path):
 
 def test_all_columns_come_back_and_absent_ones_stay_absent(tmp_path):
     found = answer(1)
-    matcher = RecordedMatcher(KnownMatcher([found]), cache=MatchCache(tmp_path))
+    matcher = CachedMatcher(KnownMatcher([found]), cache=MatchCache(tmp_path))
     matcher.match(IMAGE, OTHER)
     kept = matcher.match(IMAGE, OTHER)
     for name in ('points0', 'points1', 'scores'):
@@ -45,31 +45,31 @@ def test_all_columns_come_back_and_absent_ones_stay_absent(tmp_path):
 
 @pytest.mark.parametrize('images', [(IMAGE, IMAGE), (OTHER, OTHER), (IMAGE.reshape(6, 4, 3),) * 2])
 def test_other_images_are_matched_anew(tmp_path, images):
-    matcher = RecordedMatcher(KnownMatcher([answer(1), answer(2)]), cache=MatchCache(tmp_path))
+    matcher = CachedMatcher(KnownMatcher([answer(1), answer(2)]), cache=MatchCache(tmp_path))
     matcher.match(IMAGE, OTHER)
     assert first_points(matcher, *images) == 2
 
 
 def test_another_matcher_is_not_given_these_matches(tmp_path):
     cache = MatchCache(tmp_path)
-    RecordedMatcher(KnownMatcher([answer(1)]), ['code'], cache).match(IMAGE, OTHER)
-    changed = RecordedMatcher(KnownMatcher([answer(2)]), ['new code'], cache)
+    CachedMatcher(KnownMatcher([answer(1)]), ['code'], cache).match(IMAGE, OTHER)
+    changed = CachedMatcher(KnownMatcher([answer(2)]), ['new code'], cache)
     assert first_points(changed, IMAGE, OTHER) == 2
 
 
 def test_a_damaged_file_is_made_anew(tmp_path):
     cache = MatchCache(tmp_path)
-    RecordedMatcher(KnownMatcher([answer(1)]), cache=cache).match(IMAGE, OTHER)
+    CachedMatcher(KnownMatcher([answer(1)]), cache=cache).match(IMAGE, OTHER)
     (path,) = tmp_path.rglob('*.npz')
     for content in (b'', b'nothing', path.read_bytes()[:-40]):
         path.write_bytes(content)
-        again = RecordedMatcher(KnownMatcher([answer(2)]), cache=cache)
+        again = CachedMatcher(KnownMatcher([answer(2)]), cache=cache)
         assert first_points(again, IMAGE, OTHER) == 2
 
 
 def test_a_cache_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / 'file').write_text('')
-    matcher = RecordedMatcher(KnownMatcher([answer(1)]), cache=MatchCache(tmp_path / 'file'))
+    matcher = CachedMatcher(KnownMatcher([answer(1)]), cache=MatchCache(tmp_path / 'file'))
     with pytest.raises(OSError, match='file'):
         matcher.match(IMAGE, OTHER)
 
@@ -80,7 +80,7 @@ class BrokenMatcher(KnownMatcher):
 
 
 def test_whatever_a_matcher_raises_is_a_failure_of_this_pair_and_is_not_kept(tmp_path):
-    matcher = RecordedMatcher(BrokenMatcher([]), cache=MatchCache(tmp_path))
+    matcher = CachedMatcher(BrokenMatcher([]), cache=MatchCache(tmp_path))
     with pytest.raises(MatcherError, match='IndexError: no such level'):
         matcher.match(IMAGE, OTHER)
     assert not list(tmp_path.rglob('*.npz'))
