@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(
             f'coam {chosen.command} needs the Python package {error.name!r}, which is not '
-            'installed. Install the requirements files of the project (`./run setup`).',
+            'installed. Install it with pip; in a checkout `./run setup` brings all, and '
+            '`./run setup --training` PyTorch too.',
             file=sys.stderr,
         )
         return _USER_ERROR
