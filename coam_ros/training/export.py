@@ -16,9 +16,9 @@ import tempfile
 from typing import Any
 
 from coam_ros.inference import default_model_directory
+from coam_ros.inference.files import replace_folder, sha256_of
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, NetworkFile
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
-from coam_ros.inference.sealed_json import replace_folder, sha256_of
 from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
 from coam_ros.training.config_file import build
 from coam_ros.training.data.reading import list_photos, read_rgb

@@ -15,13 +15,13 @@ from pathlib import Path
 import time
 from typing import Any
 
+from coam_ros.inference.files import write_aside
 from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.checkpoint import (
     load_initial_weights,
     provenance,
     read_checkpoint,
     save_checkpoint,
-    write_aside,
 )
 from coam_ros.training.config import ExperimentConfig
 from coam_ros.training.config_file import differences, to_values, to_yaml
