@@ -11,6 +11,7 @@ from coam_ros.training.data.pairs import IGNORED, MATCHED
 from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
 from coam_ros.training.distributed import Processes
+from coam_ros.training.epipolar import distance_to_lines, epipolar_lines
 import torch
 
 Batch = dict[str, torch.Tensor]
@@ -66,13 +67,13 @@ def judge(
 
     Returns:
         (N,) bool whether the truth is known, and (N,) error [px]: the distance to the true
-        match, infinite where image 1 does not show the point; or to the epipolar line.
+        match, infinite where image 1 does not show the point; or to the epipolar line, infinite
+        where there is none.
     """
     if 'fundamental' in pair:
-        lines = torch.nn.functional.pad(points0, (0, 1), value=1.0) @ pair['fundamental'][0].T
-        distance = (lines[:, :2] * points1).sum(1) + lines[:, 2]
-        error_px = distance.abs() / lines[:, :2].norm(dim=1)
-        return torch.ones_like(error_px, dtype=torch.bool), error_px
+        lines, is_line = epipolar_lines(points0[None], pair['fundamental'])
+        error_px = distance_to_lines(points1[None], lines).masked_fill(~is_line, torch.inf)
+        return torch.ones_like(is_line[0]), error_px[0]
     known = pair['state'][0] != IGNORED
     known0, known1 = pair['points0'][0][known], pair['points1'][0][known]
     if not len(known0):

@@ -374,3 +374,7 @@ def test_matches_are_judged_by_the_epipolar_line():
     is_judged, error_px = judge(points0, points1, {'fundamental': fundamental})
     assert is_judged.all()
     assert error_px.tolist() == [0.0, 4.0]
+    # One that moves towards (20, 30), where there is no line.
+    forward = torch.tensor([[[0.0, -1.0, 30.0], [1.0, 0.0, -20.0], [-30.0, 20.0, 0.0]]])
+    _, error_px = judge(torch.tensor([[20.0, 30.0]]), points1[:1], {'fundamental': forward})
+    assert error_px.tolist() == [float('inf')]
