@@ -116,7 +116,7 @@ def _load_network(content: Any, path: Path) -> CoamNetwork:  # noqa: ANN401
             f'{path} is no checkpoint: wanted the entries average, config and step; give the '
             'best.pt of `coam train`.'
         )
-    config = build(NetworkConfig, content['config']['network'])
+    config = build(NetworkConfig, content['config']['network'], 'network')
     network = CoamNetwork(config)
     if not config.has_refiner or not network.encoder.local_channels:
         raise ValueError(
