@@ -306,18 +306,43 @@ def test_seven_scenes_without_depth_keep_their_epipolar_geometry(tmp_path):
     assert_pairs_keep_their_geometry(open_posed(tmp_path))
 
 
-def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
+def write_colmap_text(folder):
+    """Write four images of the wall, and a model of them."""
     lines = '# images\n'
+    tracks = {}
     for index in range(4):
-        write_image(tmp_path / f'images/view {index}.jpg', wall_view(index))
-        ids, xy, _ = landmarks(index)
+        write_image(folder / f'images/view_{index}.jpg', wall_view(index))
+        ids, xy, points = landmarks(index)
         x = -T_world_camera(index)[0, 3]
-        lines += f'{index + 1} 1 0 0 0 {x} 0 0 7 view {index}.jpg\n'
+        lines += f'{index + 1} 1 0 0 0 {x} 0 0 7 view_{index}.jpg\n'
         lines += ' '.join(f'{p[0]} {p[1]} {i}' for p, i in zip(xy, ids, strict=True)) + ' 5 5 -1\n'
-    (tmp_path / 'sparse').mkdir()
-    (tmp_path / 'sparse/images.txt').write_text(lines)
-    (tmp_path / 'sparse/cameras.txt').write_text('7 PINHOLE 160 128 200 200 80 64\n')
-    assert_pairs_keep_their_geometry(open_posed(tmp_path))
+        for place, (i, point) in enumerate(zip(ids, points, strict=True)):
+            tracks.setdefault(i, f'{i} {point[0]} {point[1]} {point[2]} 0 0 0 1')
+            tracks[i] += f' {index + 1} {place}'
+    (folder / 'sparse').mkdir()
+    (folder / 'sparse/images.txt').write_text(lines)
+    (folder / 'sparse/points3D.txt').write_text('\n'.join(tracks.values()) + '\n')
+    (folder / 'sparse/cameras.txt').write_text('7 PINHOLE 160 128 200 200 80 64\n')
+
+
+def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
+    pycolmap = pytest.importorskip('pycolmap', reason='pycolmap is not installed')
+    write_colmap_text(tmp_path)
+    as_text = open_posed(tmp_path)
+    assert_pairs_keep_their_geometry(as_text)
+    model = pycolmap.Reconstruction(tmp_path / 'sparse')
+    for file in (tmp_path / 'sparse').iterdir():
+        file.unlink()
+    model.write_binary(tmp_path / 'sparse')
+    as_binary = open_posed(tmp_path)
+    one, other = (source.sample(np.random.default_rng(0)) for source in (as_text, as_binary))
+    np.testing.assert_array_equal(one.image0, other.image0)
+    np.testing.assert_array_equal(one.fundamental, other.fundamental)
+
+
+def test_a_colmap_model_without_common_points_or_with_distortion_is_refused(tmp_path):
+    pytest.importorskip('pycolmap', reason='pycolmap is not installed')
+    write_colmap_text(tmp_path)
     with pytest.raises(ValueError, match='no pair of images'):
         open_posed(tmp_path, min_shared_points=10_000)
     (tmp_path / 'sparse/cameras.txt').write_text('7 OPENCV 160 128 200 200 80 64 0.1 0 0 0\n')
