@@ -10,9 +10,9 @@ from pathlib import Path
 from coam_ros.geometry.epipolar import fundamental_from_pose
 from coam_ros.geometry.image_views import Image, warp
 from coam_ros.geometry.transforms import invert, is_rigid, rotation_vector
+from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
 from coam_ros.mapping.importers.sfm_model import is_colmap_model, SfmImage
-from coam_ros.training.data.pair_list import read_pair_list
 from coam_ros.training.data.pairs import EpipolarPair, PairFinisher, SourceConfig
 from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
 from coam_ros.training.data.views import CropConfig, random_crop, ViewSpec
@@ -116,17 +116,17 @@ _Opened = tuple[list[_Relation], Callable[[str | int], Image]]
 
 def _from_pair_list(directory: Path) -> _Opened:
     listed = read_pair_list(directory / 'pairs.txt')
-    names = {name for pair in listed for name in (pair.name0, pair.name1)}
+    names = {name for pair in listed for name in pair.names}
     skipped = _unusable_images(directory, names)
     relations = []
     for pair in listed:
-        if pair.name0 in skipped or pair.name1 in skipped:
+        if any(name in skipped for name in pair.names):
             continue
         if not is_rigid(pair.T_1_0, _ROTATION_TOLERANCE) or not pair.T_1_0[:3, 3].any():
-            skipped[f'{pair.name0} {pair.name1}'] = 'the pose is not rigid, or has no baseline'
+            skipped[' '.join(pair.names)] = 'the pose is not rigid, or has no baseline'
             continue
-        fundamental = fundamental_from_pose(pair.T_1_0, pair.K0, pair.K1)
-        relations.append(_Relation(pair.name0, pair.name1, fundamental))
+        fundamental = fundamental_from_pose(pair.T_1_0, *pair.intrinsics)
+        relations.append(_Relation(*pair.names, fundamental))
     _warn(directory, skipped, len(names) + len(listed))
     return relations, partial(_read_file, directory)
 
