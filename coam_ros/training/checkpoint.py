@@ -89,7 +89,7 @@ def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
     """Say what made a checkpoint, beside its config: code, libraries and data."""
     return {
         'git_commit': _git_commit(),
-        'data_hash': hash_files(Path(source.path) for source in sources if source.path),
+        'data_hash': hash_names_and_sizes(Path(s.path) for s in sources if s.path),
         'versions': {
             'python': platform.python_version(),
             'torch': str(torch.__version__),
@@ -99,7 +99,7 @@ def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
     }
 
 
-def hash_files(paths: Iterable[Path]) -> str:
+def hash_names_and_sizes(paths: Iterable[Path]) -> str:
     """Hash names and sizes of files, and of all files in folders; their content is not read."""
     digest = hashlib.sha256()
     for root in paths:

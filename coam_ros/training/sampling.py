@@ -47,11 +47,6 @@ def cells_to_pixels(cells: torch.Tensor, stride: int) -> torch.Tensor:
     return (cells + 0.5) * stride - 0.5
 
 
-def pixels_to_cells(points: torch.Tensor, stride: int) -> torch.Tensor:
-    """Give the fractional cells of pixels."""
-    return (points + 0.5) / stride - 0.5
-
-
 def cell_centres(feature_map: torch.Tensor, stride: int, step: int) -> torch.Tensor:
     """Give the centres of every `step`-th cell of a map, row by row: (P, 2) pixels."""
     height, width = feature_map.shape[-2:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from bench_samples import objects, pair_line
 import cv2
 import numpy as np
 from pair_samples import (
@@ -59,10 +60,9 @@ def landmarks(index, count=400):
     return seen, pixels[seen].astype(np.float32), points[seen]
 
 
-def pair_line(i, j, name='{}.jpg', T_1_0=None):
+def line_of(i, j, T_1_0=None):
     T_1_0 = invert(T_world_camera(j)) @ T_world_camera(i) if T_1_0 is None else T_1_0
-    numbers = ' '.join(f'{value:.9g}' for value in (*K.ravel(), *K.ravel(), *T_1_0.ravel()))
-    return f'{name.format(i)} {name.format(j)} 0 0 {numbers}\n'
+    return pair_line(f'{i}.jpg', f'{j}.jpg', T_1_0, K)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def posed(tmp_path):
         write_image(tmp_path / f'{index}.jpg', wall_view(index))
         ids, xy, _ = landmarks(index)
         np.savez(tmp_path / 'points' / f'{index}.npz', xy=xy, id=ids)
-        lines += ''.join(pair_line(index, other) for other in range(index))
+        lines += ''.join(line_of(index, other) for other in range(index))
     (tmp_path / 'pairs.txt').write_text(lines)
     return tmp_path
 
@@ -170,13 +170,6 @@ def test_a_map_without_depth_and_landmarks_is_an_error(tmp_path):
 
 
 # --- MegaDepth ------------------------------------------------------------------------------
-
-
-def objects(values):
-    """An array of objects, as D2-Net writes lists."""
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 @pytest.fixture
@@ -351,15 +344,15 @@ def test_a_colmap_model_without_common_points_or_with_distortion_is_refused(tmp_
 
 
 def test_pairs_without_baseline_or_rigid_pose_are_named(posed, caplog):
-    lines = pair_line(1, 0) + pair_line(2, 0, T_1_0=np.eye(4))
-    (posed / 'pairs.txt').write_text(lines + pair_line(3, 0, T_1_0=2 * T_world_camera(1)))
+    lines = line_of(1, 0) + line_of(2, 0, T_1_0=np.eye(4))
+    (posed / 'pairs.txt').write_text(lines + line_of(3, 0, T_1_0=2 * T_world_camera(1)))
     with caplog.at_level(logging.WARNING):
         assert_pairs_keep_their_geometry(open_posed(posed))
     assert '2 of 7 images and pairs are not used' in caplog.records[0].getMessage()
 
 
 def test_a_damaged_line_of_a_list_is_named(posed):
-    (posed / 'pairs.txt').write_text(pair_line(1, 0) + '2.jpg 3.jpg 0 0 1 2 3\n')
+    (posed / 'pairs.txt').write_text(line_of(1, 0) + '2.jpg 3.jpg 0 0 1 2 3\n')
     with pytest.raises(ValueError, match='line 2'):
         open_posed(posed)
 
