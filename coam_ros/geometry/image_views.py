@@ -20,6 +20,13 @@ def rotation_2d(angle_deg: float) -> Matrix:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
+def resize_view(factor_x: float, factor_y: float) -> Matrix:
+    """Give the view of an image that was resized by these factors, by the project's convention."""
+    return np.array(
+        [[factor_x, 0, factor_x / 2 - 0.5], [0, factor_y, factor_y / 2 - 0.5], [0, 0, 1]]
+    )
+
+
 def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
     """Draw a view; a shrinking one is blurred first so that nothing aliases.
 
@@ -38,10 +45,7 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
             cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8
         )
         ratios = np.array(halved.shape[1::-1]) / np.array(image.shape[1::-1])
-        halving = np.array(
-            [[ratios[0], 0, ratios[0] / 2 - 0.5], [0, ratios[1], ratios[1] / 2 - 0.5], [0, 0, 1]]
-        )
-        return warp(halved, view @ np.linalg.inv(halving), size)
+        return warp(halved, view @ np.linalg.inv(resize_view(*ratios)), size)
     if scale < 0.7:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 / scale), np.uint8)
     return np.asarray(cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR), np.uint8)

@@ -23,6 +23,7 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
+from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import invert
 from coam_ros.mapping.importers.seven_scenes import read_frames
 from coam_ros.mapping.keyframe import Keyframe
@@ -38,7 +39,7 @@ from coam_ros.training.data import (
     ViewSpec,
 )
 from coam_ros.training.data.keyframe_map import split_keyframes
-from coam_ros.training.data.views import CropConfig, resize_view
+from coam_ros.training.data.views import CropConfig
 
 SPEC = ViewSpec(SIZE, 200)
 
@@ -286,7 +287,7 @@ def test_a_pair_of_two_cameras_keeps_its_epipolar_geometry_both_ways(posed):
     factor = 1.6
     image = cv2.resize(wall_view(4), None, fx=factor, fy=factor)
     write_image(posed / 'large.jpg', image)
-    intrinsics = resize_view(factor) @ K
+    intrinsics = resize_view(factor, factor) @ K
     T_1_0 = invert(T_world_camera(4)) @ T_world_camera(0)
     numbers = ' '.join(f'{value:.9g}' for m in (K, intrinsics, T_1_0) for value in m.ravel())
     (posed / 'pairs.txt').write_text(f'0.jpg large.jpg 0 0 {numbers}\n')

@@ -178,11 +178,6 @@ def random_homography(
     return cv2.getPerspectiveTransform(corners.astype(np.float32), target.astype(np.float32))
 
 
-def resize_view(factor: float) -> Matrix:
-    """Give the view of an image that was resized by a factor, by the project's convention."""
-    return np.array([[factor, 0, factor / 2 - 0.5], [0, factor, factor / 2 - 0.5], [0, 0, 1]])
-
-
 def random_cells(size: tuple[int, int], count: int, rng: np.random.Generator) -> Points:
     """Draw centres of blocks of a view, as the matcher selects them: (count, 2) float32 pixels."""
     cells = np.stack([rng.integers(0, side // BLOCK_PX, count) for side in size], axis=1)
