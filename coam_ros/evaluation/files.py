@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import json
 from pathlib import Path
 
-from coam_ros.inference.sealed_json import write_aside
+from coam_ros.inference.files import write_aside
 import numpy as np
 
 

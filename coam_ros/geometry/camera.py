@@ -122,7 +122,7 @@ class PinholeCamera:
             raise CalibrationError(
                 f'Intrinsic matrix with skew {K[0, 1]}; wanted 0. Calibrate without skew.'
             )
-        return cls(
+        camera = cls(
             int(width),
             int(height),
             float(K[0, 0]),
@@ -132,6 +132,11 @@ class PinholeCamera:
             distortion,
             distortion_model,
         )
+        if K[1, 0] != 0 or (K[2] != (0, 0, 1)).any():
+            raise CalibrationError(
+                f'Intrinsic matrix {K.tolist()}; wanted fx 0 cx / 0 fy cy / 0 0 1. Correct K.'
+            )
+        return camera
 
     @property
     def K(self) -> NDArray[np.float64]:

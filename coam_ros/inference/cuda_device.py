@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 import weakref
 
-from coam_ros.inference.sealed_json import EngineIncompatibleError
+from coam_ros.inference.errors import EngineIncompatibleError
 import numpy as np
 from numpy.typing import NDArray
 

@@ -18,15 +18,12 @@ from coam_ros.inference.engine_manifest import (
     FORMAT_VERSION,
     Target,
 )
+from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.files import replace_folder, sha256_of
 from coam_ros.inference.gate import compare_backends, GateReport
 from coam_ros.inference.gate_pairs import fixed_pairs
 from coam_ros.inference.manifest import Manifest
 from coam_ros.inference.model import CoamModel, FEATURE_NAMES
-from coam_ros.inference.sealed_json import (
-    EngineIncompatibleError,
-    replace_folder,
-    sha256_of,
-)
 from coam_ros.inference.tensorrt_backend import TensorRTBackend
 from coam_ros.inference.tensorrt_package import import_tensorrt
 

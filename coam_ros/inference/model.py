@@ -11,8 +11,8 @@ import sys
 from typing import Any
 
 from coam_ros.inference.backend import Arrays, InferenceBackend
+from coam_ros.inference.errors import EngineIncompatibleError
 from coam_ros.inference.manifest import Manifest
-from coam_ros.inference.sealed_json import EngineIncompatibleError
 import numpy as np
 from numpy.typing import NDArray
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from coam_ros.inference.backend import Arrays
-from coam_ros.inference.sealed_json import EngineIncompatibleError
+from coam_ros.inference.errors import EngineIncompatibleError
 from numpy.typing import NDArray
 import onnxruntime
 

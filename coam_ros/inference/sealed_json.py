@@ -1,4 +1,4 @@
-"""Files of models: written aside, and sealed, so that a changed byte is noticed."""
+"""Manifests as sealed JSON: a changed byte of them, or of the files they name, is noticed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from dataclasses import fields
 import hashlib
 import json
 from pathlib import Path
-import shutil
 from typing import Any
 
+from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.files import sha256_of, write_aside
+
 _SEAL = 'sha256'
-
-
-class EngineIncompatibleError(ValueError):
-    """The files of a model do not fit their manifest, this software or this machine."""
 
 
 def save_sealed(path: Path, content: dict[str, Any]) -> None:
@@ -86,28 +84,6 @@ def check_file(path: Path, wanted: str, remedy: str) -> None:
             f'Changed model file: {path} has sha256 {found[:12]}, its manifest wants '
             f'{wanted[:12]}; the file is damaged or of another model. {remedy.capitalize()}.'
         )
-
-
-def sha256_of(path: Path) -> str:
-    """Return the hex digest of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def write_aside(path: Path, data: bytes) -> None:
-    """Write a file such that its name never stands for a part of it."""
-    aside = path.with_name(f'{path.name}.tmp')
-    aside.write_bytes(data)
-    aside.replace(path)
-
-
-def replace_folder(target: Path, aside: Path) -> None:
-    """Put a new folder in the place of an old one by renaming."""
-    old = target.with_name(f'.{target.name}-old')
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    aside.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sealed_text(content: dict[str, Any]) -> str:

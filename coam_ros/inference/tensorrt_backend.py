@@ -10,7 +10,7 @@ from typing import Any
 from coam_ros.inference.backend import DeviceLostError
 from coam_ros.inference.cuda_device import CudaDevice, DeviceArray, DevicePool, SharedBuffer
 from coam_ros.inference.cuda_graph import CudaGraph, CudaGraphError
-from coam_ros.inference.sealed_json import EngineIncompatibleError
+from coam_ros.inference.errors import EngineIncompatibleError
 import numpy as np
 from numpy.typing import NDArray
 

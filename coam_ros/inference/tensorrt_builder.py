@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.files import write_aside
 from coam_ros.inference.half_precision import to_half
-from coam_ros.inference.sealed_json import EngineIncompatibleError, write_aside
 import onnx
 
 # Called with what is being done; answers whether to go on.

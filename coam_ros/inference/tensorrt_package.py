@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from coam_ros.inference.sealed_json import EngineIncompatibleError
+from coam_ros.inference.errors import EngineIncompatibleError
 
 PACKAGES = ('tensorrt', 'tensorrt_rtx')
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from coam_ros.inference.files import write_aside
 from coam_ros.inference.model import BACKENDS
-from coam_ros.inference.sealed_json import write_aside
 from coam_ros.matching.drawing import draw_matches
 from coam_ros.matching.matcher import CoamMatcher
 import cv2

@@ -1,1 +1,1 @@
-"""ROS 2 nodes around the core; but for the player of the demo all that imports rclpy, tf2_ros and messages."""
+"""ROS 2 nodes around the core; beside the demo's player all that imports rclpy and messages."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 import hashlib
 import io
-import os
 from pathlib import Path
 import platform
 import subprocess
 from typing import Any
 
 from coam_ros.inference import default_model_directory
+from coam_ros.inference.files import write_aside
 from coam_ros.training.config_file import differences, to_values
 from coam_ros.training.data import SourceConfig
 from coam_ros.training.network import CoamNetwork
@@ -35,29 +35,6 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_aside(path, buffer.getbuffer())
-
-
-def write_aside(path: Path, content: bytes | memoryview) -> None:
-    """Write a file under another name, and rename it when it is on the disk.
-
-    Raises:
-        OSError: it cannot be written; the former file is untouched.
-    """
-    aside = path.with_name(f'{path.name}.tmp')
-    try:
-        with aside.open('wb') as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OSError(
-            error.errno,
-            f'{path} could not be written ({error.strerror}; {len(content) / 1e6:.1f} MB); the '
-            'former one, if there was one, is untouched. Make room and run the same command '
-            'again: it goes on from there',
-        ) from error
 
 
 def read_checkpoint(path: Path, network: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +89,7 @@ def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
     """Say what made a checkpoint, beside its config: code, libraries and data."""
     return {
         'git_commit': _git_commit(),
-        'data_hash': hash_files(Path(source.path) for source in sources if source.path),
+        'data_hash': hash_names_and_sizes(Path(s.path) for s in sources if s.path),
         'versions': {
             'python': platform.python_version(),
             'torch': str(torch.__version__),
@@ -122,7 +99,7 @@ def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
     }
 
 
-def hash_files(paths: Iterable[Path]) -> str:
+def hash_names_and_sizes(paths: Iterable[Path]) -> str:
     """Hash names and sizes of files, and of all files in folders; their content is not read."""
     digest = hashlib.sha256()
     for root in paths:

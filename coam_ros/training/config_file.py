@@ -210,7 +210,8 @@ def _convert(hint: Any, value: Any, where: str, kinds: Mapping[str, type] | None
     if kinds is not None:
         return _build_kind(kinds, value, where)
     if origin is Literal:
-        if value not in options:
+        # True is no 1.
+        if value not in options or type(value) is not type(options[0]):
             raise ValueError(f'{where} is {value!r}. {_advise(value, options)}')
         return value
     if dataclasses.is_dataclass(hint):

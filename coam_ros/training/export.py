@@ -16,9 +16,9 @@ import tempfile
 from typing import Any
 
 from coam_ros.inference import default_model_directory
+from coam_ros.inference.files import replace_folder, sha256_of
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, NetworkFile
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
-from coam_ros.inference.sealed_json import replace_folder, sha256_of
 from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
 from coam_ros.training.config_file import build
 from coam_ros.training.data.reading import list_photos, read_rgb
@@ -116,7 +116,7 @@ def _load_network(content: Any, path: Path) -> CoamNetwork:  # noqa: ANN401
             f'{path} is no checkpoint: wanted the entries average, config and step; give the '
             'best.pt of `coam train`.'
         )
-    config = build(NetworkConfig, content['config']['network'])
+    config = build(NetworkConfig, content['config']['network'], 'network')
     network = CoamNetwork(config)
     if not config.has_refiner or not network.encoder.local_channels:
         raise ValueError(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from coam_ros.training.decoders import DECODERS, View
-from coam_ros.training.encoders import load_pretrained, make_encoder
+from coam_ros.training.encoders import ENCODERS, load_pretrained
 from coam_ros.training.network_config import NetworkConfig
 from coam_ros.training.refiner import MatchRefiner, PlainRefiner
 import torch
@@ -94,7 +94,7 @@ class CoamNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.output_stride = config.output_stride
-        self.encoder = make_encoder(config.encoder).requires_grad_(requires_grad=False)
+        self.encoder = ENCODERS[config.encoder]().requires_grad_(requires_grad=False)
         self.decoder = DECODERS[config.decoder](
             self.encoder.channels, self.encoder.local_channels, config
         )

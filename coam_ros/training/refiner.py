@@ -9,7 +9,7 @@ import math
 from typing import NamedTuple
 
 from coam_ros.inference.manifest import BLOCK_PX
-from coam_ros.training.sampling import cells_to_pixels, gather_window, sample_map
+from coam_ros.training.sampling import cells_to_pixels, gather_window, sample_map, soft_argmax
 import torch
 from torch import nn
 from torch.nn import functional
@@ -138,5 +138,4 @@ def _search(
     per_block = BLOCK_PX // MAP_STRIDE
     corners = blocks * per_block - (_WINDOW - per_block) // 2
     similarity, cells = gather_window(query.descriptors, keyframe.descriptors, corners, _WINDOW)
-    weight = functional.softmax(similarity * sharpness, dim=-1)
-    return cells_to_pixels((weight[..., None] * cells).sum(-2), MAP_STRIDE), similarity
+    return cells_to_pixels(soft_argmax(similarity * sharpness, cells), MAP_STRIDE), similarity

@@ -1,6 +1,6 @@
 """Reading of maps at pixels, back from maps to pixels, and means over what counts.
 
-Shape legend: B pairs, N points, C channels, H and W of a map, P positions of a map.
+Shape legend: B pairs, N points, C channels, H and W of a map, P of its cells.
 """
 
 from __future__ import annotations
@@ -47,11 +47,6 @@ def cells_to_pixels(cells: torch.Tensor, stride: int) -> torch.Tensor:
     return (cells + 0.5) * stride - 0.5
 
 
-def pixels_to_cells(points: torch.Tensor, stride: int) -> torch.Tensor:
-    """Give the fractional cells of pixels."""
-    return (points + 0.5) / stride - 0.5
-
-
 def cell_centres(feature_map: torch.Tensor, stride: int, step: int) -> torch.Tensor:
     """Give the centres of every `step`-th cell of a map, row by row: (P, 2) pixels."""
     height, width = feature_map.shape[-2:]
@@ -76,30 +71,6 @@ def step_of(spacing_px: int, stride: int) -> int:
             'spacing_px that is a multiple of network.output_stride.'
         )
     return spacing_px // stride
-
-
-def soft_argmax(
-    descriptors: torch.Tensor,
-    feature_map: torch.Tensor,
-    cells: torch.Tensor,
-    window: int,
-    temperature: float,
-) -> torch.Tensor:
-    """Refine matches to sub-pixel: expected position of the similarity in a window.
-
-    Args:
-        descriptors: (B, N, C) unit descriptors of the first image's points.
-        feature_map: (B, C, H, W) unit descriptors of the second image.
-        cells: (B, N, 2) int64 column and row of the window's centre.
-        window: side of the window [cells], odd.
-        temperature: softmax temperature of the cosine similarity.
-
-    Returns:
-        (B, N, 2) expected position [cells, fractional], inside the window.
-    """
-    similarity, near = gather_window(feature_map, descriptors, cells - window // 2, window)
-    weight = functional.softmax(similarity / temperature, dim=-1)
-    return (weight[..., None] * near).sum(-2)
 
 
 def gather_window(
@@ -128,6 +99,20 @@ def gather_window(
     near = flat.gather(1, index).reshape(*rows.shape, channels)
     products = (near * vectors[:, :, None]).sum(-1)
     return products, torch.stack([columns, rows], dim=-1).to(vectors.dtype)
+
+
+def soft_argmax(logits: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+    """Find the expected cell of windows such as `gather_window` gives.
+
+    Args:
+        logits: (B, N, P) of each cell: its similarity, times the sharpness of the search.
+        cells: (B, N, P, 2) columns and rows.
+
+    Returns:
+        (B, N, 2) mean under the softmax of the logits [cells, fractional].
+    """
+    weight = functional.softmax(logits, dim=-1)
+    return (weight[..., None] * cells).sum(-2)
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

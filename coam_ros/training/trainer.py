@@ -9,41 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import copy
+from dataclasses import asdict
 import logging
-import os
 from pathlib import Path
 import time
 from typing import Any
 
-from coam_ros.inference.manifest import BLOCK_PX
+from coam_ros.inference.files import write_aside
 from coam_ros.training.checkpoint import (
     load_initial_weights,
     provenance,
     read_checkpoint,
     save_checkpoint,
-    write_aside,
 )
 from coam_ros.training.config import ExperimentConfig
 from coam_ros.training.config_file import differences, to_values, to_yaml
-from coam_ros.training.data import initialize_worker, make_mixture, PairMixture, ViewSpec
+from coam_ros.training.data.loading import training_batches, validation_pairs
+from coam_ros.training.data.pairs import Batch
 from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
 from coam_ros.training.distributed import Processes
 from coam_ros.training.losses import Loss, make_loss
 from coam_ros.training.network import CoamNetwork, DescribedImage
 from coam_ros.training.training_log import TrainingLog
-from coam_ros.training.validation import Batch, validate
+from coam_ros.training.validation import Judgement, validate
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 _LOGGER = logging.getLogger(__name__)
 CHECKPOINT, BEST = 'checkpoint.pt', 'best.pt'
 # The average forgets this fast in the first steps: step / (step + 10).
 _EMA_WARMUP = 10
-# Each keeps images in memory of its own.
-_MOST_WORKERS = 16
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16, 'float16': torch.float16}
 
 
@@ -99,8 +96,7 @@ class Trainer:
         self._values = to_values(config)
         self._step = 0
         self._worked_s = self._waited_s = 0.0
-        # Validations: the first, the best with its step, how many came after it.
-        self._judged: dict[str, Any] = {'first': None, 'best': None, 'best_step': 0, 'since': 0}
+        self._judgement = Judgement()
 
         torch.manual_seed(config.seed)
         self.network = CoamNetwork(config.network)
@@ -143,13 +139,14 @@ class Trainer:
 
     def _train(self, log: TrainingLog | None) -> None:
         schedule, validation = self.config.schedule, self.config.validation
-        held_back = self._validation_pairs()
+        judgement, patience = self._judgement, validation.patience
+        held_back = validation_pairs(self.config, self.processes)
         if self._step == 0:
             self._validate(held_back, log)
-        batches = self._batches()
+        batches = training_batches(self.config, self.processes, self._step)
         window = _Window()
         saved_at = time.monotonic()
-        while self._step < schedule.steps and not self._is_out_of_patience():
+        while self._step < schedule.steps and not judgement.is_out_of_patience(patience):
             batch = window.wait_for(batches)
             self._step += 1
             window.add(self._take_step(batch))
@@ -166,8 +163,9 @@ class Trainer:
                 self._validate(held_back, log)
                 window.restart_clock()
             is_due = time.monotonic() - saved_at >= self.config.checkpoint_s
+            is_over = is_last or judgement.is_out_of_patience(patience)
             # Only where a window of figures ends: what it sums up is not in the checkpoint.
-            if is_last or (is_logged and is_due) or self._is_out_of_patience():
+            if is_over or (is_logged and is_due):
                 self._save()
                 saved_at = time.monotonic()
                 window.restart_clock()
@@ -230,12 +228,7 @@ class Trainer:
             return
         matcher = DeployedPairMatcher(self.average, self.config.validation.num_matches)
         figures = validate(matcher, pairs, self.processes)
-        judged = self._judged
-        judged['since'] += 1
-        judged['first'] = judged['first'] or figures
-        is_best = judged['best'] is None or figures['score'] > judged['best']['score']
-        if is_best:
-            judged.update(best=figures, best_step=self._step, since=0)
+        is_best = self._judgement.update(figures, self._step)
         if log is not None:
             log.write('validation', self._step, figures)
             shown = ', '.join(f'{name} {value:.3f}' for name, value in figures.items())
@@ -243,75 +236,13 @@ class Trainer:
             if is_best:
                 save_checkpoint(self._out / BEST, self._content(with_state=False))
 
-    def _is_out_of_patience(self) -> bool:
-        patience = self.config.validation.patience
-        return patience is not None and self._judged['since'] >= patience
-
     def _report(self) -> str:
-        judged = self._judged
         share = self._worked_s / max(self._worked_s + self._waited_s, 1e-9)
         lines = [f'{self._out}: {self._step} steps, {share:.0%} of the time in the network']
-        if judged['best'] is not None:
-            best = f'step {judged["best_step"]}'
-            lines.append(f'{"validation":16} {"before":>10} {best:>12}')
-            lines += [
-                f'{name:16} {judged["first"][name]:10.3f} {value:12.3f}'
-                for name, value in judged['best'].items()
-            ]
+        if self._judgement.best is not None:
+            lines += self._judgement.table()
             lines.append(f'weights: {self._out / BEST} (the best), {self._out / CHECKPOINT}')
         return '\n'.join(lines)
-
-    # ------------------------------------------------------------------ data
-
-    def _batches(self) -> Iterator[Batch]:
-        """This process's share of the batches from the present step on."""
-        data, steps = self.config.data, self.config.schedule.steps
-        spec = ViewSpec(data.view_size, data.num_points)
-        mixture = make_mixture(data.sources, spec, steps * data.batch, self.config.seed)
-        share = self.processes.share(data.batch)
-        return iter(
-            self._loader(
-                mixture,
-                [[step * data.batch + i for i in share] for step in range(self._step, steps)],
-            )
-        )
-
-    def _validation_pairs(self) -> list[Batch]:
-        """This process's share of the pairs, in memory: they are the same at every validation."""
-        data, validation = self.config.data, self.config.validation
-        if validation.every_steps is None:
-            return []
-        width, height = data.view_size
-        mixture = make_mixture(
-            validation.sources or data.sources,
-            # Every block's centre is asked for.
-            ViewSpec(data.view_size, width * height // BLOCK_PX**2),
-            validation.num_pairs,
-            validation.seed,
-        )
-        share = self.processes.share(validation.num_pairs)
-        # Copies: what a worker sends stays a file in shared memory, of which there are few.
-        return [
-            {name: value.clone() for name, value in pair.items()}
-            for pair in self._loader(mixture, [[i] for i in share])
-        ]
-
-    def _loader(self, mixture: PairMixture, batches: list[list[int]]) -> DataLoader:
-        is_cuda = self.processes.device.type == 'cuda'
-        workers = self.config.data.workers
-        if workers is None:
-            # The processes of a machine share its cores; more workers than these wait for the GPU.
-            cores = len(os.sched_getaffinity(0)) // int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
-            workers = min(max(cores - 1, 1), _MOST_WORKERS) if is_cuda else 1
-        return DataLoader(
-            mixture,
-            batch_sampler=batches,
-            num_workers=workers,
-            worker_init_fn=initialize_worker,
-            # Of its own: the default one draws a number from the generator that the loss uses.
-            generator=torch.Generator(),
-            pin_memory=is_cuda,
-        )
 
     # ------------------------------------------------------------------ state
 
@@ -356,7 +287,7 @@ class Trainer:
             'average': self.average.state_dict(),
             'config': self._values,
             'step': self._step,
-            'judged': self._judged,
+            'judged': asdict(self._judgement),
             'provenance': self._provenance,
         }
         if with_state:
@@ -405,7 +336,7 @@ class Trainer:
         if former['scaler']:
             self._scaler.load_state_dict(former['scaler'])
         self._step = former['step']
-        self._judged = former['judged']
+        self._judgement = Judgement(**former['judged'])
 
     # ------------------------------------------------------------------ figures
 

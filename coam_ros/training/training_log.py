@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from coam_ros.training.checkpoint import write_aside
+from coam_ros.inference.files import write_aside
 from tqdm import tqdm
 
 _LOGGER = logging.getLogger(__name__)

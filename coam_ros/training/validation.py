@@ -6,19 +6,61 @@ Shape legend: N selected points, M known points.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from coam_ros.training.data.pairs import IGNORED, MATCHED
+from coam_ros.training.data.pairs import Batch, IGNORED, MATCHED
 from coam_ros.training.decoders import View
 from coam_ros.training.deployment import DeployedPairMatcher
 from coam_ros.training.distributed import Processes
+from coam_ros.training.epipolar import distance_to_lines, epipolar_lines
 import torch
 
-Batch = dict[str, torch.Tensor]
 RIGHT_PX = (3, 5)
 # A match is judged where a known point lies this near to its query point: the known points are
 # centres of blocks or tracks of structure from motion, and the rest of the way is carried
 # over unchanged, which at twice the scale is wrong by this.
 _REACH_PX = 1.5
+
+
+@dataclass
+class Judgement:
+    """What the validations of a training have said so far.
+
+    Attributes:
+        first: figures of the first one, as `validate` gives them; None before it.
+        best: figures of the one with the highest score; None before the first one.
+        best_step: step of the training at the best one.
+        since: how many came after the best one.
+    """
+
+    first: dict[str, float] | None = None
+    best: dict[str, float] | None = None
+    best_step: int = 0
+    since: int = 0
+
+    def update(self, figures: dict[str, float], step: int) -> bool:
+        """Take the figures of a validation at a step; returns whether it is the best so far."""
+        self.since += 1
+        self.first = self.first or figures
+        is_best = self.best is None or figures['score'] > self.best['score']
+        if is_best:
+            self.best, self.best_step, self.since = figures, step, 0
+        return is_best
+
+    def is_out_of_patience(self, patience: int | None) -> bool:
+        """Tell whether this many validations in a row were not the best; None waits for ever."""
+        return patience is not None and self.since >= patience
+
+    def table(self) -> list[str]:
+        """Compare the first validation, which there must be, and the best; a line a figure."""
+        best = f'step {self.best_step}'
+        return [
+            f'{"validation":16} {"before":>10} {best:>12}',
+            *(
+                f'{name:16} {self.first[name]:10.3f} {value:12.3f}'
+                for name, value in self.best.items()
+            ),
+        ]
 
 
 @torch.no_grad()
@@ -66,13 +108,13 @@ def judge(
 
     Returns:
         (N,) bool whether the truth is known, and (N,) error [px]: the distance to the true
-        match, infinite where image 1 does not show the point; or to the epipolar line.
+        match, infinite where image 1 does not show the point; or to the epipolar line, infinite
+        where there is none.
     """
     if 'fundamental' in pair:
-        lines = torch.nn.functional.pad(points0, (0, 1), value=1.0) @ pair['fundamental'][0].T
-        distance = (lines[:, :2] * points1).sum(1) + lines[:, 2]
-        error_px = distance.abs() / lines[:, :2].norm(dim=1)
-        return torch.ones_like(error_px, dtype=torch.bool), error_px
+        lines, is_line = epipolar_lines(points0[None], pair['fundamental'])
+        error_px = distance_to_lines(points1[None], lines).masked_fill(~is_line, torch.inf)
+        return torch.ones_like(is_line[0]), error_px[0]
     known = pair['state'][0] != IGNORED
     known0, known1 = pair['points0'][0][known], pair['points1'][0][known]
     if not len(known0):

@@ -10,15 +10,18 @@ import pytest
 torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from coam_ros.geometry.epipolar import fundamental_from_pose  # noqa: E402
+from coam_ros.training.epipolar import (  # noqa: E402
+    crosses_image,
+    distance_to_lines,
+    epipolar_lines,
+)
 from coam_ros.training.losses import (  # noqa: E402
     LOSS_CONFIGS,
     make_loss,
     SelfSupervisedConfig,
 )
 from coam_ros.training.losses.self_supervised import (  # noqa: E402
-    distance_to_lines,
     draw_points,
-    epipolar_lines,
     expected_correspondence,
 )
 from coam_ros.training.network import DescribedImage  # noqa: E402
@@ -32,6 +35,12 @@ STRIDE = 4
 def fundamental_of_shift(x, y):
     """Give F of a camera that moves in its image plane: the line goes along (x, y)."""
     return torch.tensor([[0.0, 0.0, y], [0.0, 0.0, -x], [-y, x, 0.0]])
+
+
+def lines_across(points0, fundamental, size1):
+    """Give the lines of image 1, and which of them there are and cross it."""
+    lines, is_line = epipolar_lines(points0, fundamental)
+    return lines, is_line & crosses_image(lines, size1)
 
 
 def random_map(*shape, seed):
@@ -65,7 +74,7 @@ def test_a_point_of_the_scene_lies_on_its_line(scale):
         for p in (points_0, points_1)
     )
     fundamental = torch.tensor(fundamental_from_pose(T_1_0, K, K) * scale, dtype=torch.float32)
-    lines, known = epipolar_lines(pixels0, fundamental[None], [320, 240])
+    lines, known = lines_across(pixels0, fundamental[None], [320, 240])
     assert distance_to_lines(pixels1, lines).max() < 0.01
     is_inside = ((pixels1 >= 0) & (pixels1 <= torch.tensor([319.0, 239.0]))).all(-1)
     assert is_inside.any()
@@ -79,14 +88,12 @@ def test_a_point_of_the_scene_lies_on_its_line(scale):
 def test_lines_that_miss_the_image_and_points_without_a_line_are_not_known():
     points = torch.tensor([[[5.0, 10.0], [5.0, 63.0], [5.0, 63.1], [5.0, -0.1]]])
     horizontal, nothing = fundamental_of_shift(1.0, 0.0), torch.zeros(3, 3)
-    _, known = epipolar_lines(
-        points.expand(2, -1, -1), torch.stack([horizontal, nothing]), [96, 64]
-    )
+    _, known = lines_across(points.expand(2, -1, -1), torch.stack([horizontal, nothing]), [96, 64])
     assert known.tolist() == [[True, True, False, False], [False] * 4]
     # The camera moves towards (20, 30): that is the epipole, where there is no line.
     forward = torch.tensor([[0.0, -1.0, 30.0], [1.0, 0.0, -20.0], [-30.0, 20.0, 0.0]])
     points = torch.tensor([[[20.0, 30.0], [20.0, 31.0]]])
-    lines, known = epipolar_lines(points, forward[None], [96, 64])
+    lines, known = lines_across(points, forward[None], [96, 64])
     assert known.tolist() == [[False, True]]
     assert lines.isfinite().all()
 
@@ -190,7 +197,7 @@ def test_loss_and_gradients_agree_with_a_loop_over_points():
     )
     torch.manual_seed(0)
     points = draw_points(images, config.num_points, config.textured_share)
-    _, known = epipolar_lines(points, fundamental, [64, 48])
+    _, known = lines_across(points, fundamental, [64, 48])
     assert 0.1 < known[0].float().mean() < 0.9
     assert 0 < figures['consistent'] < 0.9
     expected = reference_loss(*raw, logits[0], points, fundamental, config)

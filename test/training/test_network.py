@@ -24,7 +24,7 @@ from coam_ros.training.refiner import (  # noqa: E402
     PlainRefiner,
     QueryMaps,
 )
-from coam_ros.training.sampling import sample_map, soft_argmax  # noqa: E402
+from coam_ros.training.sampling import gather_window, sample_map, soft_argmax  # noqa: E402
 
 
 def make_network(**changes):
@@ -127,7 +127,8 @@ def test_soft_argmax_finds_a_peak_between_two_cells():
     feature_map[:, 1] = 1.0
     feature_map[0, :, 4, 5] = feature_map[0, :, 4, 6] = torch.tensor([1.0, 0.0])
     descriptor = torch.tensor([[[1.0, 0.0]]])
-    refined = soft_argmax(descriptor, feature_map, torch.tensor([[[5, 4]]]), 5, 0.05)
+    similarity, cells = gather_window(feature_map, descriptor, torch.tensor([[[3, 2]]]), 5)
+    refined = soft_argmax(20 * similarity, cells)
     torch.testing.assert_close(refined, torch.tensor([[[5.5, 4.0]]]), atol=1e-4, rtol=0)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from bench_samples import objects, pair_line
 import cv2
 import numpy as np
 from pair_samples import (
@@ -60,10 +61,9 @@ def landmarks(index, count=400):
     return seen, pixels[seen].astype(np.float32), points[seen]
 
 
-def pair_line(i, j, name='{}.jpg', T_1_0=None):
+def line_of(i, j, T_1_0=None):
     T_1_0 = invert(T_world_camera(j)) @ T_world_camera(i) if T_1_0 is None else T_1_0
-    numbers = ' '.join(f'{value:.9g}' for value in (*K.ravel(), *K.ravel(), *T_1_0.ravel()))
-    return f'{name.format(i)} {name.format(j)} 0 0 {numbers}\n'
+    return pair_line(f'{i}.jpg', f'{j}.jpg', T_1_0, K)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def posed(tmp_path):
         write_image(tmp_path / f'{index}.jpg', wall_view(index))
         ids, xy, _ = landmarks(index)
         np.savez(tmp_path / 'points' / f'{index}.npz', xy=xy, id=ids)
-        lines += ''.join(pair_line(index, other) for other in range(index))
+        lines += ''.join(line_of(index, other) for other in range(index))
     (tmp_path / 'pairs.txt').write_text(lines)
     return tmp_path
 
@@ -171,13 +171,6 @@ def test_a_map_without_depth_and_landmarks_is_an_error(tmp_path):
 
 
 # --- MegaDepth ------------------------------------------------------------------------------
-
-
-def objects(values):
-    """An array of objects, as D2-Net writes lists."""
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 @pytest.fixture
@@ -294,7 +287,7 @@ def test_a_pair_of_two_cameras_keeps_its_epipolar_geometry_both_ways(posed):
     factor = 1.6
     image = cv2.resize(wall_view(4), None, fx=factor, fy=factor)
     write_image(posed / 'large.jpg', image)
-    intrinsics = resize_view(factor) @ K
+    intrinsics = resize_view(factor, factor) @ K
     T_1_0 = invert(T_world_camera(4)) @ T_world_camera(0)
     numbers = ' '.join(f'{value:.9g}' for m in (K, intrinsics, T_1_0) for value in m.ravel())
     (posed / 'pairs.txt').write_text(f'0.jpg large.jpg 0 0 {numbers}\n')
@@ -307,18 +300,43 @@ def test_seven_scenes_without_depth_keep_their_epipolar_geometry(tmp_path):
     assert_pairs_keep_their_geometry(open_posed(tmp_path))
 
 
-def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
+def write_colmap_text(folder):
+    """Write four images of the wall, and a model of them."""
     lines = '# images\n'
+    tracks = {}
     for index in range(4):
-        write_image(tmp_path / f'images/view {index}.jpg', wall_view(index))
-        ids, xy, _ = landmarks(index)
+        write_image(folder / f'images/view_{index}.jpg', wall_view(index))
+        ids, xy, points = landmarks(index)
         x = -T_world_camera(index)[0, 3]
-        lines += f'{index + 1} 1 0 0 0 {x} 0 0 7 view {index}.jpg\n'
+        lines += f'{index + 1} 1 0 0 0 {x} 0 0 7 view_{index}.jpg\n'
         lines += ' '.join(f'{p[0]} {p[1]} {i}' for p, i in zip(xy, ids, strict=True)) + ' 5 5 -1\n'
-    (tmp_path / 'sparse').mkdir()
-    (tmp_path / 'sparse/images.txt').write_text(lines)
-    (tmp_path / 'sparse/cameras.txt').write_text('7 PINHOLE 160 128 200 200 80 64\n')
-    assert_pairs_keep_their_geometry(open_posed(tmp_path))
+        for place, (i, point) in enumerate(zip(ids, points, strict=True)):
+            tracks.setdefault(i, f'{i} {point[0]} {point[1]} {point[2]} 0 0 0 1')
+            tracks[i] += f' {index + 1} {place}'
+    (folder / 'sparse').mkdir()
+    (folder / 'sparse/images.txt').write_text(lines)
+    (folder / 'sparse/points3D.txt').write_text('\n'.join(tracks.values()) + '\n')
+    (folder / 'sparse/cameras.txt').write_text('7 PINHOLE 160 128 200 200 80 64\n')
+
+
+def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
+    pycolmap = pytest.importorskip('pycolmap', reason='pycolmap is not installed')
+    write_colmap_text(tmp_path)
+    as_text = open_posed(tmp_path)
+    assert_pairs_keep_their_geometry(as_text)
+    model = pycolmap.Reconstruction(tmp_path / 'sparse')
+    for file in (tmp_path / 'sparse').iterdir():
+        file.unlink()
+    model.write_binary(tmp_path / 'sparse')
+    as_binary = open_posed(tmp_path)
+    one, other = (source.sample(np.random.default_rng(0)) for source in (as_text, as_binary))
+    np.testing.assert_array_equal(one.image0, other.image0)
+    np.testing.assert_array_equal(one.fundamental, other.fundamental)
+
+
+def test_a_colmap_model_without_common_points_or_with_distortion_is_refused(tmp_path):
+    pytest.importorskip('pycolmap', reason='pycolmap is not installed')
+    write_colmap_text(tmp_path)
     with pytest.raises(ValueError, match='no pair of images'):
         open_posed(tmp_path, min_shared_points=10_000)
     (tmp_path / 'sparse/cameras.txt').write_text('7 OPENCV 160 128 200 200 80 64 0.1 0 0 0\n')
@@ -327,15 +345,15 @@ def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
 
 
 def test_pairs_without_baseline_or_rigid_pose_are_named(posed, caplog):
-    lines = pair_line(1, 0) + pair_line(2, 0, T_1_0=np.eye(4))
-    (posed / 'pairs.txt').write_text(lines + pair_line(3, 0, T_1_0=2 * T_world_camera(1)))
+    lines = line_of(1, 0) + line_of(2, 0, T_1_0=np.eye(4))
+    (posed / 'pairs.txt').write_text(lines + line_of(3, 0, T_1_0=2 * T_world_camera(1)))
     with caplog.at_level(logging.WARNING):
         assert_pairs_keep_their_geometry(open_posed(posed))
     assert '2 of 7 images and pairs are not used' in caplog.records[0].getMessage()
 
 
 def test_a_damaged_line_of_a_list_is_named(posed):
-    (posed / 'pairs.txt').write_text(pair_line(1, 0) + '2.jpg 3.jpg 0 0 1 2 3\n')
+    (posed / 'pairs.txt').write_text(line_of(1, 0) + '2.jpg 3.jpg 0 0 1 2 3\n')
     with pytest.raises(ValueError, match='line 2'):
         open_posed(posed)
 

@@ -23,7 +23,7 @@ from coam_ros.cli import main  # noqa: E402
 from coam_ros.mapping.importers.seven_scenes import read_frames  # noqa: E402
 from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
 from coam_ros.mapping.storage import save_map  # noqa: E402
-from coam_ros.training.checkpoint import hash_files, save_checkpoint  # noqa: E402
+from coam_ros.training.checkpoint import hash_names_and_sizes, save_checkpoint  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.distributed import joined_processes  # noqa: E402
 from coam_ros.training.trainer import choose_precision, Trainer  # noqa: E402
@@ -130,19 +130,19 @@ def test_a_checkpoint_says_what_made_it(photos, finished):
         assert content['config']['data']['sources'][0]['path'] == str(photos)
         made = content['provenance']
         assert made['versions']['torch'] == torch.__version__
-        assert made['data_hash'] == hash_files([photos])
+        assert made['data_hash'] == hash_names_and_sizes([photos])
         assert made['git_commit'] is None or len(made['git_commit'].rstrip('+')) == 40
 
 
 def test_the_hash_of_the_data_depends_on_names_and_sizes(tmp_path):
     (tmp_path / 'a.txt').write_text('12')
-    first = hash_files([tmp_path])
+    first = hash_names_and_sizes([tmp_path])
     (tmp_path / 'a.txt').write_text('34')
-    assert hash_files([tmp_path]) == first
+    assert hash_names_and_sizes([tmp_path]) == first
     (tmp_path / 'a.txt').write_text('345')
-    second = hash_files([tmp_path])
+    second = hash_names_and_sizes([tmp_path])
     (tmp_path / 'a.txt').rename(tmp_path / 'b.txt')
-    assert len({first, second, hash_files([tmp_path])}) == 3
+    assert len({first, second, hash_names_and_sizes([tmp_path])}) == 3
 
 
 def test_best_holds_the_average_of_the_best_validation(finished):
@@ -374,3 +374,7 @@ def test_matches_are_judged_by_the_epipolar_line():
     is_judged, error_px = judge(points0, points1, {'fundamental': fundamental})
     assert is_judged.all()
     assert error_px.tolist() == [0.0, 4.0]
+    # One that moves towards (20, 30), where there is no line.
+    forward = torch.tensor([[[0.0, -1.0, 30.0], [1.0, 0.0, -20.0], [-30.0, 20.0, 0.0]]])
+    _, error_px = judge(torch.tensor([[20.0, 30.0]]), points1[:1], {'fundamental': forward})
+    assert error_px.tolist() == [float('inf')]

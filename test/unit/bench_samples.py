@@ -25,6 +25,13 @@ def pair_line(name0: str, name1: str, T_1_0: np.ndarray, K: np.ndarray = INTRINS
     return ' '.join([name0, name1, *(repr(float(n)) for n in numbers)]) + '\n'
 
 
+def objects(values: list) -> np.ndarray:
+    """Make an array of objects, as scene_info files keep lists."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
 def write_sequence(folder: Path, homographies: list[np.ndarray]) -> None:
     """Write a sequence in the layout of HPatches."""
     folder.mkdir(parents=True)

@@ -113,9 +113,12 @@ def test_refuses_numbers_that_are_no_camera(change, message):
         PinholeCamera(**{**SIZE, **change})
 
 
-def test_refuses_intrinsic_matrix_with_skew_or_of_wrong_size():
+def test_refuses_intrinsic_matrix_with_skew_of_another_form_or_of_wrong_size():
     with pytest.raises(CalibrationError, match='skew'):
         PinholeCamera.from_K([[500, 1, 320], [0, 500, 240], [0, 0, 1]], 640, 480)
+    for other in ([[500, 0, 320], [1, 500, 240], [0, 0, 1]], np.diag([500, 500, 2])):
+        with pytest.raises(CalibrationError, match='wanted fx 0 cx'):
+            PinholeCamera.from_K(other, 640, 480)
     with pytest.raises(CalibrationError, match='shape'):
         PinholeCamera.from_K(np.eye(4), 640, 480)
     with pytest.raises(CalibrationError, match='not calibrated'):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 import pickle
 
-from bench_samples import INTRINSICS, pair_line, write_image
+from bench_samples import INTRINSICS, objects, pair_line, write_image
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector
@@ -29,12 +29,6 @@ def write_images(directory: Path, *names: str) -> None:
         # The suffix of OpenCV's encoder, whatever that of the name.
         write_image(directory / 'image.png', number)
         (directory / 'image.png').rename(directory / name)
-
-
-def objects(values: list) -> np.ndarray:
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
 
 
 def write_superglue(directory: Path) -> None:

@@ -106,7 +106,7 @@ def open_aachen(
         path = directory / _LISTS.format(condition)
         for name, camera in read_query_cameras(path).items():
             conditions[name] = condition
-            nothing = (np.empty((0, 2), np.float32), np.empty((0, 3)))
+            nothing = (np.empty((0, 2), np.float32), np.empty((0, 3)), np.empty(0, np.int64))
             queries.append(SfmImage(name, camera, np.eye(4), *nothing))
     counts = Counter(Path(name).name for name in conditions)
     repeated = [name for name, count in counts.items() if count > 1]

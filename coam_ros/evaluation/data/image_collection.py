@@ -129,7 +129,8 @@ def read_collection(
 
     Raises:
         FileNotFoundError: no such folder or list.
-        BenchmarkDataError: a line is wrong, an image is missing, or there are no pairs.
+        BenchmarkDataError, PairListError: a line is wrong, an image is missing, or there are no
+            pairs.
     """
     if not directory.is_dir():
         raise FileNotFoundError(f'No folder {directory}; check the path.')

@@ -18,6 +18,7 @@ from coam_ros.geometry.camera import CalibrationError, NOMINAL_AREA_PX, PinholeC
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
 from coam_ros.geometry.image_views import apply_homography, resize_view
 from coam_ros.geometry.transforms import is_rigid
+from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.matching import Correspondences
 from coam_ros.matching.command import read_image
 from coam_ros.matching.preprocessing import Resizing
@@ -25,8 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGE_SUFFIXES = ('.ppm', '.jpg', '.png')
-# Names of images, two numbers that nothing uses, K of both, T_1_0.
-_PAIR_NUMBERS = 2 + 9 + 9 + 16
 # Rounded in the lists that people use.
 _ROTATION_TOLERANCE = 1e-2
 
@@ -169,38 +168,17 @@ class MatchedPair:
 def read_posed_pairs(directory: Path, list_name: str = 'pairs.txt') -> list[PosedPair]:
     """Read a pair list of SuperGlue, and check that its images are there.
 
-    Each line: name0 name1 0 0 K0 (9 numbers) K1 (9) T_1_0 (16), row by row.
-
     Raises:
         FileNotFoundError: no such list.
-        BenchmarkDataError: a line is wrong, an image is missing, or there are no pairs.
+        PairListError: a line is wrong.
+        BenchmarkDataError: a pose is not rigid, an image is missing, or there are no pairs.
     """
     path = directory / list_name
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'No pair list {path}; give a folder with images and a pairs.txt of the format of '
-            'SuperGlue.'
-        )
-    pairs = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if line.strip():
-            pairs.append(_parse_pair(directory, line, f'{path}, line {number}'))
+    pairs = [
+        make_posed_pair(directory, pair.names, pair.intrinsics, pair.T_1_0, pair.place)
+        for pair in read_pair_list(path)
+    ]
     return _not_empty(pairs, path)
-
-
-def _parse_pair(directory: Path, line: str, place: str) -> PosedPair:
-    names, words = line.split()[:2], line.split()[2:]
-    try:
-        numbers = np.array(words, dtype=np.float64)
-    except ValueError:
-        numbers = np.empty(0)
-    if len(numbers) != _PAIR_NUMBERS or not np.isfinite(numbers).all():
-        raise BenchmarkDataError(
-            f'{place}: {len(words)} words after the names, wanted {_PAIR_NUMBERS} finite numbers '
-            '(0 0 K0 K1 T_1_0); correct the line.'
-        )
-    intrinsics, T_1_0 = numbers[2:20].reshape(2, 3, 3), numbers[20:].reshape(4, 4)
-    return make_posed_pair(directory, names, tuple(intrinsics), T_1_0, place)
 
 
 def make_posed_pair(
@@ -223,7 +201,10 @@ def make_posed_pair(
         BenchmarkDataError: the numbers describe no cameras, or an image is missing.
     """
     for K in intrinsics:
-        _check_intrinsics(K, place)
+        try:
+            PinholeCamera.from_K(K, 1, 1)
+        except CalibrationError as error:
+            raise BenchmarkDataError(f'{place}: K: {error}') from error
     if not is_rigid(T_1_0, _ROTATION_TOLERANCE):
         raise BenchmarkDataError(
             f'{place}: T_1_0 is {T_1_0.tolist()}, wanted a rigid transform; correct the line.'
@@ -233,15 +214,6 @@ def make_posed_pair(
         if not image.is_file():
             raise BenchmarkDataError(f'{place}: no image {image}; bring it or remove the line.')
     return PosedPair(' '.join(names), paths[0], paths[1], *intrinsics, T_1_0)
-
-
-def _check_intrinsics(K: NDArray[np.float64], place: str) -> None:
-    try:
-        if (K[2] != (0, 0, 1)).any() or K[1, 0] != 0:
-            raise CalibrationError(f'got {K.tolist()}, wanted fx 0 cx / 0 fy cy / 0 0 1')
-        PinholeCamera.from_K(K, 1, 1)
-    except CalibrationError as error:
-        raise BenchmarkDataError(f'{place}: K: {error}') from error
 
 
 def read_planar_pairs(directory: Path) -> list[PlanarPair]:

@@ -303,5 +303,8 @@ def _colmap(directory: Path) -> tuple[PosedFrames, PosedFrames]:
 
 def _without_landmarks(image: SfmImage) -> SfmImage:
     return replace(
-        image, landmark_pixels=np.empty((0, 2), np.float32), landmark_points_map=np.empty((0, 3))
+        image,
+        landmark_pixels=np.empty((0, 2), np.float32),
+        landmark_points_map=np.empty((0, 3)),
+        landmark_ids=np.empty(0, np.int64),
     )

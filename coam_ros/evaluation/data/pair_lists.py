@@ -52,7 +52,8 @@ def read_pair_lists(directory: Path) -> list[PosedPair]:
 
     Raises:
         FileNotFoundError: no list.
-        BenchmarkDataError: a line is wrong, an image is missing, or there are no pairs.
+        BenchmarkDataError, PairListError: a line is wrong, an image is missing, or there are no
+            pairs.
     """
     if (directory / 'views.txt').is_file():
         pairs = _read_views(directory)

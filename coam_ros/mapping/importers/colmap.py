@@ -37,19 +37,17 @@ def read_colmap_model(directory: Path) -> dict[str, SfmImage]:
     for image in model.images.values():
         if not image.has_pose:
             continue
-        seen = [
-            (point.xy, model.points3D[point.point3D_id].xyz)
-            for point in image.points2D
-            if point.has_point3D()
-        ]
-        pixels = np.array([xy for xy, _ in seen]).reshape(-1, 2) - HALF_PIXEL
+        seen = [point for point in image.points2D if point.has_point3D()]
+        pixels = np.array([point.xy for point in seen]).reshape(-1, 2) - HALF_PIXEL
+        ids = [point.point3D_id for point in seen]
         pose = image.cam_from_world()
         images[image.name] = SfmImage(
             image.name,
             cameras[image.camera_id],
             invert(make_transform(pose.rotation.matrix(), pose.translation)),
             pixels.astype(np.float32),
-            np.array([xyz for _, xyz in seen]).reshape(-1, 3),
+            np.array([model.points3D[key].xyz for key in ids]).reshape(-1, 3),
+            np.array(ids, np.int64),
         )
     return dict(sorted(images.items()))
 

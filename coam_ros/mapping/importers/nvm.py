@@ -69,12 +69,14 @@ def _read_model(
             continue
         R = rotation_from_quaternion_xyzw((qx, qy, qz, qw))
         columns = np.array(measurements).reshape(-1, 3)
+        places = columns[:, 2].astype(np.int64)
         middle = np.array([camera.width, camera.height]) / 2
         images[name] = SfmImage(
             name,
             camera,
             invert(make_transform(R, -R @ np.array(centre))),
             (columns[:, :2] + middle - HALF_PIXEL).astype(np.float32),
-            points_map[columns[:, 2].astype(np.int64)],
+            points_map[places],
+            places,
         )
     return images

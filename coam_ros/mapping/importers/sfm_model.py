@@ -44,6 +44,7 @@ class SfmImage:
         T_map_camera: (4, 4) float64.
         landmark_pixels: (M, 2) float32, (0, 0) being the centre of the top-left pixel.
         landmark_points_map: (M, 3) float64.
+        landmark_ids: (M,) int64, the same for a point in all images of the model.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SfmImage:
     T_map_camera: NDArray[np.float64]
     landmark_pixels: NDArray[np.float32]
     landmark_points_map: NDArray[np.float64]
+    landmark_ids: NDArray[np.int64]
 
 
 class SfmFrames(Sequence[Keyframe]):

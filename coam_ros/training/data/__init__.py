@@ -9,7 +9,6 @@ from coam_ros.training.data.megadepth import MegaDepthSource, MegaDepthSourceCon
 from coam_ros.training.data.pairs import PairMixture, PairSource, SourceConfig
 from coam_ros.training.data.photos import PhotoSource, PhotoSourceConfig
 from coam_ros.training.data.posed_images import PosedImageSource, PosedImageSourceConfig
-from coam_ros.training.data.reading import initialize_worker
 from coam_ros.training.data.rgbd import open_rgbd, RgbdSourceConfig
 from coam_ros.training.data.rooms import RoomSource, RoomSourceConfig
 from coam_ros.training.data.tracks import TrackSource, TrackSourceConfig
@@ -89,7 +88,6 @@ __all__ = [
     'SourceConfig',
     'TrackSourceConfig',
     'ViewSpec',
-    'initialize_worker',
     'make_mixture',
     'make_source',
 ]

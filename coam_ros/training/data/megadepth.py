@@ -17,6 +17,7 @@ from pathlib import Path
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import invert, is_rigid
 from coam_ros.mapping.importers.object_arrays import read_arrays
+from coam_ros.mapping.importers.sfm_model import HALF_PIXEL
 from coam_ros.training.data.pairs import draw_until_made, SourceConfig, TrainingPair
 from coam_ros.training.data.posed_depth import DepthFrame, DepthPairMaker, DepthTolerance
 from coam_ros.training.data.reading import (
@@ -149,8 +150,7 @@ class MegaDepthSource:
         depth = _read_depth(scene.depths[index])
         if depth.shape != size[::-1]:
             raise ValueError(f'{path} is {size[0]} x {size[1]}, its depth {depth.shape[::-1]} px')
-        # COLMAP's (0, 0) is the corner of the top-left pixel, ours its centre.
-        K = scene.intrinsics[index] - [[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]
+        K = scene.intrinsics[index] - [[0, 0, HALF_PIXEL], [0, 0, HALF_PIXEL], [0, 0, 0]]
         image = read_rgb(path, largest_reduction(size, self._wanted_size))
         camera = PinholeCamera.from_K(K, *size)
         return DepthFrame(image, depth, camera, scene.T_world_camera[index])

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 import torch
 from torch.utils.data import Dataset
 
+# Pairs as tensors by name, the first axis being that of the pairs.
+Batch = dict[str, torch.Tensor]
+
 MATCHED, UNMATCHED, IGNORED = 1, 0, -1
 # Draws before a source gives up: at the least overlap that a scene may have, one in about twenty
 # draws succeeds, so this is never reached by chance.

@@ -71,8 +71,8 @@ class DepthFrame:
 
     def draw(self, view: Matrix, size: tuple[int, int]) -> Image:
         """Draw a view of the image, from pixels of its full size."""
-        reduction = round(self.camera.width / self.image.shape[1])
-        return warp(self.image, view @ np.linalg.inv(resize_view(1 / reduction)), size)
+        factor = 1 / round(self.camera.width / self.image.shape[1])
+        return warp(self.image, view @ np.linalg.inv(resize_view(factor, factor)), size)
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,7 @@ class CoarseDepth:
             for cells, side in zip(_COARSE_CELLS, depth.shape[::-1], strict=True)
         )
         scale = np.array(_COARSE_CELLS) / (camera.width, camera.height)
-        K_cells = camera.K
-        K_cells[:2, 2] = (K_cells[:2, 2] + 0.5) * scale - 0.5
-        K_cells[[0, 1], [0, 1]] *= scale
+        K_cells = resize_view(*scale) @ camera.K
         return cls(depth[np.ix_(rows, columns)], K_cells, T_world_camera)
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from coam_ros.geometry.epipolar import fundamental_from_pose
 from coam_ros.geometry.image_views import Image, warp
 from coam_ros.geometry.transforms import invert, is_rigid, rotation_vector
+from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
-from coam_ros.training.data.colmap_text import ColmapImage, read_colmap_text
-from coam_ros.training.data.pair_list import read_pair_list
+from coam_ros.mapping.importers.sfm_model import is_colmap_model, SfmImage
 from coam_ros.training.data.pairs import EpipolarPair, PairFinisher, SourceConfig
 from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
 from coam_ros.training.data.views import CropConfig, random_crop, ViewSpec
@@ -29,8 +29,8 @@ _ROTATION_TOLERANCE = 1e-3
 class PosedImageSourceConfig(SourceConfig):
     """A folder of posed, undistorted images, found by its files.
 
-    `pairs.txt` (SuperGlue's pair lists), else a COLMAP model as text (`images.txt`,
-    `cameras.txt`, in the folder or in `sparse`; `images` holds the images), else 7-Scenes.
+    `pairs.txt` (SuperGlue's pair lists), else a COLMAP model (binary or text, in the folder, in
+    `sparse` or in `sparse/0`; `images` holds the images), else 7-Scenes.
 
     Attributes:
         crop: of the images; larger than elsewhere, since nothing says where the crops overlap.
@@ -66,7 +66,8 @@ class PosedImageSource:
 
         Raises:
             FileNotFoundError: no such folder, or nothing in it is known.
-            ValueError: no usable pair.
+            ModuleNotFoundError: it holds a COLMAP model, and pycolmap is not installed.
+            ValueError: no usable pair, or a model that cannot be read or has distortion.
         """
         self._config = config
         self._size = spec.size
@@ -74,7 +75,7 @@ class PosedImageSource:
         self._cache = ArrayCache(config.cache_mb)
         directory = Path(config.path)
         models = [directory / folder for folder in _MODEL_FOLDERS]
-        model = next((m for m in models if (m / 'images.txt').is_file()), None)
+        model = next(filter(is_colmap_model, models), None)
         if (directory / 'pairs.txt').is_file():
             self._relations, self._read = _from_pair_list(directory)
         elif model is not None:
@@ -115,39 +116,50 @@ _Opened = tuple[list[_Relation], Callable[[str | int], Image]]
 
 def _from_pair_list(directory: Path) -> _Opened:
     listed = read_pair_list(directory / 'pairs.txt')
-    names = {name for pair in listed for name in (pair.name0, pair.name1)}
+    names = {name for pair in listed for name in pair.names}
     skipped = _unusable_images(directory, names)
     relations = []
     for pair in listed:
-        if pair.name0 in skipped or pair.name1 in skipped:
+        if any(name in skipped for name in pair.names):
             continue
         if not is_rigid(pair.T_1_0, _ROTATION_TOLERANCE) or not pair.T_1_0[:3, 3].any():
-            skipped[f'{pair.name0} {pair.name1}'] = 'the pose is not rigid, or has no baseline'
+            skipped[' '.join(pair.names)] = 'the pose is not rigid, or has no baseline'
             continue
-        fundamental = fundamental_from_pose(pair.T_1_0, pair.K0, pair.K1)
-        relations.append(_Relation(pair.name0, pair.name1, fundamental))
+        fundamental = fundamental_from_pose(pair.T_1_0, *pair.intrinsics)
+        relations.append(_Relation(*pair.names, fundamental))
     _warn(directory, skipped, len(names) + len(listed))
     return relations, partial(_read_file, directory)
 
 
 def _from_colmap(directory: Path, model: Path, config: PosedImageSourceConfig) -> _Opened:
+    # COLMAP takes a third of a second to load and is an extra.
+    from coam_ros.mapping.importers.colmap import read_colmap_model
+
     folder = directory / 'images' if (directory / 'images').is_dir() else directory
-    images = read_colmap_text(model)
-    skipped = _unusable_images(folder, {image.name for image in images})
-    images = [image for image in images if image.name not in skipped]
-    _warn(directory, skipped, len(images) + len(skipped))
+    by_name = read_colmap_model(model)
+    distorted = next((image for image in by_name.values() if image.camera.is_distorted), None)
+    if distorted is not None:
+        raise ValueError(
+            f'{model}: the camera of {distorted.name} has distortion, wanted none; undistort the '
+            'images with `colmap image_undistorter`.'
+        )
+    skipped = _unusable_images(folder, by_name)
+    images = [image for name, image in by_name.items() if name not in skipped]
+    _warn(directory, skipped, len(by_name))
+    # An image may see a point twice.
+    points = [np.unique(image.landmark_ids) for image in images]
     relations = []
-    for index, image0 in enumerate(images):
-        for image1 in images[index + 1 :]:
-            shared = len(np.intersect1d(image0.point_ids, image1.point_ids, assume_unique=True))
+    for i, image0 in enumerate(images):
+        for j, image1 in enumerate(images[i + 1 :], start=i + 1):
+            shared = len(np.intersect1d(points[i], points[j], assume_unique=True))
             if shared >= config.min_shared_points:
                 relations.append(_relate_colmap(image0, image1))
     return relations, partial(_read_file, folder)
 
 
-def _relate_colmap(image0: ColmapImage, image1: ColmapImage) -> _Relation:
-    T_1_0 = image1.T_camera_world @ invert(image0.T_camera_world)
-    fundamental = fundamental_from_pose(T_1_0, image0.K, image1.K)
+def _relate_colmap(image0: SfmImage, image1: SfmImage) -> _Relation:
+    T_1_0 = invert(image1.T_map_camera) @ image0.T_map_camera
+    fundamental = fundamental_from_pose(T_1_0, image0.camera.K, image1.camera.K)
     return _Relation(image0.name, image1.name, fundamental)
 
 

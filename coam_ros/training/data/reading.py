@@ -156,11 +156,6 @@ class ArrayCache:
         return value
 
 
-def initialize_worker(_worker: int) -> None:
-    """Keep OpenCV to one thread in a loading process: the processes share the cores already."""
-    cv2.setNumThreads(0)
-
-
 def _decode(data: bytes, path: Path, reduction: int) -> Image:
     flags = _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
     try:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coam_ros.geometry.image_views import Image, is_inside, Points, transform, warp
-from coam_ros.training.data.pair_list import read_pair_list
+from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.training.data.pairs import (
     draw_until_made,
     MATCHED,
@@ -91,7 +91,7 @@ class TrackSource:
         self._cache = ArrayCache(config.cache_mb)
         listed = read_pair_list(self._directory / 'pairs.txt')
         tracks, skipped = {}, {}
-        for name in {name for pair in listed for name in (pair.name0, pair.name1)}:
+        for name in {name for pair in listed for name in pair.names}:
             try:
                 tracks[name] = self._read_tracks(name)
             except (OSError, KeyError, ValueError) as error:
@@ -99,12 +99,12 @@ class TrackSource:
         warn_of_skipped(self._directory, 'images', skipped, len(skipped) + len(tracks))
         self._pairs = []
         for pair in listed:
-            if pair.name0 not in tracks or pair.name1 not in tracks:
+            if not all(name in tracks for name in pair.names):
                 continue
-            (xy0, id0), (xy1, id1) = tracks[pair.name0], tracks[pair.name1]
+            (xy0, id0), (xy1, id1) = (tracks[name] for name in pair.names)
             _, index0, index1 = np.intersect1d(id0, id1, return_indices=True)
             if len(index0) >= config.min_tracks:
-                self._pairs.append((pair.name0, pair.name1, xy0[index0], xy1[index1]))
+                self._pairs.append((*pair.names, xy0[index0], xy1[index1]))
         if not self._pairs:
             raise ValueError(
                 f'{self._directory}: none of {len(listed)} pairs has {config.min_tracks} common '

@@ -17,6 +17,7 @@ from coam_ros.training.encoders.xfeat import XFeatEncoder
 from coam_ros.training.weights import as_state_dict, load_strictly, read_torch_file
 from torch import nn
 
+# By the name that a config gives; they start with random weights.
 ENCODERS = {
     'efficientnet_b1': EfficientNetB1Encoder,
     'resnet50': ResNet50Encoder,
@@ -24,25 +25,11 @@ ENCODERS = {
 }
 
 
-def make_encoder(name: str) -> nn.Module:
-    """Build an encoder with random weights.
-
-    Args:
-        name: a key of `ENCODERS`.
-
-    Raises:
-        ValueError: there is no such encoder.
-    """
-    if name not in ENCODERS:
-        raise ValueError(f'There is no encoder {name!r}; choose one of {sorted(ENCODERS)}.')
-    return ENCODERS[name]()
-
-
 def load_pretrained(encoder: nn.Module, path: Path | None) -> None:
     """Fill an encoder with published weights.
 
     Args:
-        encoder: what `make_encoder` returned.
+        encoder: one of `ENCODERS`.
         path: file with a state dict, named as the encoder's publisher names it: torchvision for
             ResNet-50, efficientnet-pytorch for EfficientNet-B1. None takes what the encoder has
             by default.

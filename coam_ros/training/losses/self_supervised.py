@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from coam_ros.training.epipolar import crosses_image, distance_to_lines, epipolar_lines
 from coam_ros.training.network import DescribedImage
 from coam_ros.training.sampling import (
     cell_centres,
     cells_to_pixels,
+    gather_window,
     masked_mean,
     sample_descriptors,
     sample_map,
@@ -36,8 +38,8 @@ class SelfSupervisedConfig:
         spacing_px: of the positions that may be the correspondence; 16 in CAPS (its coarse
             level), ours as deployed.
         window: side of the fine level's window around the best position [cells], odd. CAPS has
-            1/8 of the image, ours is the one of the deployed sub-pixel step.
-        window_temperature: of the softmax in that window, as deployed.
+            1/8 of the image; the deployed search has 6 cells around the matched block.
+        window_temperature: of the softmax in that window; the deployed search learns its own.
         epipolar_weight: of the epipolar loss of the coarse level; 1 in CAPS.
         fine_weight: of the epipolar loss of the fine level; 1 in CAPS.
         cycle_weight: of the cycle-consistency loss; 0.1 in CAPS.
@@ -103,15 +105,16 @@ class SelfSupervisedLoss:
         map0, map1 = described0.descriptors, described1.descriptors
         points0 = draw_points(batch['image0'], config.num_points, config.textured_share)
         size1 = [side * output_stride for side in map1.shape[:1:-1]]
-        lines1, known = epipolar_lines(points0, batch['fundamental'], size1)
+        lines1, is_line = epipolar_lines(points0, batch['fundamental'])
+        known = is_line & crosses_image(lines1, size1)
 
         descriptors0 = sample_descriptors(map0, points0, output_stride)
         there = self._correspond(descriptors0, map1, output_stride)
         descriptors1 = sample_descriptors(map1, there.expected, output_stride)
         back = self._correspond(descriptors1, map0, output_stride)
-        fine = soft_argmax(
-            descriptors0, map1, there.best_cells, config.window, config.window_temperature
-        )
+        corners = there.best_cells - config.window // 2
+        similarity, cells = gather_window(map1, descriptors0, corners, config.window)
+        fine = soft_argmax(similarity / config.window_temperature, cells)
 
         epipolar_px = distance_to_lines(there.expected, lines1)
         fine_px = distance_to_lines(cells_to_pixels(fine, output_stride), lines1)
@@ -198,41 +201,6 @@ def expected_correspondence(
         width = coarse.shape[-1]
         best_cells = torch.stack([best % width, best // width], dim=-1) * step
     return Correspondence(expected + middle, spread, best_cells)
-
-
-def epipolar_lines(
-    points0: torch.Tensor, fundamental: torch.Tensor, size1: list[int]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the lines of image 1 on which points of image 0 must lie.
-
-    Args:
-        points0: (B, N, 2) pixels.
-        fundamental: (B, 3, 3), p1^T F p0 = 0; of any scale, zero where the cameras only turned.
-        size1: width and height of image 1 [px].
-
-    Returns:
-        Lines (B, N, 3) with a unit normal, and (B, N) bool: there is a line and it crosses the
-        image.
-    """
-    width, height = size1
-    homogeneous = functional.pad(points0, (0, 1), value=1.0)
-    lines = homogeneous @ fundamental.transpose(1, 2)
-    normal = lines[..., :2].norm(dim=-1)
-    # At the epipole its terms cancel out and leave nothing but rounding.
-    terms = homogeneous.abs() @ fundamental.abs().transpose(1, 2)
-    is_line = normal > 1e-6 * terms[..., :2].norm(dim=-1)
-    lines = lines / torch.where(is_line, normal, 1.0)[..., None]
-    last_x, last_y = width - 1.0, height - 1.0
-    corners = points0.new_tensor(
-        [[0.0, 0.0, 1.0], [last_x, 0.0, 1.0], [0.0, last_y, 1.0], [last_x, last_y, 1.0]]
-    )
-    sides = lines @ corners.T
-    return lines, is_line & (sides.amin(-1) <= 0) & (sides.amax(-1) >= 0)
-
-
-def distance_to_lines(points: torch.Tensor, lines: torch.Tensor) -> torch.Tensor:
-    """Measure the distance of (B, N, 2) points to (B, N, 3) lines with a unit normal."""
-    return ((points * lines[..., :2]).sum(-1) + lines[..., 2]).abs()
 
 
 def draw_points(images: torch.Tensor, count: int, textured_share: float) -> torch.Tensor:

@@ -1,0 +1,7 @@
+"""The error of models, engines and backends that a caller acts on."""
+
+from __future__ import annotations
+
+
+class EngineIncompatibleError(ValueError):
+    """The files of a model do not fit their manifest, this software or this machine."""

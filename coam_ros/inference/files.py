@@ -1,0 +1,46 @@
+"""Files and folders that are whole under their name: written aside, then renamed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+import shutil
+
+
+def write_aside(path: Path, content: bytes | memoryview) -> None:
+    """Write a file under another name, and rename it when it is on the disk.
+
+    Raises:
+        OSError: it cannot be written; the former file is untouched.
+    """
+    aside = path.with_name(f'{path.name}.tmp')
+    try:
+        with aside.open('wb') as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        aside.replace(path)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise OSError(
+            error.errno,
+            f'{path} could not be written ({error.strerror}; {len(content) / 1e6:.1f} MB); the '
+            'former one, if there was one, is untouched. Make room, or choose another place, and '
+            'run the same command again',
+        ) from error
+
+
+def replace_folder(target: Path, aside: Path) -> None:
+    """Put a new folder in the place of an old one by renaming."""
+    old = target.with_name(f'.{target.name}-old')
+    shutil.rmtree(old, ignore_errors=True)
+    if target.exists():
+        target.rename(old)
+    aside.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
