@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.mapping.keyframe import Keyframe
-import cv2
+from coam_ros.matching.image_files import decode_rgb
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,10 +36,7 @@ class LiveFrame:
 
     def decode_image(self) -> NDArray[np.uint8]:
         """Decode to (H, W, 3) uint8 RGB."""
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        return cv2.cvtColor(
-            cv2.imdecode(np.frombuffer(self.image, np.uint8), flags), cv2.COLOR_BGR2RGB
-        )
+        return decode_rgb(self.image)
 
 
 @dataclass(frozen=True, eq=False)

@@ -34,7 +34,7 @@ from coam_ros.inference.gate_pairs import fixed_pairs
 from coam_ros.inference.manifest import Manifest
 from coam_ros.inference.model import BACKENDS, CoamModel, default_model_directory
 from coam_ros.matching import Correspondences
-from coam_ros.matching.command import read_image
+from coam_ros.matching.image_files import read_image
 import cv2
 import numpy as np
 from numpy.typing import NDArray

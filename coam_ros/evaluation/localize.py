@@ -31,7 +31,8 @@ from coam_ros.mapping.command import describe_with_progress
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map
-from coam_ros.matching.command import add_model_arguments, load_matcher, write_image
+from coam_ros.matching.command import add_model_arguments, load_matcher
+from coam_ros.matching.image_files import write_image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

@@ -12,6 +12,7 @@ from coam_ros.geometry.transforms import is_rigid, transform_points
 from coam_ros.mapping.depth import depth_m_from_counts, interpolate_depth
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import ImageHeader, read_image_header
+from coam_ros.matching.image_files import decode_rgb
 import cv2
 import faiss
 import numpy as np
@@ -100,15 +101,12 @@ class Keyframe:
         """Decode the image.
 
         Returns:
-            (H, W, 3) uint8 RGB, as stored: an orientation in the file's metadata is ignored,
-            because the calibration is about the stored pixels.
+            (H, W, 3) uint8 RGB, as stored; see `decode_rgb`.
 
         Raises:
             MapFormatError: the data is damaged.
         """
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        image = self._decode(self.image, 'image', flags)
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        return self._checked('image', decode_rgb(self.image))
 
     def decode_depth_m(self) -> NDArray[np.float32] | None:
         """Decode the depth image.
@@ -122,8 +120,11 @@ class Keyframe:
         """
         if self.depth is None:
             return None
-        counts = self._decode(self.depth, 'depth', cv2.IMREAD_UNCHANGED)
-        return depth_m_from_counts(counts, self.depth_scale_m)
+        try:
+            counts = cv2.imdecode(np.frombuffer(self.depth, np.uint8), cv2.IMREAD_UNCHANGED)
+        except cv2.error:  # for example more pixels than OpenCV takes
+            counts = None
+        return depth_m_from_counts(self._checked('depth', counts), self.depth_scale_m)
 
     def lift(self, pixels: ArrayLike, depth_m: NDArray[np.float32] | None) -> NDArray[np.float64]:
         """Find the 3D points behind pixels of this keyframe.
@@ -155,17 +156,13 @@ class Keyframe:
             points_map[unknown[is_near]] = landmark_points_map[nearest[is_near]]
         return points_map
 
-    def _decode(self, data: bytes, name: str, flags: int) -> NDArray[Any]:
-        pixels: NDArray[Any] | None
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error:  # for example more pixels than OpenCV takes
-            pixels = None
+    def _checked(self, name: str, pixels: NDArray[Any] | None) -> NDArray[Any]:
+        """Return what was decoded, or raise where it is nothing or of another size."""
         shape = (self.camera.height, self.camera.width)
         if pixels is None or pixels.shape[:2] != shape:
             raise MapFormatError(
-                f'Keyframe {self.id}: {name} does not decode ({len(data)} bytes), wanted '
-                f'{shape[1]} x {shape[0]} pixels; the data is damaged, make the map again'
+                f'Keyframe {self.id}: {name} does not decode ({len(getattr(self, name))} bytes), '
+                f'wanted {shape[1]} x {shape[0]} pixels; the data is damaged, make the map again'
             )
         return pixels
 

@@ -9,13 +9,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from coam_ros.inference.files import write_aside
 from coam_ros.inference.model import BACKENDS
 from coam_ros.matching.drawing import draw_matches
+from coam_ros.matching.image_files import read_image, write_image
 from coam_ros.matching.matcher import CoamMatcher
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 
@@ -80,43 +77,3 @@ def load_matcher(args: argparse.Namespace) -> CoamMatcher:
         image_area_px=args.image_area,
         num_threads=args.threads,
     )
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image file.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is not an image.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f'No image {path}; check the path.')
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    except cv2.error:  # an empty file, or a size that OpenCV refuses
-        image = None
-    if image is None:
-        raise ValueError(f'{path} is no image that OpenCV reads; wanted JPEG, PNG or the like.')
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
-
-
-def write_image(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write (H, W, 3) uint8 RGB as the kind of file that the name says.
-
-    Raises:
-        ValueError: OpenCV does not write this kind.
-        OSError: the file cannot be written.
-    """
-    try:
-        _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error as error:
-        raise ValueError(
-            f'No way to write {path.suffix or "a file without suffix"}: got {path}, wanted a name '
-            'such as matches.png or matches.jpg.'
-        ) from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(path, data.tobytes())

@@ -9,6 +9,7 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from coam_ros.mapping.depth import NO_DEPTH_COUNTS
+from coam_ros.matching.image_files import decode_rgb
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -209,15 +210,12 @@ def _stretch(counts: NDArray[np.uint16]) -> NDArray[np.uint8]:
 
 def _decode_compressed(message: CompressedImage) -> NDArray[np.uint8]:
     data = bytes(message.data)
-    # An orientation in the metadata is ignored: the calibration is about the stored pixels.
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = None
     # OpenCV decodes what there is of a truncated file, so the mark of its end is looked for.
-    if any(mark in data[-_END_SEARCH_BYTES:] for mark in _END_MARKS):
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    is_whole = any(mark in data[-_END_SEARCH_BYTES:] for mark in _END_MARKS)
+    pixels = decode_rgb(data) if is_whole else None
     if pixels is None:
         raise ImageError(
             f'Compressed image of format {message.format!r} and {len(data)} bytes does not '
             'decode; wanted a whole JPEG or PNG. Look at the publisher of the compressed topic.'
         )
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return pixels

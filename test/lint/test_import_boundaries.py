@@ -23,7 +23,7 @@ OURS = {
     'rendering': frozenset({'geometry'}),
     'nodes': EVERYTHING - {'rendering', 'training', 'evaluation', 'demo'},
     # mapping: a network is adapted on the keyframes of a map, and recordings are read as such.
-    'training': frozenset({'geometry', 'inference', 'mapping', 'rendering'}),
+    'training': frozenset({'geometry', 'inference', 'matching', 'mapping', 'rendering'}),
     'evaluation': EVERYTHING - {'nodes', 'training', 'demo'},
     'demo': EVERYTHING - {'inference', 'training'},
 }

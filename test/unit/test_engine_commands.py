@@ -7,7 +7,7 @@ import importlib.util
 from coam_ros import cli
 from coam_ros.inference.gate_pairs import fixed_pairs
 from coam_ros.inference.model import CoamModel
-from coam_ros.matching.command import write_image
+from coam_ros.matching.image_files import write_image
 import numpy as np
 import pytest
 

@@ -19,7 +19,7 @@ from coam_ros.evaluation.matchers.choice import load_retrieval
 from coam_ros.mapping.retrieval import most_similar_pairs, NUM_NEIGHBOURS
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, PairMatches
 from coam_ros.matching import CoamMatcher
-from coam_ros.matching.command import read_image
+from coam_ros.matching.image_files import read_image
 import numpy as np
 from numpy.typing import NDArray
 

@@ -20,7 +20,7 @@ from coam_ros.geometry.image_views import apply_homography, resize_view
 from coam_ros.geometry.transforms import is_rigid
 from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.matching import Correspondences
-from coam_ros.matching.command import read_image
+from coam_ros.matching.image_files import read_image
 from coam_ros.matching.preprocessing import Resizing
 import numpy as np
 from numpy.typing import NDArray

@@ -12,7 +12,7 @@ from coam_ros.evaluation.data.image_pairs import (
     resize_for_matching,
 )
 from coam_ros.geometry.image_views import resize_view, rotation_2d
-from coam_ros.matching.command import read_image
+from coam_ros.matching.image_files import read_image
 from coam_ros.rendering.photometric import adjust_exposure, defocus_blur
 import cv2
 import numpy as np

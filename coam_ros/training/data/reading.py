@@ -12,8 +12,7 @@ from typing import cast, Protocol, TypeVar
 from coam_ros.geometry.image_views import Image
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import ImageHeader, read_image_header
-import cv2
-import numpy as np
+from coam_ros.matching.image_files import decode_rgb, REDUCTIONS
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = {'.jpg', '.jpeg', '.png'}
@@ -21,12 +20,6 @@ _MIN_SIDE_PX = 96
 # Standard deviation in grey levels; below it nothing can be matched (a mask, a dark 16-bit file).
 _MIN_CONTRAST = 4.0
 _NUM_NAMED = 20
-_FLAGS = {
-    1: cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
 
 
 def read_rgb(path: Path, reduction: int = 1) -> Image:
@@ -122,7 +115,7 @@ def largest_reduction(size: tuple[int, int], wanted: tuple[float, float]) -> int
         wanted: (width, height) that the read image needs, 1 where the file itself is smaller.
     """
     return max(
-        (r for r in _FLAGS if size[0] >= r * wanted[0] and size[1] >= r * wanted[1]), default=1
+        (r for r in REDUCTIONS if size[0] >= r * wanted[0] and size[1] >= r * wanted[1]), default=1
     )
 
 
@@ -157,14 +150,10 @@ class ArrayCache:
 
 
 def _decode(data: bytes, path: Path, reduction: int) -> Image:
-    flags = _FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # for example no data at all
-        image = None
+    image = decode_rgb(data, reduction)
     if image is None:
         raise ValueError(f'Unreadable image: {path} could not be decoded; replace or remove it.')
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return image
 
 
 def _examine(path: Path) -> tuple[int, int] | str:

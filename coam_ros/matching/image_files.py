@@ -1,0 +1,75 @@
+"""Encoded images and RGB in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from coam_ros.inference.files import write_aside
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Times smaller than stored, which saves time with JPEG -> flag of OpenCV.
+_REDUCTION_FLAGS = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+REDUCTIONS = tuple(_REDUCTION_FLAGS)
+
+
+def decode_rgb(data: bytes, reduction: int = 1) -> NDArray[np.uint8] | None:
+    """Decode an image.
+
+    Args:
+        data: JPEG, PNG or whatever else OpenCV reads.
+        reduction: one of `REDUCTIONS`, how many times smaller it shall be than it is stored.
+
+    Returns:
+        (H, W, 3) uint8 RGB of the pixels as they are stored: an orientation in the metadata is
+        ignored, because calibrations and ground truth are about the stored pixels. None where
+        it does not decode.
+    """
+    flags = _REDUCTION_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # no data at all, or a size that OpenCV refuses
+        return None
+    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read an image file.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is not an image.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f'No image {path}; check the path.')
+    image = decode_rgb(path.read_bytes())
+    if image is None:
+        raise ValueError(f'{path} is no image that OpenCV reads; wanted JPEG, PNG or the like.')
+    return image
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write (H, W, 3) uint8 RGB as the kind of file that the name says.
+
+    Raises:
+        ValueError: OpenCV does not write this kind.
+        OSError: the file cannot be written.
+    """
+    try:
+        _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error as error:
+        raise ValueError(
+            f'No way to write {path.suffix or "a file without suffix"}: got {path}, wanted a name '
+            'such as matches.png or matches.jpg.'
+        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(path, data.tobytes())
