@@ -25,7 +25,7 @@ from coam_ros.mapping.feature_cache import CachedKeyframe, KeyframeFeatureCache
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.retrieval import KeyframeRetriever
-from coam_ros.matching import CoamMatcher, EncodedImage
+from coam_ros.matching.image_matcher import Encoded, ImageMatcher
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,7 +64,7 @@ class Relocalizer:
 
     def __init__(
         self,
-        matcher: CoamMatcher,
+        matcher: ImageMatcher,
         keyframe_map: KeyframeMap,
         config: LocalizationConfig | None = None,
         *,
@@ -138,7 +138,7 @@ class Relocalizer:
                 f'{wanted!r}; compute them again with `coam map describe`.'
             )
 
-    def _retrieve(self, query: EncodedImage, prior: PosePrior | None) -> list[Keyframe]:
+    def _retrieve(self, query: Encoded, prior: PosePrior | None) -> list[Keyframe]:
         found = self._retriever.retrieve(
             query.global_descriptor,
             _NUM_CANDIDATES * self.config.num_keyframes,
@@ -149,7 +149,7 @@ class Relocalizer:
         candidates = [self._map.get(keyframe_id) for keyframe_id, _ in found]
         return _spread([k for k in candidates if k is not None], self.config.num_keyframes)
 
-    def _match(self, query: EncodedImage, keyframes: list[Keyframe]) -> list[KeyframeMatches]:
+    def _match(self, query: Encoded, keyframes: list[Keyframe]) -> list[KeyframeMatches]:
         cached = self._encode_all(keyframes)
         results = self._matcher.match_encoded(query, [entry.encoded for _, entry in cached])
         return [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.matching import CoamMatcher
+from coam_ros.matching.image_matcher import ImageMatcher
 import numpy as np
 
 Progress = Callable[[int], None]
@@ -14,7 +14,7 @@ Progress = Callable[[int], None]
 
 def build_map(
     frames: Iterable[Keyframe],
-    matcher: CoamMatcher,
+    matcher: ImageMatcher,
     *,
     min_distance_m: float = 0.0,
     min_angle_deg: float = 0.0,

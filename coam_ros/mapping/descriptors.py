@@ -9,14 +9,14 @@ import time
 
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.matching import CoamMatcher
+from coam_ros.matching.image_matcher import ImageMatcher
 
 _log = logging.getLogger(__name__)
 
 
 def compute_descriptors(
     keyframe_map: KeyframeMap,
-    matcher: CoamMatcher,
+    matcher: ImageMatcher,
     *,
     budget_s: float = math.inf,
     removes_damaged: bool = False,

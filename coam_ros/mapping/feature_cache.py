@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 import threading
+from typing import Any
 
 from coam_ros.mapping.keyframe import Keyframe
-from coam_ros.matching import CoamMatcher, EncodedImage
+from coam_ros.matching.image_matcher import ImageMatcher
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,11 +18,11 @@ class CachedKeyframe:
     """What matching needs of a keyframe, decoded and encoded.
 
     Attributes:
-        encoded: features of its image.
+        encoded: its image as the matcher encoded it, an `Encoded`.
         depth_m: (H, W) float32 depth [m], NaN where there is none; None without a depth image.
     """
 
-    encoded: EncodedImage
+    encoded: Any
     depth_m: NDArray[np.float32] | None
 
     @property
@@ -34,8 +35,7 @@ class KeyframeFeatureCache:
     """Keeps the features of the keyframes used last, however large the map is.
 
     A keyframe whose pose changed keeps its features; one whose image or depth changed is encoded
-    again. `drop` and the counters may be used from any thread, `get` from the thread of the
-    matcher.
+    again. The counters may be used from any thread, `get` from the thread of the matcher.
 
     Attributes:
         max_bytes: bound of the memory; features larger than it are computed but not kept.
@@ -44,7 +44,7 @@ class KeyframeFeatureCache:
         evictions: entries given up for newer ones.
     """
 
-    def __init__(self, matcher: CoamMatcher, max_bytes: int) -> None:
+    def __init__(self, matcher: ImageMatcher, max_bytes: int) -> None:
         """Prepare an empty cache.
 
         Args:

@@ -66,7 +66,7 @@ def parse_threshold(text: str) -> tuple[float, float]:
 
 @dataclass(frozen=True, eq=False)
 class ResizedImage:
-    """Stands where `Relocalizer` expects an `EncodedImage`.
+    """An image with what localization needs of it; an `Encoded` of `MatcherForRelocalizer`.
 
     Attributes:
         pixels: (H, W, 3) uint8 RGB, as it goes to the matcher.
@@ -85,7 +85,7 @@ class ResizedImage:
 
 
 class MatcherForRelocalizer:
-    """Stands where `Relocalizer` expects our matcher: our global descriptors, any matches.
+    """An `ImageMatcher` of our global descriptors and the matches of any matcher.
 
     Attributes:
         durations_s: of the matcher, for each pair since `clear`.
