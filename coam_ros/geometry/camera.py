@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 _NUM_COEFFICIENTS = {'plumb_bob': (4, 5), 'rational_polynomial': (8,), 'equidistant': (4,)}
 _NEWTON_ITERATIONS = 15
 _NEWTON_STEP = 1e-6
+# Far below what matters, above the digits of the numbers.
+_NEWTON_TOLERANCE = 1e-12
 # A pixel whose inverse does not reproject this close has no ideal pixel [px].
 _UNDISTORT_TOLERANCE_PX = 0.01
 
@@ -211,6 +213,8 @@ class PinholeCamera:
         with np.errstate(all='ignore'):
             for _ in range(_NEWTON_ITERATIONS):
                 residual = self._distort(ideal) - distorted
+                if not (np.abs(residual) > _NEWTON_TOLERANCE).any():
+                    break
                 by_x, by_y = self._distortion_slopes(ideal)
                 determinant = by_x[:, 0] * by_y[:, 1] - by_x[:, 1] * by_y[:, 0]
                 ideal[:, 0] -= (by_y[:, 1] * residual[:, 0] - by_y[:, 0] * residual[:, 1]) / (
