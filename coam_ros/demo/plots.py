@@ -8,7 +8,7 @@ import itertools
 from coam_ros.demo.recording import Recording
 from coam_ros.demo.scenario import Scenario
 from coam_ros.demo.scoring import is_right, RIGHT_DEG, RIGHT_M, Score
-from coam_ros.evaluation.reports.localization_plots import widest_plane
+from coam_ros.geometry.transforms import main_axes
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -30,7 +30,7 @@ def plot_top_view(scenario: Scenario, recording: Recording, score: Score) -> byt
     """Draw both paths, the poses and their covariance ellipses from above."""
     keyframes = np.array([frame.T_map_camera for frame in scenario.map_frames])
     up_is_z = bool(scenario.outlines_map)
-    plane = np.eye(3)[:2] if up_is_z else widest_plane(keyframes[:, :3, 3])
+    plane = np.eye(3)[:2] if up_is_z else main_axes(keyframes[:, :3, 3])[:2]
     at, towards = keyframes[:, :3, 3] @ plane.T, keyframes[:, :3, 2] @ plane.T
     extent_m = np.ptp(np.concatenate([*scenario.outlines_map, at]), axis=0).max()
 

@@ -211,3 +211,21 @@ def move_covariance(
     jacobian = np.eye(6)
     jacobian[:3, 3:] = -skew(lever_map)
     return jacobian @ covariance @ jacobian.T
+
+
+def main_axes(points: ArrayLike) -> NDArray[np.float64]:
+    """Find the directions in which points spread, the first most and the last least.
+
+    Args:
+        points: (N, 3).
+
+    Returns:
+        (3, 3) float64, a rotation whose rows are the directions; x, y, z for fewer than 2 points.
+    """
+    points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
+    if len(points) < 2:
+        return np.eye(3)
+    _, _, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=True)
+    # A mirrored map would mislead.
+    directions[2] *= np.sign(np.linalg.det(directions))
+    return directions

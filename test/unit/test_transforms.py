@@ -100,3 +100,14 @@ def test_covariance_of_the_base_is_that_of_many_drawn_poses(rng):
         moved[:3, :3], np.cov(np.transpose(drawn)), atol=0.05 * moved[:3, :3].max()
     )
     np.testing.assert_allclose(moved[3:, 3:], covariance[3:, 3:])
+
+
+def test_main_axes_are_those_of_the_floor_that_the_camera_moved_on(rng):
+    points = rng.normal(size=(100, 3)) * (0.01, 2, 1)  # flat along x
+    axes = transforms.main_axes(points)
+    assert abs(axes[0, 1]) > 0.9
+    assert np.abs(axes[:2, 0]).max() < 0.02
+    np.testing.assert_allclose(axes @ axes.T, np.eye(3), atol=1e-9)
+    assert np.linalg.det(axes) == pytest.approx(1.0)
+    np.testing.assert_array_equal(transforms.main_axes(np.empty((0, 3))), np.eye(3))
+    assert np.linalg.det(transforms.main_axes(np.zeros((2, 3)))) == pytest.approx(1.0)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coam_ros.evaluation.metrics.localization import QueryOutcome
+from coam_ros.geometry.transforms import main_axes
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -32,7 +33,7 @@ def plot_top_view(
     keyframes = np.asarray(keyframe_positions_map, dtype=np.float64).reshape(-1, 3)
     true = _positions(outcomes, 'T_map_camera_true')
     estimated = _positions(outcomes, 'T_map_camera')
-    plane = widest_plane(np.vstack([keyframes, true]))
+    plane = main_axes(np.vstack([keyframes, true]))[:2]
 
     figure = Figure(figsize=(7, 6), layout='constrained')
     axes = figure.add_subplot()
@@ -62,21 +63,6 @@ def plot_errors(path: Path, outcomes: Sequence[QueryOutcome]) -> None:
         _plot_in_order(grid[row, 0], np.array(errors, dtype=np.float64), limit, unit)
         _plot_share(grid[row, 1], np.array(errors, dtype=np.float64), limit, unit)
     _save(figure, path)
-
-
-def widest_plane(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Find the plane in which points spread most.
-
-    Args:
-        points: (N, 3).
-
-    Returns:
-        (2, 3) float64, two orthogonal unit vectors; x and y for fewer than 2 points.
-    """
-    if len(points) < 2:
-        return np.eye(3)[:2]
-    _, _, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=True)
-    return directions[:2]
 
 
 def _positions(outcomes: Sequence[QueryOutcome], name: str) -> NDArray[np.float64]:

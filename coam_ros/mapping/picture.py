@@ -1,0 +1,117 @@
+"""A picture of a map: its keyframes and the 3D that they know, from above and from the side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from coam_ros.geometry.transforms import main_axes
+from coam_ros.mapping.keyframe import Keyframe
+from coam_ros.mapping.keyframe_map import KeyframeMap
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+import numpy as np
+from numpy.typing import NDArray
+
+# A point of the picture stands for a square of the keyframe's image, this many along its width.
+_POINTS_ALONG_WIDTH = 32
+# Points farther than this share are left out: a wrong depth would make the rest tiny.
+_SHOWN_SHARE = 0.98
+_BLUE, _RED = '#1f6fb4', '#c8321e'
+_VIEWS = (('from above', (0, 1)), ('from the side', (0, 2)))
+
+
+def draw_map(
+    path: Path, keyframe_map: KeyframeMap, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Draw where the keyframes are and look, and the points that they know in their colours.
+
+    Above is across the plane in which the keyframes spread most: which way is up is not known
+    of every map. A keyframe without 3D, in which nothing is localized, is red.
+
+    Args:
+        path: of the picture; its suffix says of which kind.
+        keyframe_map: with at least one keyframe.
+        progress: is called with (keyframes done, keyframes).
+
+    Raises:
+        MapFormatError: a keyframe does not decode.
+        OSError: the file cannot be written.
+        ValueError: no way to write this kind of picture.
+    """
+    figure = Figure(figsize=(13, 6), layout='constrained')
+    # Its own canvas: no pyplot, hence no global state and no display.
+    canvas = FigureCanvasAgg(figure)
+    kinds = canvas.get_supported_filetypes()
+    if path.suffix.removeprefix('.') not in kinds:
+        raise ValueError(f'No way to draw {path}; wanted a name with one of .{", .".join(kinds)}.')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    keyframes = list(keyframe_map)
+    points, colours, is_known = [], [], []
+    for number, keyframe in enumerate(keyframes, start=1):
+        found, colour = _coloured_points(keyframe)
+        points.append(found)
+        colours.append(colour)
+        is_known.append(len(found) > 0)
+        if progress:
+            progress(number, len(keyframes))
+    T_map_cameras = np.stack([keyframe.T_map_camera for keyframe in keyframes])
+    centre = T_map_cameras[:, :3, 3].mean(axis=0)
+    axes_map = main_axes(T_map_cameras[:, :3, 3])
+    # Images mostly stand upright: up is where their y axes do not point.
+    if axes_map[2] @ T_map_cameras[:, :3, 1].mean(axis=0) > 0:
+        axes_map[1:] *= -1
+    cloud = (np.concatenate(points) - centre) @ axes_map.T
+    shade = np.concatenate(colours) / 255.0
+    positions = (T_map_cameras[:, :3, 3] - centre) @ axes_map.T
+    directions = T_map_cameras[:, :3, 2] @ axes_map.T
+
+    for plot, (title, plane) in zip(figure.subplots(1, 2), _VIEWS, strict=True):
+        _draw(plot, cloud[:, plane], shade, positions[:, plane], directions[:, plane], is_known)
+        plot.set(xlabel='m', ylabel='m', title=title)
+    figure.suptitle(f'{len(keyframes)} keyframes, {sum(is_known)} of them with 3D')
+    canvas.print_figure(str(path), dpi=110)
+
+
+def _coloured_points(keyframe: Keyframe) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Return points (N, 3) in the map and their colours (N, 3) RGB, on a grid of the image."""
+    image = keyframe.decode_image()
+    height, width = image.shape[:2]
+    step = max(width // _POINTS_ALONG_WIDTH, 1)
+    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step]
+    pixels = np.column_stack([columns.ravel(), rows.ravel()])
+    if keyframe.landmark_pixels is not None:
+        pixels = np.concatenate([pixels, keyframe.landmark_pixels])
+    points = keyframe.lift(pixels, keyframe.decode_depth_m())
+    columns, rows = np.clip(pixels.round().astype(int), 0, (width - 1, height - 1)).T
+    is_known = np.isfinite(points).all(axis=1)
+    return points[is_known], image[rows, columns][is_known]
+
+
+def _draw(
+    plot: Axes,
+    cloud: NDArray[np.float64],
+    shade: NDArray[np.float64],
+    positions: NDArray[np.float64],
+    directions: NDArray[np.float64],
+    is_known: list[bool],
+) -> None:
+    if len(cloud):
+        distance = np.linalg.norm(cloud - np.median(cloud, axis=0), axis=1)
+        is_shown = distance <= np.quantile(distance, _SHOWN_SHARE)
+        x, y = cloud[is_shown].T
+        plot.scatter(x, y, s=2, c=shade[is_shown], linewidths=0)
+    colours = [_BLUE if known else _RED for known in is_known]
+    plot.quiver(
+        *positions.T,
+        *directions.T,
+        color=colours,
+        angles='xy',
+        pivot='tail',
+        width=0.003,
+        scale=30,
+    )
+    plot.plot(*positions.T, '-', color=_BLUE, lw=0.5, alpha=0.5)
+    plot.set_aspect('equal', adjustable='datalim')
+    plot.grid(alpha=0.3)
