@@ -247,6 +247,7 @@ class _Player:
             message=status.message,
             num_matches=status.num_matches,
             num_inliers=status.num_inliers,
+            num_inlier_blocks=status.num_inlier_blocks,
             inlier_ratio=status.inlier_ratio,
             coverage=status.coverage,
             reprojection_error_px=status.reprojection_error_px,

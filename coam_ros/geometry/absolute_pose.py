@@ -57,6 +57,28 @@ class AbsolutePose:
     covariance: NDArray[np.float64]
 
 
+@dataclass(frozen=True, eq=False)
+class GroupErrors:
+    """How far groups of landmarks are off as a whole, each by itself.
+
+    Attributes:
+        position_std_m: of a group's position, along each axis of the map.
+        rotation_std_rad: of its orientation, about each axis of the map through its centre.
+        centres_map: (G, 3) where they turn, for example the keyframes' positions [m].
+    """
+
+    position_std_m: float
+    rotation_std_rad: float
+    centres_map: NDArray[np.float64]
+
+    def at(self, group: int, position_map: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the (6, 6) covariance of a pose at a position that goes along with a group."""
+        by_turn = np.eye(6)
+        by_turn[:3, 3:] = -skew(position_map - self.centres_map[group])
+        variances = np.repeat([self.position_std_m**2, self.rotation_std_rad**2], 3)
+        return by_turn @ np.diag(variances) @ by_turn.T
+
+
 def estimate_absolute_pose(
     pixels: ArrayLike,
     points_map: ArrayLike,
@@ -64,7 +86,7 @@ def estimate_absolute_pose(
     *,
     scores: ArrayLike | None = None,
     groups: ArrayLike | None = None,
-    group_stds: tuple[float, float] = (0.0, 0.0),
+    group_errors: GroupErrors | None = None,
     max_reprojection_error_px: float = 12.0,
     max_iterations: int = _MAX_ITERATIONS,
     seed: int = 0,
@@ -79,11 +101,11 @@ def estimate_absolute_pose(
         camera: of the image.
         scores: (N,), the higher the likelier a match is right. With them RANSAC tries good
             matches first, which finds the pose more often when few matches are right.
-        groups: (N,) integers, equal for matches whose landmarks may share an error, such as
+        groups: (N,) integers from 0, equal for matches whose landmarks may share an error, such as
             those of one keyframe, whose pose in the map is not exact. Counts for the covariance.
-        group_stds: standard deviations of that error, of a position along each axis [m] and of
-            an orientation about each axis [rad]. How far groups disagree is measured; how far
-            off one is that is alone, or outweighs the others, no measurement can tell.
+        group_errors: how large that error is. How far groups disagree is measured; how far off
+            one is that is alone, or outweighs the others, no measurement can tell. None: not at
+            all.
         max_reprojection_error_px: largest error of an inlier.
         max_iterations: of RANSAC; bounds the time spent on matches that have no pose.
         seed: of RANSAC.
@@ -131,7 +153,7 @@ def estimate_absolute_pose(
         points_map[inlier_mask],
         residuals[inlier_mask],
         None if groups is None else groups[inlier_mask],
-        group_stds,
+        group_errors,
         camera,
     )
     if covariance is None:
@@ -212,7 +234,7 @@ def _covariance(
     points_map: NDArray[np.float64],
     residuals: NDArray[np.float64],
     groups: NDArray[np.float64] | None,
-    group_stds: tuple[float, float],
+    group_errors: GroupErrors | None,
     camera: PinholeCamera,
 ) -> NDArray[np.float64] | None:
     """Estimate the pose's covariance from the inliers; None when they leave the pose open.
@@ -226,7 +248,7 @@ def _covariance(
     2011, eq. 2.8). Matches with independent errors lose nothing by it.
 
     A group that is off as a whole takes the pose along by the share that it has of the Hessian:
-    all the way where it is alone. That is added for the standard deviations given.
+    all the way where it is alone. That is added for the errors given.
     """
     jacobians = _jacobians(T_camera_map, points_map, camera)
     loss_scale = _CAUCHY_SCALE * _sigma_px(residuals)
@@ -256,14 +278,14 @@ def _covariance(
         variances.append(by_cell + by_group - both)
     variance = max(variances) / efficiency**2
     covariance = max(variance, _MIN_SIGMA_PX**2) * inverse_hessian
-    if groups is not None:
-        of_group = np.diag(np.repeat(np.square(group_stds), 3))
-        for number in range(group.max() + 1):
-            rows = group == number
+    if groups is not None and group_errors is not None:
+        position_map = invert(T_camera_map)[:3, 3]
+        for label in np.unique(groups).astype(np.int64):
+            rows = groups == label
             share = inverse_hessian @ np.einsum(
                 'nki,n,nkj->ij', jacobians[rows], weights[rows], jacobians[rows]
             )
-            covariance += share @ of_group @ share.T
+            covariance += share @ group_errors.at(label, position_map) @ share.T
     return covariance
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -22,7 +23,8 @@ def write_aside(path: Path, content: bytes | memoryview) -> None:
             os.fsync(stream.fileno())
         aside.replace(path)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
         raise OSError(
             error.errno,
             f'{path} could not be written ({error.strerror}; {len(content) / 1e6:.1f} MB); the '

@@ -9,7 +9,11 @@ import logging
 import math
 import time
 
-from coam_ros.geometry.absolute_pose import AbsolutePose, estimate_absolute_pose
+from coam_ros.geometry.absolute_pose import (
+    AbsolutePose,
+    estimate_absolute_pose,
+    GroupErrors,
+)
 from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.transforms import pose_error
 from coam_ros.localization.config import LocalizationConfig
@@ -124,9 +128,9 @@ class Relocalizer:
         with _timed('retrieve', durations):
             keyframes = self._retrieve(query, prior)
         with _timed('match', durations):
-            matches = self._match(query, keyframes)
+            matches, positions_map = self._match(query, keyframes)
         with _timed('pose', durations):
-            result = self._locate(matches, camera, prior)
+            result = self._locate(matches, positions_map, camera, prior)
         return replace(result, stage_durations_s=durations)
 
     def _check_descriptors(self) -> None:
@@ -149,10 +153,14 @@ class Relocalizer:
         candidates = [self._map.get(keyframe_id) for keyframe_id, _ in found]
         return _spread([k for k in candidates if k is not None], self.config.num_keyframes)
 
-    def _match(self, query: Encoded, keyframes: list[Keyframe]) -> list[KeyframeMatches]:
+    def _match(
+        self, query: Encoded, keyframes: list[Keyframe]
+    ) -> tuple[list[KeyframeMatches], NDArray[np.float64]]:
+        """Match the keyframes that decode; returns their positions (K, 3) in the map too."""
         cached = self._encode_all(keyframes)
         results = self._matcher.match_encoded(query, [entry.encoded for _, entry in cached])
-        return [
+        positions = [keyframe.T_map_camera[:3, 3] for keyframe, _ in cached]
+        matches = [
             KeyframeMatches(
                 keyframe.id,
                 correspondences.points0,
@@ -163,6 +171,7 @@ class Relocalizer:
             )
             for (keyframe, entry), correspondences in zip(cached, results, strict=True)
         ]
+        return matches, np.reshape(positions, (-1, 3))
 
     def _encode_all(self, keyframes: list[Keyframe]) -> list[tuple[Keyframe, CachedKeyframe]]:
         cached = []
@@ -176,7 +185,11 @@ class Relocalizer:
         return cached
 
     def _locate(
-        self, matches: list[KeyframeMatches], camera: PinholeCamera, prior: PosePrior | None
+        self,
+        matches: list[KeyframeMatches],
+        positions_map: NDArray[np.float64],
+        camera: PinholeCamera,
+        prior: PosePrior | None,
     ) -> RelocalizationResult:
         config = self.config
         if not matches:
@@ -215,9 +228,10 @@ class Relocalizer:
             camera,
             scores=np.concatenate([part.scores for part in matches]),
             groups=np.repeat(np.arange(len(matches)), [len(part.scores) for part in matches]),
-            group_stds=(
+            group_errors=GroupErrors(
                 config.keyframe_position_std_m,
                 math.radians(config.keyframe_rotation_std_deg),
+                positions_map,
             ),
             max_reprojection_error_px=config.max_reprojection_error_px * image_scale,
         )

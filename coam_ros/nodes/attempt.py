@@ -90,8 +90,8 @@ class Attempt:
         reason: a constant of RelocalizationStatus; NONE exactly when there is a pose.
         message: the reason in words.
         engine_id: model in use.
-        map_id: map in use.
-        num_keyframes: of the map.
+        keyframe_map: in use.
+        num_keyframes: of the map, then.
         result: of the core; empty for a refused frame.
         image: (H, W[, 3]) uint8, None when it could not be read.
         keyframes: those matched that are still in the map, by id.
@@ -105,7 +105,7 @@ class Attempt:
     reason: int
     message: str
     engine_id: str
-    map_id: str
+    keyframe_map: KeyframeMap
     num_keyframes: int
     result: RelocalizationResult = field(default_factory=RelocalizationResult)
     image: NDArray[np.uint8] | None = None
@@ -332,7 +332,7 @@ class FrameLocalizer:
             reason=reason,
             message=message,
             engine_id=self._matcher.model_id,
-            map_id=session.keyframe_map.map_id,
+            keyframe_map=session.keyframe_map,
             num_keyframes=len(session.keyframe_map),
         )
 

@@ -105,6 +105,7 @@ class DiagnosticsCollector:
         last, silence_s = self._last, time.monotonic() - self._last_attempt_s
         values |= {
             'inliers': last.result.num_inliers,
+            'places with inliers': last.result.num_inlier_blocks,
             'matches': last.result.num_matches,
             'reason': last.message,
         }

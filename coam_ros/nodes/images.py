@@ -204,6 +204,9 @@ def _stretch(counts: NDArray[np.uint16]) -> NDArray[np.uint8]:
     step = max(math.isqrt(counts.size // _STRETCH_SAMPLES), 1)
     sample = counts[::step, ::step]
     low, high = np.percentile(sample, _STRETCH_PERCENTILES).astype(np.float32)
+    if low == high:
+        # Nearly all of it is equal: what is not may be all there is to see.
+        low, high = np.float32(counts.min()), np.float32(counts.max())
     scaled = (counts - low) * np.float32(255 / max(high - low, 1))
     return np.clip(scaled, 0, 255).astype(np.uint8)
 

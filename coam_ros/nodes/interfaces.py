@@ -80,7 +80,7 @@ INITIAL_POSE = Topic(
     'initialpose',
     PoseWithCovarianceStamped,
     qos.events,
-    'Rough position in the map that narrows the search; optional. RViz: remap /initialpose to it.',
+    'Rough position in the map that narrows the search; optional. rviz/coam.rviz sends it.',
 )
 MATCHES = Topic(
     'matches',

@@ -385,6 +385,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._map_receiver = receiver
             self._localizer.use_map(receiver.keyframe_map)
             self._T_map_odom = None
+            self._state = LocalizationState.SEARCHING
         if len(receiver.keyframe_map):
             self._log_map()
 
@@ -415,13 +416,13 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
     # ---- out; in the worker's thread
 
-    def _publish(self, attempt: Attempt) -> None:
+    def _publish(self, attempt: Attempt) -> bool:
+        """Publish an attempt; False where it holds no more: the map was replaced meanwhile."""
         if not self.context.ok():
-            return
+            return True
         with self._map_lock:
-            if attempt.map_id != self._map_receiver.keyframe_map.map_id:
-                # The map was replaced meanwhile: a pose in the former one would be wrong now.
-                return
+            if attempt.keyframe_map is not self._map_receiver.keyframe_map:
+                return False
             status = self._status_of(attempt)
             self._outputs.publish(attempt, status, self.parameters.map_frame)
             if attempt.T_map_odom is not None:
@@ -430,6 +431,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
                 self._T_map_odom = None
         self._diagnostics.record(attempt, status.latency_s)
         self._log(attempt)
+        return True
 
     def _log(self, attempt: Attempt) -> None:
         logger, result = self.get_logger(), attempt.result
@@ -438,6 +440,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if attempt.state != self._state:
             text = (
                 f'{self._state.value} -> {attempt.state.value} inliers={result.num_inliers} '
+                f'places={result.num_inlier_blocks} '
                 f'matches={result.num_matches} {attempt.message}'
             )
             if attempt.state == LocalizationState.LOST:

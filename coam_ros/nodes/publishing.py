@@ -17,6 +17,8 @@ from coam_ros.nodes.visualization import (
     landmarks_message,
 )
 from geometry_msgs.msg import PoseWithCovarianceStamped
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode
 from rclpy.publisher import Publisher
 from std_msgs.msg import Header
@@ -49,8 +51,9 @@ class Outputs:
         self._debug_image = advertise(interfaces.DEBUG_IMAGE)
         self._landmarks = advertise(interfaces.LANDMARKS)
         self._keyframe_poses = advertise(interfaces.KEYFRAME_POSES)
-        # Map and revision that keyframe_poses shows.
-        self._shown_map: tuple[str, int] | None = None
+        # What keyframe_poses shows: map and revision, and the poses.
+        self._shown_map: tuple[KeyframeMap, int] | None = None
+        self._shown_poses: list[NDArray[np.float64]] | None = None
 
     def publish(self, attempt: Attempt, status: RelocalizationStatus, map_frame: str) -> None:
         """Publish an attempt; pictures of it only for who looks."""
@@ -72,14 +75,23 @@ class Outputs:
     def publish_keyframe_poses(
         self, keyframe_map: KeyframeMap, map_frame: str, stamp: Time
     ) -> None:
-        """Publish where the keyframes are, once for each change of the map and for who looks."""
+        """Publish where the keyframes are, once for each change of that and for who looks."""
         publisher = self._keyframe_poses
         if not (publisher.is_activated and publisher.get_subscription_count()):
             return
         revision, _, keyframes = keyframe_map.snapshot()
-        if self._shown_map != (keyframe_map.map_id, revision):
-            self._shown_map = (keyframe_map.map_id, revision)
+        if self._shown_map == (keyframe_map, revision):
+            return
+        self._shown_map = (keyframe_map, revision)
+        # A keyframe that only got its descriptor still holds the same array.
+        poses = [keyframe.T_map_camera for keyframe in keyframes]
+        if self._shown_poses is None or not _are_same(poses, self._shown_poses):
+            self._shown_poses = poses
             publisher.publish(keyframe_poses_message(keyframes, map_frame, stamp))
+
+
+def _are_same(some: list[NDArray[np.float64]], others: list[NDArray[np.float64]]) -> bool:
+    return len(some) == len(others) and all(a is b for a, b in zip(some, others, strict=True))
 
 
 def pose_message(attempt: Attempt, map_frame: str) -> PoseWithCovarianceStamped | None:
@@ -158,6 +170,6 @@ def status_message(
         latency_s=float(latency_s),
         dropped_frames=num_dropped,
         engine_id=attempt.engine_id,
-        map_id=attempt.map_id,
+        map_id=attempt.keyframe_map.map_id,
         num_keyframes=attempt.num_keyframes,
     )

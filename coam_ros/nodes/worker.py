@@ -57,7 +57,7 @@ class AttemptWorker:
     def __init__(
         self,
         localizer: FrameLocalizer,
-        publish: Callable[[Attempt], None],
+        publish: Callable[[Attempt], bool],
         logger: RcutilsLogger,
         give_up: Callable[[], None],
     ) -> None:
@@ -65,7 +65,8 @@ class AttemptWorker:
 
         Args:
             localizer: used by the thread alone.
-            publish: is called in the thread with every attempt.
+            publish: is called in the thread with every attempt; says whether that still holds,
+                or else its image does not count.
             logger: of the node.
             give_up: is called in the thread when only a new process can go on.
         """
@@ -114,29 +115,38 @@ class AttemptWorker:
             next_s = time.monotonic() + (1.0 / rate_hz if rate_hz else 0.0)
             requests = self._take_requests(frame)
             attempt = self._attempt(frame, requests[0].prior if requests else None)
+            if attempt is None:
+                with self._lock:
+                    self._requests = requests + self._requests
+                continue
             for request in requests:
                 request.answer(attempt)
 
-    def _attempt(self, frame: Frame, prior: Prior | None) -> Attempt:
-        """Make and publish an attempt; nothing that goes wrong in it ends the thread."""
+    def _attempt(self, frame: Frame, prior: Prior | None) -> Attempt | None:
+        """Make and publish an attempt; nothing that goes wrong in it ends the thread.
+
+        Returns:
+            None where it does not hold any more.
+        """
         lost: DeviceLostError | None = None
         try:
             prior = prior or self._current_prior()
             attempt = self._localizer.localize(frame, prior)
-            if attempt.T_map_frame is not None:
-                self._drop_prior(prior)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next frame may go well
             self._report('An attempt failed')
             attempt = self._localizer.fail(frame, error)
             lost = error if isinstance(error, DeviceLostError) else None
+        holds = True
         try:
-            self._publish(attempt)
+            holds = self._publish(attempt)
         except Exception:  # noqa: BLE001 - the same
             self._report('The outcome of an attempt was not published')
+        if holds and attempt.T_map_frame is not None:
+            self._drop_prior(prior)
         if lost is not None:
             self._logger.fatal(f'The node ends, to be started again (use_respawn): {lost}')
             self._give_up()
-        return attempt
+        return attempt if holds else None
 
     def _report(self, what: str) -> None:
         self._logger.error(

@@ -108,13 +108,12 @@ def judge(
 
     Returns:
         (N,) bool whether the truth is known, and (N,) error [px]: the distance to the true
-        match, infinite where image 1 does not show the point; or to the epipolar line, infinite
-        where there is none.
+        match, infinite where image 1 does not show the point; or to the epipolar line.
     """
     if 'fundamental' in pair:
         lines, is_line = epipolar_lines(points0[None], pair['fundamental'])
         error_px = distance_to_lines(points1[None], lines).masked_fill(~is_line, torch.inf)
-        return torch.ones_like(is_line[0]), error_px[0]
+        return is_line[0], error_px[0]
     known = pair['state'][0] != IGNORED
     known0, known1 = pair['points0'][0][known], pair['points1'][0][known]
     if not len(known0):

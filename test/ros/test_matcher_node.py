@@ -377,13 +377,38 @@ def test_pose_in_a_map_that_was_replaced_meanwhile_is_not_published(robot, scene
     node._T_map_odom = np.eye(4)
     robot.spinner_of(node).call(lambda: node._use_map(MapReceiver(KeyframeMap(scene.keyframes))))
     assert node._T_map_odom is None
-    node._publish(attempt)
-    node._publish(replace(attempt, T_map_odom=np.eye(4)))
+    assert not node._publish(attempt)
+    assert not node._publish(replace(attempt, T_map_odom=np.eye(4)))
     later = robot.image(scene.view(0.3)[0])
     assert robot.send(later).reason == NONE
     robot.poses.wait_for(lambda pose: pose.header.stamp == later.header.stamp)
     assert len(robot.poses.messages) == 1
     assert node._T_map_odom is None
+
+
+def test_relocalize_answers_in_the_map_that_replaced_the_former_meanwhile(robot, scene):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    pixels, _ = scene.view(0.3)
+    robot.send(robot.image(pixels))
+    other = KeyframeMap(scene.keyframes)
+    localize = node._localizer.localize
+
+    def localize_while_the_map_is_replaced(frame, prior):
+        attempt = localize(frame, prior)
+        node._localizer.localize = localize
+        node._use_map(MapReceiver(other))
+        return attempt
+
+    node._localizer.localize = localize_while_the_map_is_replaced
+    future = robot.call_async(Relocalize, 'relocalize', timeout_s=30.0)
+    wait_until(lambda: node._worker._requests)
+    robot.images.publish(robot.image(pixels))
+    wait_until(lambda: node._map_receiver.keyframe_map is other)
+    assert not future.done()
+    robot.send(robot.image(pixels))
+    wait_until(future.done)
+    assert future.result().success
+    assert future.result().status.map_id == other.map_id
 
 
 def test_map_that_came_by_topic_is_saved_and_not_overwritten_unasked(

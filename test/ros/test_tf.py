@@ -17,7 +17,7 @@ from coam_ros.geometry.transforms import (  # noqa: E402
     rotation_from_vector,
 )
 from coam_ros.mapping.storage import load_map  # noqa: E402
-from coam_ros.nodes.conversions import (  # noqa: E402  # noqa: E402
+from coam_ros.nodes.conversions import (  # noqa: E402
     info_from_camera,
     pose_from_transform,
     seconds_from_stamp,

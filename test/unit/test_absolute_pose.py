@@ -1,4 +1,4 @@
-from coam_ros.geometry.absolute_pose import estimate_absolute_pose
+from coam_ros.geometry.absolute_pose import estimate_absolute_pose, GroupErrors
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import (
     make_transform,
@@ -141,15 +141,23 @@ def test_covariance_tells_the_real_error(spoilt):
     assert 0.3 < np.mean(values) < 3.0
 
 
-def move_groups(scene, groups, std_m, std_rad, rng):
-    """Put the landmarks of each group where a keyframe that is a little off sees them."""
-    centre = scene.T_map_camera[:3, 3]
-    for group in np.unique(groups):
+def move_groups(scene, groups, std_m, std_rad, rng, distance_m=0.0):
+    """Put the landmarks of each group where a keyframe that is a little off sees them.
+
+    Returns:
+        (G, 3) where the keyframes are: at a distance from the camera.
+    """
+    num_groups = groups.max() + 1
+    directions = rng.normal(size=(num_groups, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    centres = scene.T_map_camera[:3, 3] + distance_m * directions
+    for group, centre in enumerate(centres):
         offset = make_transform(
             rotation_from_vector(std_rad * rng.normal(size=3)), std_m * rng.normal(size=3)
         )
         rows = groups == group
         scene.points_map[rows] = centre + transform_points(offset, scene.points_map[rows] - centre)
+    return centres
 
 
 def test_covariance_tells_the_error_of_keyframes_that_disagree():
@@ -166,8 +174,9 @@ def test_covariance_tells_the_error_of_keyframes_that_disagree():
     assert np.mean(without) > 3.0
 
 
+@pytest.mark.parametrize('distance_m', [0.0, 5.0])
 @pytest.mark.parametrize('counts', [(900,), (880, 10, 10), (800, 50, 50), (300, 300, 300)])
-def test_covariance_tells_the_error_that_one_keyframe_has_alone(counts):
+def test_covariance_tells_the_error_that_one_keyframe_has_alone(counts, distance_m):
     # The others are too few to tell how far off it is.
     stds = (0.03, np.radians(0.3))
     with_stds, without = [], []
@@ -175,8 +184,9 @@ def test_covariance_tells_the_error_that_one_keyframe_has_alone(counts):
         scene = make_scene(seed, sum(counts), noise_px=1.0)
         rng = np.random.default_rng(seed)
         groups = rng.permutation(np.repeat(np.arange(len(counts)), counts))
-        move_groups(scene, groups, *stds, rng)
-        for options, values in (({'group_stds': stds}, with_stds), ({}, without)):
+        centres = move_groups(scene, groups, *stds, rng, distance_m)
+        errors = GroupErrors(*stds, centres)
+        for options, values in (({'group_errors': errors}, with_stds), ({}, without)):
             pose = estimate(scene, groups=groups, **options)
             values.append(normalized_error_squared(pose, scene.T_map_camera))
     # Where the keyframes weigh alike their disagreement counts twice: measured, and as stated.

@@ -20,6 +20,8 @@ import pycolmap
 def read_colmap_model(directory: Path) -> dict[str, SfmImage]:
     """Read the images with a pose and the points that they see, by name, sorted.
 
+    COLMAP ends a name at its first space in a model as text; a binary one keeps it.
+
     Raises:
         FileNotFoundError: no model there.
         SfmModelError: a camera that has no counterpart, or a model that COLMAP does not read.
@@ -40,6 +42,12 @@ def read_colmap_model(directory: Path) -> dict[str, SfmImage]:
         seen = [point for point in image.points2D if point.has_point3D()]
         pixels = np.array([point.xy for point in seen]).reshape(-1, 2) - HALF_PIXEL
         ids = [point.point3D_id for point in seen]
+        missing = next((key for key in ids if key not in model.points3D), None)
+        if missing is not None:
+            raise SfmModelError(
+                f'{directory}: {image.name} sees point {missing}, which points3D does not hold; '
+                'export the whole model again.'
+            )
         pose = image.cam_from_world()
         images[image.name] = SfmImage(
             image.name,

@@ -30,7 +30,8 @@ class PosedImageSourceConfig(SourceConfig):
     """A folder of posed, undistorted images, found by its files.
 
     `pairs.txt` (SuperGlue's pair lists), else a COLMAP model (binary or text, in the folder, in
-    `sparse` or in `sparse/0`; `images` holds the images), else 7-Scenes.
+    `sparse` or in `sparse/0`, with its points3D; `images` holds the images, in a text model under
+    names without spaces), else 7-Scenes.
 
     Attributes:
         crop: of the images; larger than elsewhere, since nothing says where the crops overlap.
