@@ -76,6 +76,9 @@ class KeyframeMap:
     def add(self, keyframe: Keyframe, descriptor_model_id: str | None = None) -> bool:
         """Add a keyframe, or put it in the place of the one with its id.
 
+        One that comes without a descriptor keeps that of the former one if it has its image: a
+        loop closure moves keyframes and changes nothing that they show.
+
         Args:
             keyframe: to add.
             descriptor_model_id: model that made its descriptor, which is left out where the map
@@ -91,8 +94,11 @@ class KeyframeMap:
                 elif descriptor_model_id != self._descriptor_model_id:
                     keyframe = keyframe.with_descriptor(None)
             known = self._keyframes.get(keyframe.id)
-            if known is not None and _is_same(known, keyframe):
-                return False
+            if known is not None:
+                if keyframe.global_descriptor is None and keyframe.image == known.image:
+                    keyframe = _with_descriptor_of(known, keyframe)
+                if _is_same(known, keyframe):
+                    return False
             self._keyframes[keyframe.id] = keyframe
             self._revision += 1
             return True
@@ -157,6 +163,11 @@ class KeyframeMap:
     def __contains__(self, keyframe_id: int) -> bool:
         """Tell whether the map has a keyframe with this id."""
         return self.get(keyframe_id) is not None
+
+
+def _with_descriptor_of(described: Keyframe, keyframe: Keyframe) -> Keyframe:
+    descriptor = described.global_descriptor
+    return keyframe if descriptor is None else keyframe.with_descriptor(descriptor)
 
 
 def _is_same(a: Keyframe, b: Keyframe) -> bool:

@@ -98,6 +98,21 @@ def test_exchange_and_discard_are_of_this_very_keyframe():
     assert len(keyframe_map) == 0
 
 
+def test_moved_keyframe_keeps_its_descriptor_and_one_with_a_new_image_does_not():
+    keyframe_map = KeyframeMap([make_keyframe(id=1, global_descriptor=DESCRIPTOR)])
+    keyframe_map.use_descriptors_of('model')
+    keyframe_map.add(make_keyframe(id=1, global_descriptor=DESCRIPTOR))
+    T_moved = np.eye(4)
+    T_moved[0, 3] = 1.0
+    # A SLAM system that computes none says so with an empty name.
+    assert keyframe_map.add(make_keyframe(id=1, T_map_camera=T_moved), '')
+    np.testing.assert_array_equal(keyframe_map.get(1).T_map_camera, T_moved)
+    np.testing.assert_array_equal(keyframe_map.get(1).global_descriptor, DESCRIPTOR)
+    assert not keyframe_map.add(make_keyframe(id=1, T_map_camera=T_moved), '')
+    keyframe_map.add(make_keyframe(id=1, image=encode(make_image(1), '.jpg')), '')
+    assert keyframe_map.get(1).global_descriptor is None
+
+
 def test_descriptors_of_two_models_never_mix():
     described = make_keyframe(id=1, global_descriptor=DESCRIPTOR)
     keyframe_map = KeyframeMap()
