@@ -40,7 +40,7 @@ class LocalizationConfig:
         'Fewest inliers of a pose that is accepted; those in one block of the image (8 px at '
         '640 x 480), with whichever keyframes, count once.',
         6,
-        2000,
+        4800,
     )
     min_inlier_ratio: float = _setting(
         0.05, 'Smallest share of inliers among the matches of an accepted pose.', 0.0, 1.0

@@ -124,7 +124,7 @@ def test_report_goes_to_no_file_and_says_why_nothing_was_localized(
     with pytest.raises(SystemExit):
         main([*words, '--out', str(tmp_path / 'file')])
     assert 'is a file, wanted a folder' in capsys.readouterr().err
-    assert main([*words, '--min-inliers', '2000']) == 0
+    assert main([*words, '--min-inliers', '4800']) == 0
     assert 'too_few_inliers, for example frame-000003: ' in capsys.readouterr().out
 
 
