@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.geometry.transforms import invert, make_transform, skew, transform_points
+from coam_ros.geometry.transforms import (
+    invert,
+    make_transform,
+    move_covariance,
+    skew,
+    transform_points,
+)
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 import poselib
@@ -73,10 +79,8 @@ class GroupErrors:
 
     def at(self, group: int, position_map: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give the (6, 6) covariance of a pose at a position that goes along with a group."""
-        by_turn = np.eye(6)
-        by_turn[:3, 3:] = -skew(position_map - self.centres_map[group])
         variances = np.repeat([self.position_std_m**2, self.rotation_std_rad**2], 3)
-        return by_turn @ np.diag(variances) @ by_turn.T
+        return move_covariance(np.diag(variances), position_map - self.centres_map[group])
 
 
 def estimate_absolute_pose(
@@ -272,7 +276,7 @@ def _covariance(
     by_cell = _clustered(gradients, cells, inverse_hessian, num_fitted=6)
     variances = [by_cell, _clustered(gradients, np.arange(len(cells)), inverse_hessian)]
     if groups is not None:
-        _, group = np.unique(groups, return_inverse=True)
+        labels, group = np.unique(groups, return_inverse=True)
         by_group = _clustered(gradients, group, inverse_hessian, num_fitted=1)
         both = _clustered(gradients, cells * (group.max() + 1) + group, inverse_hessian)
         variances.append(by_cell + by_group - both)
@@ -280,8 +284,8 @@ def _covariance(
     covariance = max(variance, _MIN_SIGMA_PX**2) * inverse_hessian
     if groups is not None and group_errors is not None:
         position_map = invert(T_camera_map)[:3, 3]
-        for label in np.unique(groups).astype(np.int64):
-            rows = groups == label
+        for number, label in enumerate(labels.astype(np.int64)):
+            rows = group == number
             share = inverse_hessian @ np.einsum(
                 'nki,n,nkj->ij', jacobians[rows], weights[rows], jacobians[rows]
             )

@@ -7,6 +7,7 @@ maps a pixel p to (p + 0.5) * scale - 0.5.
 from __future__ import annotations
 
 from dataclasses import dataclass
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -144,6 +145,11 @@ class PinholeCamera:
     def K(self) -> NDArray[np.float64]:
         """(3, 3) float64, the intrinsic matrix."""
         return np.array([[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]], np.float64)
+
+    @property
+    def pixels_per_nominal(self) -> float:
+        """Pixels of this image along a side of one of 640 x 480, for tolerances meant for that."""
+        return math.sqrt(self.width * self.height / NOMINAL_AREA_PX)
 
     @property
     def is_distorted(self) -> bool:

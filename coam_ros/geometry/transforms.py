@@ -190,24 +190,20 @@ def pose_error(T_a_b_estimated: ArrayLike, T_a_b_true: ArrayLike) -> tuple[float
 
 
 def move_covariance(
-    covariance: NDArray[np.float64],
-    T_map_camera: NDArray[np.float64],
-    T_camera_base: NDArray[np.float64],
+    covariance: NDArray[np.float64], lever_map: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Take the covariance of the camera's pose to the pose of the base.
+    """Take the covariance of a pose to another place of the same rigid body.
 
-    A wrong orientation of the camera moves a base that is away from it: to first order
-    error_base = error_camera + rotation_error x (base - camera), all in the map frame.
+    A wrong orientation moves what is away: to first order error_there = error_here +
+    rotation_error x (there - here), all in the map frame.
 
     Args:
         covariance: (6, 6), order x y z rx ry rz in the map frame [m, rad].
-        T_map_camera: (4, 4).
-        T_camera_base: (4, 4).
+        lever_map: (3,) there - here, in the map frame [m].
 
     Returns:
         (6, 6) float64 in the same order and frame.
     """
-    lever_map = T_map_camera[:3, :3] @ T_camera_base[:3, 3]
     jacobian = np.eye(6)
     jacobian[:3, 3:] = -skew(lever_map)
     return jacobian @ covariance @ jacobian.T

@@ -18,8 +18,9 @@ def _setting(default: float, description: str, minimum: float, maximum: float) -
 # to 199 inliers, 10 %, but on 13 % of the image. Mapped views of redkitchen: from 83 inliers, 5 %,
 # 15 % on, all but the hardest two from 342 inliers, 18 %, 19 %. That was with the model of 7,300
 # steps and all inliers counted. With the present one, inliers in one block counted once, and 3
-# keyframes: the 39 queries of redkitchen from 151 inliers, 29 %, 17 % of the image on, images of
-# two other rooms (livingroom, tum_fr1_rpy) in its map up to 46, 12 %, 12 %.
+# keyframes: the 39 queries of redkitchen from 153 inliers, 29 %, 17 % of the image on, 242 images
+# of two other rooms (livingroom, tum_fr1_rpy) in its map up to 50, 13 %, 10 %
+# (`coam check-covariance redkitchen --elsewhere tum_fr1_rpy livingroom`).
 @dataclass(frozen=True)
 class LocalizationConfig:
     """How images are localized and when a pose is good enough; the fields describe themselves.

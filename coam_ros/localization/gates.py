@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
+from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.localization.config import LocalizationConfig
 from coam_ros.localization.result import FailureReason, RelocalizationResult
 import numpy as np
@@ -32,7 +32,7 @@ def inlier_blocks(pixels: NDArray[np.floating], camera: PinholeCamera) -> NDArra
     Returns:
         (B, 2) centres [px] of the blocks, of 8 x 8 px at 640 x 480.
     """
-    block_px = _BLOCK_PX * math.sqrt(camera.width * camera.height / NOMINAL_AREA_PX)
+    block_px = _BLOCK_PX * camera.pixels_per_nominal
     blocks = np.floor((np.asarray(pixels, dtype=np.float64).reshape(-1, 2) + 0.5) / block_px)
     return (np.unique(blocks, axis=0) + 0.5) * block_px - 0.5
 

@@ -14,7 +14,7 @@ from coam_ros.geometry.absolute_pose import (
     estimate_absolute_pose,
     GroupErrors,
 )
-from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
+from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import pose_error
 from coam_ros.localization.config import LocalizationConfig
 from coam_ros.localization.gates import (
@@ -221,7 +221,6 @@ class Relocalizer:
                 message=f'{num_matches} of {len(query_pixels)} matches with known depth, wanted '
                 f'{config.min_inliers}: {reason}',
             )
-        image_scale = math.sqrt(camera.width * camera.height / NOMINAL_AREA_PX)
         pose = estimate_absolute_pose(
             query_pixels,
             points_map,
@@ -233,7 +232,7 @@ class Relocalizer:
                 math.radians(config.keyframe_rotation_std_deg),
                 positions_map,
             ),
-            max_reprojection_error_px=config.max_reprojection_error_px * image_scale,
+            max_reprojection_error_px=config.max_reprojection_error_px * camera.pixels_per_nominal,
         )
         if pose is None:
             return replace(

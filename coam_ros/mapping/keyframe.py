@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-import math
 from typing import Any
 
-from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
+from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import is_rigid, transform_points
 from coam_ros.mapping.depth import depth_m_from_counts, interpolate_depth
 from coam_ros.mapping.errors import MapFormatError
@@ -149,10 +148,8 @@ class Keyframe:
         landmark_pixels, landmark_points_map = self.landmark_pixels, self.landmark_points_map
         if landmark_pixels is not None and landmark_points_map is not None:
             unknown = np.flatnonzero(np.isnan(points_map[:, 0]) & np.isfinite(pixels).all(axis=1))
-            scale = math.sqrt(self.camera.width * self.camera.height / NOMINAL_AREA_PX)
-            nearest, is_near = _find_nearest(
-                landmark_pixels, pixels[unknown], LANDMARK_RADIUS_PX * scale
-            )
+            radius_px = LANDMARK_RADIUS_PX * self.camera.pixels_per_nominal
+            nearest, is_near = _find_nearest(landmark_pixels, pixels[unknown], radius_px)
             points_map[unknown[is_near]] = landmark_points_map[nearest[is_near]]
         return points_map
 

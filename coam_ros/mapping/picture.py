@@ -8,6 +8,7 @@ from pathlib import Path
 from coam_ros.geometry.transforms import main_axes
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.matching.image_files import check_image_name, write_image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -38,15 +39,9 @@ def draw_map(
     Raises:
         MapFormatError: a keyframe does not decode.
         OSError: the file cannot be written.
-        ValueError: no way to write this kind of picture.
+        ValueError: no way to write this kind of picture; nothing was drawn.
     """
-    figure = Figure(figsize=(13, 6), layout='constrained')
-    # Its own canvas: no pyplot, hence no global state and no display.
-    canvas = FigureCanvasAgg(figure)
-    kinds = canvas.get_supported_filetypes()
-    if path.suffix.removeprefix('.') not in kinds:
-        raise ValueError(f'No way to draw {path}; wanted a name with one of .{", .".join(kinds)}.')
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_image_name(path)
     keyframes = list(keyframe_map)
     points, colours, is_known = [], [], []
     for number, keyframe in enumerate(keyframes, start=1):
@@ -67,11 +62,15 @@ def draw_map(
     positions = (T_map_cameras[:, :3, 3] - centre) @ axes_map.T
     directions = T_map_cameras[:, :3, 2] @ axes_map.T
 
+    figure = Figure(figsize=(13, 6), dpi=110, layout='constrained')
+    # Its own canvas: no pyplot, hence no global state and no display.
+    canvas = FigureCanvasAgg(figure)
     for plot, (title, plane) in zip(figure.subplots(1, 2), _VIEWS, strict=True):
         _draw(plot, cloud[:, plane], shade, positions[:, plane], directions[:, plane], is_known)
         plot.set(xlabel='m', ylabel='m', title=title)
     figure.suptitle(f'{len(keyframes)} keyframes, {sum(is_known)} of them with 3D')
-    canvas.print_figure(str(path), dpi=110)
+    canvas.draw()
+    write_image(path, np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def _coloured_points(keyframe: Keyframe) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:

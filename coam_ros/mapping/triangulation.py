@@ -13,8 +13,9 @@ from dataclasses import replace
 from functools import partial
 import math
 
-from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
+from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose, sampson_distance_px
+from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import invert
 from coam_ros.mapping.colmap_database import triangulate
 from coam_ros.mapping.errors import MapFormatError
@@ -159,7 +160,7 @@ def _verified(keyframe0: Keyframe, keyframe1: Keyframe, found: Correspondences) 
 
 
 def _scale(camera: PinholeCamera) -> float:
-    return math.sqrt(NOMINAL_AREA_PX / (camera.width * camera.height))
+    return 1.0 / camera.pixels_per_nominal
 
 
 def _nominal_size(camera: PinholeCamera) -> tuple[int, int]:
@@ -168,10 +169,7 @@ def _nominal_size(camera: PinholeCamera) -> tuple[int, int]:
 
 def _nominal_K(camera: PinholeCamera) -> NDArray[np.float64]:  # noqa: N802 - K is of the field
     """Give K of the ideal camera with an image of nominal area; pixel centres stay centres."""
-    scale = _scale(camera)
-    K = camera.K * [[scale], [scale], [1]]
-    K[:2, 2] += (scale - 1) / 2
-    return K
+    return resize_view(_scale(camera)) @ camera.K
 
 
 def _to_nominal(pixels: NDArray[np.float32], camera: PinholeCamera) -> NDArray[np.float64]:

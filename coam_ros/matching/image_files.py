@@ -57,6 +57,19 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return image
 
 
+def check_image_name(path: Path) -> None:
+    """Check that `write_image` can write what a name says, before the work of making it.
+
+    Raises:
+        ValueError: OpenCV does not write this kind.
+    """
+    if not cv2.haveImageWriter(str(path)):
+        raise ValueError(
+            f'No way to write {path.suffix or "a file without suffix"}: got {path}, wanted a name '
+            'such as matches.png or matches.jpg.'
+        )
+
+
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) uint8 RGB as the kind of file that the name says.
 
@@ -64,12 +77,7 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
         ValueError: OpenCV does not write this kind.
         OSError: the file cannot be written.
     """
-    try:
-        _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    except cv2.error as error:
-        raise ValueError(
-            f'No way to write {path.suffix or "a file without suffix"}: got {path}, wanted a name '
-            'such as matches.png or matches.jpg.'
-        ) from error
+    check_image_name(path)
+    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, data.tobytes())

@@ -283,7 +283,8 @@ class FrameLocalizer:
         T_map_frame, covariance = result.T_map_camera, result.covariance
         if parameters.base_frame:
             T_camera_base = self._lookup(header.frame_id, parameters.base_frame, header.stamp)
-            covariance = move_covariance(covariance, T_map_frame, T_camera_base)
+            lever_map = T_map_frame[:3, :3] @ T_camera_base[:3, 3]
+            covariance = move_covariance(covariance, lever_map)
             T_map_frame = T_map_frame @ T_camera_base
         pose = {'T_map_frame': T_map_frame, 'covariance': covariance}
         if parameters.publish_tf:

@@ -51,8 +51,7 @@ class Outputs:
         self._debug_image = advertise(interfaces.DEBUG_IMAGE)
         self._landmarks = advertise(interfaces.LANDMARKS)
         self._keyframe_poses = advertise(interfaces.KEYFRAME_POSES)
-        # What keyframe_poses shows: map and revision, and the poses.
-        self._shown_map: tuple[KeyframeMap, int] | None = None
+        # What keyframe_poses shows.
         self._shown_poses: list[NDArray[np.float64]] | None = None
 
     def publish(self, attempt: Attempt, status: RelocalizationStatus, map_frame: str) -> None:
@@ -79,10 +78,7 @@ class Outputs:
         publisher = self._keyframe_poses
         if not (publisher.is_activated and publisher.get_subscription_count()):
             return
-        revision, _, keyframes = keyframe_map.snapshot()
-        if self._shown_map == (keyframe_map, revision):
-            return
-        self._shown_map = (keyframe_map, revision)
+        keyframes = list(keyframe_map)
         # A keyframe that only got its descriptor still holds the same array.
         poses = [keyframe.T_map_camera for keyframe in keyframes]
         if self._shown_poses is None or not _are_same(poses, self._shown_poses):

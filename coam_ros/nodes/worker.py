@@ -139,7 +139,7 @@ class AttemptWorker:
         holds = True
         try:
             holds = self._publish(attempt)
-        except Exception:  # noqa: BLE001 - the same
+        except Exception:  # noqa: BLE001 - nor may what was found end the thread, and with it all
             self._report('The outcome of an attempt was not published')
         if holds and attempt.T_map_frame is not None:
             self._drop_prior(prior)

@@ -94,7 +94,7 @@ def test_covariance_of_the_base_is_that_of_many_drawn_poses(rng):
         noisy[:3, 3] += error[:3]
         noisy[:3, :3] = transforms.rotation_from_vector(error[3:]) @ noisy[:3, :3]
         drawn.append((noisy @ T_camera_base)[:3, 3] - base[:3, 3])
-    moved = transforms.move_covariance(covariance, T_map_camera, T_camera_base)
+    moved = transforms.move_covariance(covariance, base[:3, 3] - T_map_camera[:3, 3])
     # 20,000 samples give a covariance to about 1 %, and the rotations are small but not tiny.
     np.testing.assert_allclose(
         moved[:3, :3], np.cov(np.transpose(drawn)), atol=0.05 * moved[:3, :3].max()
