@@ -71,10 +71,7 @@ def own_transport(domain_id: int, directory: Path) -> Iterator[None]:
     settings = dict.fromkeys(
         ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'), str(profile.resolve())
     )
-    if os.environ.get('ROS_DISTRO') == 'humble':
-        settings['ROS_LOCALHOST_ONLY'] = '1'
-    else:
-        settings['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    settings['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
     former = dict(os.environ)
     os.environ.update({**settings, **former, 'ROS_DOMAIN_ID': str(domain_id)})
     try:

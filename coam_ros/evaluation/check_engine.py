@@ -21,9 +21,10 @@ from coam_ros.inference.engine_manifest import EngineOptions
 from coam_ros.inference.engines import (
     check_image_size,
     default_engine_directory,
-    load_engines,
+    open_engines,
     this_machine,
 )
+from coam_ros.inference.errors import EngineIncompatibleError
 from coam_ros.inference.gate import (
     compare_backends,
     GatePair,
@@ -93,12 +94,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load_candidate(args: argparse.Namespace, model: Path, options: EngineOptions) -> CoamModel:
-    if args.backend != 'tensorrt':
-        return CoamModel.load(model, args.backend, args.threads)
-    engines = args.engines or default_engine_directory(Manifest.load(model), options)
-    return load_engines(
-        model, engines, options, this_machine(), lambda text: True, may_build=False
-    )
+    backend = args.backend
+    if backend in ('auto', 'tensorrt'):
+        engines = args.engines or default_engine_directory(Manifest.load(model), options)
+        try:
+            return open_engines(model, engines, options, this_machine())
+        except (EngineIncompatibleError, FileNotFoundError):
+            if args.engines or backend == 'tensorrt':
+                raise
+        backend = 'cpu'
+    return CoamModel.load(model, backend, args.threads)
 
 
 def _pairs(args: argparse.Namespace, size: tuple[int, int]) -> Iterator[GatePair]:
@@ -138,12 +143,13 @@ def _cover(
 
 def _table(report: GateReport) -> Table:
     thresholds = [f'right to {threshold:g} px' for threshold in PRECISION_THRESHOLDS_PX]
-    table = Table('backend', 'matches', 'retained', *thresholds, 'pairs emptied')
+    table = Table('backend', 'matches', 'retained', *thresholds, 'pairs emptied', 'descriptors')
     table.add_row(
         report.reference,
         str(report.num_reference_matches),
         '',
         *(f'{share:.2%}' for share in report.reference_precision),
+        '',
         '',
     )
     table.add_row(
@@ -152,5 +158,6 @@ def _table(report: GateReport) -> Table:
         f'{report.retention:.2%}',
         *(f'{share:.2%}' for share in report.candidate_precision),
         f'{len(report.emptied_pairs)} of {report.num_pairs}',
+        f'{report.descriptor_cosine:.4f}',
     )
     return table

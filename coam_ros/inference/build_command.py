@@ -87,8 +87,13 @@ def run(args: argparse.Namespace) -> int:
     """Build, say what TensorRT made of each network, and ask the gate where there is a GPU."""
     model = args.model or default_model_directory()
     options = read_options(args)
-    engines = args.out or default_engine_directory(Manifest.load(model), options)
     ahead = args.compute_capability
+    if ahead and not args.out:
+        raise ValueError(
+            f'--compute-capability {ahead} builds for another machine, wanted --out for a folder '
+            'other than that of the engines of this one.'
+        )
+    engines = args.out or default_engine_directory(Manifest.load(model), options)
     if ahead:
         tensorrt = import_tensorrt('tensorrt_rtx')
         target = Target(tensorrt.__name__, tensorrt.__version__, ahead, gpu='')
@@ -105,20 +110,20 @@ def run(args: argparse.Namespace) -> int:
         if not ahead:
             load_engines(model, engines, options, target, report, may_build=False).close()
     table = Table('network', 'layers', 'convolutions', 'matrix products', 'engine [MB]')
+    manifest = EngineManifest.load(engines)
     for name, of_network in layers.items():
         kinds = (('CONVOLUTION',), ('MATRIX_MULTIPLY',))
-        size_mb = (engines / f'{name}.engine').stat().st_size / 1e6
+        size_mb = (engines / getattr(manifest, name).file).stat().st_size / 1e6
         types = (Counter(x.element_type for x in of_network if x.kind in kind) for kind in kinds)
         words = (', '.join(f'{count} {kind}' for kind, count in found.items()) for found in types)
         table.add_row(name, str(len(of_network)), *words, f'{size_mb:.1f}')
     console.print(table)
     gpu = target.gpu or f'any GPU of compute capability {target.compute_capability}'
     console.print(f'{engines}: {target.package} {target.package_version} for {gpu}')
-    gate = EngineManifest.load(engines).gate
     console.print(
         'The gate will be asked where they are first used.'
-        if gate is None
-        else f'The gate accepts them: {gate["retention"]:.2%} of the matches retained.'
+        if manifest.gate is None
+        else f'The gate accepts them: {manifest.gate["retention"]:.2%} of the matches retained.'
     )
     return 0
 

@@ -14,7 +14,7 @@ from coam_ros.inference.sealed_json import (
     save_sealed,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = 'engine.json'
 _REMEDY = 'build the engines with `coam build-engine`'
 
@@ -78,8 +78,8 @@ class EngineManifest:
         options: what was asked for.
         encoder: engine of the encoder.
         pair_matcher: engine of the pair matcher.
-        gate: what the gate found on this machine, by the names of `GateReport`; None as long as
-            it has not been asked.
+        gate: what the gate found on this machine, for or against them, by the names of
+            `GateReport`; None as long as it has not been asked.
     """
 
     format_version: int

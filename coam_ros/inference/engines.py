@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+import contextlib
 from dataclasses import asdict, replace
+import fcntl
+import hashlib
 import logging
 import os
 from pathlib import Path
-import shutil
-import tempfile
+import time
 from typing import TYPE_CHECKING
 
+from coam_ros.inference.backend import DeviceLostError
 from coam_ros.inference.cuda_device import CudaDevice
 from coam_ros.inference.engine_manifest import (
     EngineFile,
@@ -18,8 +22,8 @@ from coam_ros.inference.engine_manifest import (
     FORMAT_VERSION,
     Target,
 )
-from coam_ros.inference.errors import EngineIncompatibleError
-from coam_ros.inference.files import replace_folder, sha256_of
+from coam_ros.inference.errors import BuildCancelledError, EngineIncompatibleError
+from coam_ros.inference.files import write_aside
 from coam_ros.inference.gate import compare_backends, GateReport
 from coam_ros.inference.gate_pairs import fixed_pairs
 from coam_ros.inference.manifest import Manifest
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
     from coam_ros.inference.tensorrt_builder import Layer, Report, Shape
 
 _TIMING_CACHE_NAME = 'timing.cache'
+_LOCK_PERIOD_S = 0.5
+_NETWORKS = ('encoder', 'pair_matcher')
 
 _logger = logging.getLogger(__name__)
 
@@ -41,10 +47,13 @@ class EngineRefusedError(EngineIncompatibleError):
 
 def default_engine_directory(manifest: Manifest, options: EngineOptions) -> Path:
     """Name the folder where the engines of a model are kept when nobody says where."""
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
     width, height = options.image_size
-    name = f'{manifest.model_id}-{options.precision}-{width}x{height}'
-    return cache / 'coam_ros' / 'engines' / name
+    return _cache_directory() / f'{manifest.model_id}-{options.precision}-{width}x{height}'
+
+
+def _cache_directory() -> Path:
+    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    return cache / 'coam_ros' / 'engines'
 
 
 def this_machine() -> Target:
@@ -119,7 +128,7 @@ def build_engines(
 
     Args:
         model: folder of the model.
-        engines: folder to write; a former one is replaced when both are built.
+        engines: folder to write; its former engines go when the new ones are there.
         options: which engines.
         target: TensorRT and GPU that they shall run on.
         report: is told what is being done and answers whether to go on.
@@ -130,6 +139,7 @@ def build_engines(
     Raises:
         FileNotFoundError, EngineIncompatibleError: the model is damaged, TensorRT does not take
             it, or the image size does not suit it.
+        OSError: the folder cannot be written.
         BuildCancelledError: `report` said so.
     """
     # Here, because running engines takes no ONNX.
@@ -145,33 +155,35 @@ def build_engines(
     check_image_size(manifest, options.image_size)
     width, height = options.image_size
     tensorrt = import_tensorrt(target.package)
-    engines.parent.mkdir(parents=True, exist_ok=True)
     settings = BuildSettings(
         is_half=options.precision == 'fp16',
         max_keyframes=options.max_keyframes,
         compute_capability=target.compute_capability,
-        timing_cache=engines.parent / _TIMING_CACHE_NAME,
+        timing_cache=_cache_directory() / _TIMING_CACHE_NAME,
     )
     shapes: dict[str, Shape] = {'image': (1, height, width, 3)}
-    layers, files = {}, {}
-    aside = Path(tempfile.mkdtemp(prefix='.building-', dir=engines.parent))
-    aside.chmod(0o755)  # mkdtemp makes it private
-    try:
-        for name in ('encoder', 'pair_matcher'):
-            network = getattr(manifest, name)
-            engine = build(tensorrt, model / network.file, shapes, settings, report)
-            path = aside / f'{name}.engine'
-            path.write_bytes(engine.data)
-            files[name] = EngineFile(path.name, sha256_of(path), network.sha256)
-            layers[name] = engine.layers
-            shapes |= _pair_shapes(engine.output_shapes)
-        EngineManifest(
-            FORMAT_VERSION, manifest.model_id, target, options, **files, gate=None
-        ).save(aside)
-        replace_folder(engines, aside)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-    return layers
+    built = {}
+    for name in _NETWORKS:
+        path = model / getattr(manifest, name).file
+        built[name] = build(tensorrt, path, shapes, settings, report)
+        shapes |= _pair_shapes(built[name].output_shapes)
+    # The folder itself stays what it is: it may be a mounted one, or hold the model too. Engines
+    # have names of their own until the manifest, which is written last, tells which ones count.
+    engines.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, engine in built.items():
+        digest = hashlib.sha256(engine.data).hexdigest()
+        file = f'{name}-{digest[:12]}.engine'
+        write_aside(engines / file, engine.data)
+        files[name] = EngineFile(file, digest, getattr(manifest, name).sha256)
+    EngineManifest(FORMAT_VERSION, manifest.model_id, target, options, **files, gate=None).save(
+        engines
+    )
+    for name in _NETWORKS:
+        for former in engines.glob(f'{name}-*.engine'):
+            if former.name != files[name].file:
+                former.unlink()
+    return {name: engine.layers for name, engine in built.items()}
 
 
 def load_engines(
@@ -186,7 +198,8 @@ def load_engines(
 ) -> CoamModel:
     """Load a model on TensorRT: the engines that are there or, where they do not fit, new ones.
 
-    New engines pass the gate before they are used.
+    New engines pass the gate before they are used; it is asked once. Processes that share the
+    folder come one after the other.
 
     Args:
         model: folder of the model.
@@ -198,49 +211,105 @@ def load_engines(
         must_build: build in any case.
 
     Raises:
-        FileNotFoundError, EngineIncompatibleError: no engines fit and none may be built, or as
-            `build_engines`.
+        FileNotFoundError: there are none, and none may be built.
+        EngineIncompatibleError: none fit and none may be built, or they cannot be built or run.
         EngineRefusedError: the engines fit, but the gate refuses them.
         BuildCancelledError: `report` said so.
+        DeviceLostError: the GPU failed for good.
     """
-    if must_build:
-        build_engines(model, engines, options, target, report)
     try:
-        manifest = find_engines(model, engines, options, target)
-    except (FileNotFoundError, EngineIncompatibleError) as error:
-        if not may_build:
-            raise
-        _logger.info('Engines are built: %s', error)
-        build_engines(model, engines, options, target, report)
-        manifest = find_engines(model, engines, options, target)
-    loaded = _load(model, engines, manifest)
-    if manifest.gate is None:
-        report('gate: compare the engines with ONNX Runtime')
-        try:
-            manifest = pass_gate(model, engines, manifest, loaded)
-        except BaseException:
-            loaded.close()
-            raise
-    return loaded
+        with _alone_in(engines, report, makes_it=may_build or must_build):
+            if must_build:
+                build_engines(model, engines, options, target, report)
+            try:
+                manifest = find_engines(model, engines, options, target)
+            except (FileNotFoundError, EngineIncompatibleError) as error:
+                if not may_build:
+                    raise
+                _logger.info('Engines are built: %s', error)
+                build_engines(model, engines, options, target, report)
+                manifest = find_engines(model, engines, options, target)
+            if manifest.gate is not None:
+                check_gate(GateReport(**manifest.gate), engines)
+            loaded = _load(model, engines, manifest)
+            if manifest.gate is None:
+                report('gate: compare the engines with ONNX Runtime')
+                try:
+                    pass_gate(model, engines, manifest, loaded)
+                except BaseException:
+                    loaded.close()
+                    raise
+            return loaded
+    except (FileNotFoundError, BuildCancelledError, DeviceLostError):
+        raise
+    except (OSError, RuntimeError) as error:
+        raise EngineIncompatibleError(
+            f'The engines in {engines} cannot be built or run: {error}. Choose another folder '
+            '(engine_file_path) or another backend.'
+        ) from error
 
 
-def pass_gate(
-    model: Path, engines: Path, manifest: EngineManifest, loaded: CoamModel
-) -> EngineManifest:
+def open_engines(model: Path, engines: Path, options: EngineOptions, target: Target) -> CoamModel:
+    """Load a model on the engines that are there, whatever the gate says about them.
+
+    Raises:
+        FileNotFoundError, EngineIncompatibleError: none fit.
+    """
+    return _load(model, engines, find_engines(model, engines, options, target))
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, report: Report, *, makes_it: bool) -> Iterator[None]:
+    """Keep other processes that would build in a folder waiting until this one is done."""
+    if makes_it:
+        # Where it cannot be made, the build says so.
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        while not _lock(descriptor):
+            if not report('wait for another process that is at these engines'):
+                raise BuildCancelledError(f'Waiting for the engines in {folder} was cancelled.')
+            time.sleep(_LOCK_PERIOD_S)
+        yield
+    finally:
+        os.close(descriptor)
+        # Left empty where nothing came of it.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a folder unless somebody else has; a file system without locks counts as locked."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        _logger.warning('Engines are built without a lock: %s', error)
+    return True
+
+
+def pass_gate(model: Path, engines: Path, manifest: EngineManifest, loaded: CoamModel) -> None:
     """Ask the gate about engines and note in their manifest what it found.
 
     Raises:
-        EngineRefusedError: it refuses them; nothing is noted.
+        EngineRefusedError: it refuses them.
     """
     reference = CoamModel.load(model, backend='onnxruntime')
     try:
         report = compare_backends(reference, loaded, fixed_pairs(manifest.options.image_size))
     finally:
         reference.close()
+    try:
+        replace(manifest, gate=asdict(report)).save(engines)
+    except OSError as error:
+        _logger.warning('The gate will be asked again at the next start: %s', error)
     check_gate(report, engines)
-    manifest = replace(manifest, gate=asdict(report))
-    manifest.save(engines)
-    return manifest
 
 
 def check_gate(report: GateReport, engines: Path) -> None:

@@ -14,6 +14,8 @@ PRECISION_THRESHOLDS_PX = (1.0, 3.0, 5.0)
 _MIN_RETENTION = 0.98
 # Of the share of right matches, at each threshold.
 _MAX_PRECISION_LOSS = 0.01
+# Another one finds other keyframes in a map that the reference has described.
+_MIN_DESCRIPTOR_COSINE = 0.99
 # Both ends of a match may move by this much and it is still the same match.
 _SAME_MATCH_PX = 1.0
 
@@ -28,12 +30,16 @@ class GatePair:
         keyframe: the same, of a size of its own.
         errors_px: query pixels (N, 2) and keyframe pixels (N, 2) -> (N,) distance from what is
             true [px]; NaN where nothing is.
+        query_size: (width, height) of what of the query is no padding [px]; None = all.
+        batch: the keyframe is matched as the last of so many.
     """
 
     name: str
     query: NDArray[np.uint8]
     keyframe: NDArray[np.uint8]
     errors_px: Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[Any]]
+    query_size: tuple[int, int] | None = None
+    batch: int = 1
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class GateReport:
             `PRECISION_THRESHOLDS_PX`.
         candidate_precision: the same of the candidate's.
         emptied_pairs: names of the pairs whose matches the candidate lost to the last one.
+        descriptor_cosine: least of the global descriptors of all images by both.
     """
 
     reference: str
@@ -63,6 +70,7 @@ class GateReport:
     reference_precision: tuple[float, ...]
     candidate_precision: tuple[float, ...]
     emptied_pairs: tuple[str, ...]
+    descriptor_cosine: float
 
     @property
     def failures(self) -> list[str]:
@@ -85,6 +93,12 @@ class GateReport:
                 )
         if self.emptied_pairs:
             failures.append(f'no match left in {", ".join(self.emptied_pairs)}')
+        # Asked so that NaN fails.
+        if not self.descriptor_cosine >= _MIN_DESCRIPTOR_COSINE:
+            failures.append(
+                f'global descriptors with a cosine of {self.descriptor_cosine:.4f} to the '
+                f'reference, wanted {_MIN_DESCRIPTOR_COSINE} or more'
+            )
         return failures
 
     @property
@@ -97,6 +111,7 @@ class GateReport:
 class _Matches:
     query_points: NDArray[np.float32]
     keyframe_points: NDArray[np.float32]
+    descriptors: NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.query_points)
@@ -118,13 +133,14 @@ def compare_backends(
     num_pairs = num_retained = 0
     reference_errors: list[NDArray[Any]] = []
     candidate_errors: list[NDArray[Any]] = []
-    emptied = []
+    emptied, cosines = [], []
     for pair in pairs:
         num_pairs += 1
         wanted, found = _match(reference, pair), _match(candidate, pair)
         num_retained += _count_retained(wanted, found)
         reference_errors.append(pair.errors_px(wanted.query_points, wanted.keyframe_points))
         candidate_errors.append(pair.errors_px(found.query_points, found.keyframe_points))
+        cosines.append((wanted.descriptors * found.descriptors).sum(axis=-1).min())
         if len(wanted) and not len(found):
             emptied.append(pair.name)
     num_matches = sum(map(len, reference_errors))
@@ -143,16 +159,22 @@ def compare_backends(
         reference_precision=_precision(reference_errors),
         candidate_precision=_precision(candidate_errors),
         emptied_pairs=tuple(emptied),
+        descriptor_cosine=float(np.min(cosines)),
     )
 
 
 def _match(model: CoamModel, pair: GatePair) -> _Matches:
-    images = (pair.query, pair.keyframe)
-    query, keyframe = (model.encode(image)[0] for image in images)
-    query_size, keyframe_size = (image.shape[1::-1] for image in images)
-    raw = model.match(query, query_size, [keyframe], [keyframe_size])
-    is_kept = raw.scores[0] >= MIN_SCORE
-    return _Matches(raw.query_points[0][is_kept], raw.keyframe_points[0][is_kept])
+    (query, descriptor0), (keyframe, descriptor1) = map(model.encode, (pair.query, pair.keyframe))
+    query_size, keyframe_size = (image.shape[1::-1] for image in (pair.query, pair.keyframe))
+    raw = model.match(
+        query, pair.query_size or query_size, [keyframe] * pair.batch, [keyframe_size] * pair.batch
+    )
+    is_kept = raw.scores[-1] >= MIN_SCORE
+    return _Matches(
+        raw.query_points[-1][is_kept],
+        raw.keyframe_points[-1][is_kept],
+        np.stack([descriptor0, descriptor1]),
+    )
 
 
 def _count_retained(wanted: _Matches, found: _Matches) -> int:

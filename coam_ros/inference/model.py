@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FEATURE_NAMES = ('features_4', 'features_8', 'features_16', 'features_32')
-BACKENDS = ('auto', 'tensorrt', 'openvino', 'onnxruntime')
+BACKENDS = ('auto', 'tensorrt', 'cpu', 'openvino', 'onnxruntime')
 
 _logger = logging.getLogger(__name__)
 
@@ -95,8 +95,9 @@ class CoamModel:
             directory: folder with `manifest.json` and the ONNX files; None = the default model
                 that comes with the package.
             backend: one of BACKENDS; 'auto' takes the fastest that this machine can run: TensorRT
-                where its engines have been built, OpenVINO where it is installed and the CPU
-                multiplies bfloat16. 'tensorrt' builds engines when they are missing.
+                where its engines have been built, and else what 'cpu' takes: OpenVINO where it
+                is installed and the CPU multiplies bfloat16, ONNX Runtime elsewhere. 'tensorrt'
+                builds engines when they are missing.
             num_threads: CPU threads; None = one for each physical core.
 
         Raises:

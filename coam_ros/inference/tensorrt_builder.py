@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.errors import BuildCancelledError, EngineIncompatibleError
 from coam_ros.inference.files import write_aside
 from coam_ros.inference.half_precision import to_half
 import onnx
@@ -22,10 +22,6 @@ Report = Callable[[str], bool]
 Shape = tuple[int, ...]
 
 _logger = logging.getLogger(__name__)
-
-
-class BuildCancelledError(RuntimeError):
-    """Whoever asked for an engine does not want it any more."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +131,7 @@ def build(
             'precision (enable_fp16), or another backend.'
         )
     if measures:
-        write_aside(settings.timing_cache, bytes(config.get_timing_cache().serialize()))
+        _save_timing_cache(config, settings.timing_cache)
     outputs = [network.get_output(index) for index in range(network.num_outputs)]
     return Engine(
         bytes(data),
@@ -192,9 +188,18 @@ def _parse(
 
 def _load_timing_cache(config: Any, path: Path) -> None:  # noqa: ANN401
     data = path.read_bytes() if path.is_file() else b''
-    # One of another version is of no use; the build then fills a new one.
-    if not config.set_timing_cache(config.create_timing_cache(data), ignore_mismatch=False):
+    cache = config.create_timing_cache(data)
+    # A damaged one is none, one of another version is of no use: the build then fills a new one.
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         config.set_timing_cache(config.create_timing_cache(b''), ignore_mismatch=False)
+
+
+def _save_timing_cache(config: Any, path: Path) -> None:  # noqa: ANN401
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(path, bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        _logger.warning('The next build will take as long as this one: %s', error)
 
 
 def _layer(layer: Any) -> Layer:  # noqa: ANN401

@@ -49,7 +49,8 @@ class LocalizationConfig:
     min_coverage: float = _setting(
         0.15,
         'Smallest share of the image (of its cells, 8 along the longer side) in which an accepted '
-        'pose has at least 5 inliers, counted so; guards against poses from a single object.',
+        'pose has at least 5 inliers, counted as for min_inliers; guards against poses from a '
+        'single object.',
         0.0,
         1.0,
     )
@@ -97,8 +98,8 @@ class LocalizationConfig:
     )
     confirmation_inliers: int = _setting(
         100,
-        'A jump with fewer inliers, counted so, is published only after the next pose confirms '
-        'it.',
+        'A first pose or a jump with fewer inliers, counted as for min_inliers, is published only '
+        'after the next pose confirms it.',
         0,
         100000,
     )

@@ -49,9 +49,11 @@ examples:
   coam map info kitchen_map
   coam map info kitchen_map --picture kitchen.png
 """
-_DESCRIBE = """Compute the global descriptors of a map again, for another model, in place.
+_DESCRIBE = """Compute the global descriptors of a map, in place: of one that map_recorder wrote, or
+again for another model.
 
-example:
+examples:
+  coam map describe kitchen_map
   coam map describe kitchen_map --model my_model
 """
 
@@ -90,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     info.set_defaults(action=_print_info)
 
-    describe = _add(actions, 'describe', 'fit a map to another model', _DESCRIBE)
+    describe = _add(actions, 'describe', 'compute what retrieval goes by', _DESCRIBE)
     describe.add_argument('map', type=Path, metavar='MAP', help='directory of the map')
     add_model_arguments(describe)
     describe.set_defaults(action=_describe)

@@ -62,7 +62,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         '--image-area',
         type=int,
         metavar='PX',
-        help="images are resized to this area (default: the model's, about 640 x 480)",
+        help="images are resized to this area (default: the model's, about 640 x 480; "
+        'at least 64 px for each point that the model selects)',
     )
     group.add_argument(
         '--threads', type=int, metavar='N', help='CPU threads (default: one a physical core)'

@@ -262,10 +262,10 @@ class FrameLocalizer:
         elif not update.is_published:
             reason = RelocalizationStatus.DISAGREES_WITH_PRIOR
             message = (
-                'The pose is far from the last ones and has inliers in '
+                'No pose shortly before confirms this one, which has inliers in '
                 f'{result.num_inlier_blocks} places of the image, fewer than the '
                 f'{session.tracker.config.confirmation_inliers} of a sure one; it waits for the '
-                'next image to confirm it.'
+                'next image.'
             )
         attempt = self._attempt(session, header, update.state, reason, message)
         found = {i: session.keyframe_map.get(i) for i in result.keyframe_ids}

@@ -112,18 +112,18 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._transforms = Transforms(self, broadcasts=parameters.publish_tf)
         plan = plan_engines(parameters)
         if plan is None:
-            self._use_matcher(self._load_matcher())
+            self._use_matcher(self._load_matcher(parameters.backend))
             return
         self._loading = EngineLoading(plan, self._loader, self.get_logger())
         self._loading_timer = self.create_timer(
             _LOADING_PERIOD_S, self._check_loading, clock=self.steady_clock
         )
 
-    def _load_matcher(self) -> CoamMatcher:
+    def _load_matcher(self, backend: str) -> CoamMatcher:
         parameters = self.parameters
         return CoamMatcher.load(
             parameters.model_file_path or None,
-            backend=parameters.backend,
+            backend=backend,
             image_area_px=parameters.image_area_px or None,
             num_threads=parameters.num_threads or None,
         )
@@ -169,7 +169,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             if self.parameters.backend == 'tensorrt':
                 raise
             self.get_logger().warning(f'No TensorRT: {error} The CPU runs the model instead.')
-            return self._load_matcher()
+            return self._load_matcher('cpu')
 
     def _end_loading(self) -> None:
         self.destroy_timer(self._loading_timer)

@@ -95,7 +95,10 @@ class MatcherParameters:
         480, 'Height for which TensorRT engines are built [px].', range=(32, 10_000)
     )
     backend: str = _parameter(
-        'auto', 'Library that runs the model; auto = the fastest present.', choices=BACKENDS
+        'auto',
+        'Library that runs the model; auto = the fastest present, cpu = the fastest of those '
+        'without a GPU.',
+        choices=BACKENDS,
     )
     num_threads: int = _parameter(
         0, 'CPU threads of the model; 0 = one for each physical core.', range=(0, 256)
@@ -103,7 +106,8 @@ class MatcherParameters:
     image_area_px: int = _parameter(
         0,
         'Images are resized to about this many pixels before matching: fewer are faster, more '
-        'are finer; 0 = what the model was made for (640 x 480). TensorRT takes the size of its '
+        'are finer, of the included model at least 131072 (2048 blocks); 0 = what it was made for '
+        '(640 x 480). TensorRT takes the size of its '
         'engines instead.',
         range=(0, 10_000_000),
     )

@@ -6,6 +6,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+# Added to what a softmax must not see. Finite, for the export of a mask of booleans looks for
+# the NaN of a row that sees nothing, which takes OpenVINO as long as the softmax itself.
+_HIDDEN = -1e9
+
 
 class CoAttention(nn.Module):
     """Softmax over the positions of the other image; Wiles et al., CVPR 2021, eq. 1-2."""
@@ -54,7 +58,10 @@ class CoAttention(nn.Module):
                 x.float().flatten(2).transpose(1, 2)[:, None]
                 for x in (self.query(own.float()), self.key(other.float()), value)
             )
-            mask = None if other_mask is None else other_mask[:, None, None, :]
+            mask = None
+            if other_mask is not None:
+                seen = torch.zeros_like(other_mask, dtype=query.dtype)
+                mask = seen.masked_fill(~other_mask, _HIDDEN)[:, None, None, :]
             attended = functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, scale=self.scale
             )

@@ -18,8 +18,18 @@ from coam_ros.training.config_file import (
     to_values,
     Values,
 )
-from coam_ros.training.data import SOURCE_CONFIGS, SourceConfig, ViewSpec
-from coam_ros.training.losses import CrossEntropyConfig, LOSS_CONFIGS, LossConfig
+from coam_ros.training.data import (
+    PosedImageSourceConfig,
+    SOURCE_CONFIGS,
+    SourceConfig,
+    ViewSpec,
+)
+from coam_ros.training.losses import (
+    CrossEntropyConfig,
+    LOSS_CONFIGS,
+    LossConfig,
+    SelfSupervisedConfig,
+)
 from coam_ros.training.network_config import NetworkConfig
 
 _SHIPPED = Path(__file__).parent / 'configs'
@@ -203,6 +213,14 @@ class ExperimentConfig:
                 f'seed and validation.seed are both {self.seed}, wanted two different ones, so '
                 'that validation sees other pairs than training; change one.'
             )
+        needs_matches = not isinstance(self.loss, SelfSupervisedConfig)
+        for index, source in enumerate(self.data.sources):
+            if needs_matches == isinstance(source, PosedImageSourceConfig):
+                raise ValueError(
+                    f'data.sources.{index} has {"no " if needs_matches else ""}correspondences, '
+                    f'wanted a source {"with them" if needs_matches else "of kind posed_images"} '
+                    'for this loss; change the source or loss.kind.'
+                )
         width, height = self.data.view_size
         candidates = width * height // BLOCK_PX**2
         if self.validation.num_matches > candidates:
@@ -243,9 +261,15 @@ def shipped_configs() -> list[str]:
 def _read_with_base(name: str, children: tuple[str, ...]) -> Values:
     if name in children:
         raise ValueError(f'{" -> ".join((*children, name))}: the bases go round; drop one.')
-    values = read_values(_find(name))
+    path = _find(name)
+    values = read_values(path)
     base = values.pop('base', None)
-    return values if base is None else merge(_read_with_base(base, (*children, name)), values)
+    if base is None:
+        return values
+    # A file beside this one, wherever the command is called.
+    beside = path.parent / base
+    base = str(beside) if beside.is_file() else base
+    return merge(_read_with_base(base, (*children, name)), values)
 
 
 def _find(name: str) -> Path:

@@ -121,9 +121,12 @@ class DeployedPairMatcher(nn.Module):
         of_query = self._select(described_query, query.size)
         of_keyframe = self._select(described_keyframe, keyframe.size)
 
-        similarity_KNN = of_keyframe.descriptors @ of_query.descriptors.transpose(1, 2)
-        similarity, partner = similarity_KNN.max(dim=2)
-        partner_of_partner = similarity_KNN.argmax(dim=1).gather(1, partner)
+        # OpenVINO finds the largest of a column in a quarter of the time it takes for a row, so
+        # both directions have a product of their own.
+        of_query_and_keyframe = of_query.descriptors @ of_keyframe.descriptors.transpose(1, 2)
+        similarity, partner = of_query_and_keyframe.max(dim=1)
+        of_keyframe_and_query = of_keyframe.descriptors @ of_query.descriptors.transpose(1, 2)
+        partner_of_partner = of_keyframe_and_query.argmax(dim=1).gather(1, partner)
         is_mutual = partner_of_partner == torch.arange(self.num_matches, device=partner.device)
         is_match = is_mutual & of_keyframe.is_image & of_query.is_image.gather(1, partner)
 

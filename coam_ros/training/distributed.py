@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import logging
 import os
 from typing import Any
 
@@ -87,6 +88,9 @@ def joined_processes(device: str) -> Iterator[Processes]:
         yield Processes(0, 1, chosen)
         return
     distributed.init_process_group('nccl' if device == 'cuda' else 'gloo')
+    if distributed.get_rank():
+        # What the data lack, all processes would say alike.
+        logging.getLogger('coam_ros').setLevel(logging.ERROR)
     yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)
     # Not after an error: the others wait for this process in the middle of a step, and NCCL would
     # wait with them. Without this process torchrun ends them.

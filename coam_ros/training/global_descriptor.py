@@ -47,7 +47,15 @@ class GlobalDescriptor(nn.Module):
             local_maps: local features (1, C, H, W) of at least 2 DIM images; more and more
                 varied ones whiten better.
             seed: of the k-means.
+
+        Raises:
+            ValueError: too few images.
         """
+        if len(local_maps) < 2 * DIM:
+            raise ValueError(
+                f'{len(local_maps)} photos for the global descriptor, wanted at least {2 * DIM}; '
+                'give more, or none and take the descriptor of the default model.'
+            )
         rng = np.random.default_rng(seed)
         samples = []
         for local in local_maps:

@@ -1,7 +1,7 @@
 """`coam import-checkpoint`: a checkpoint of the paper's authors becomes one of ours.
 
 Reads what https://github.com/hyenal/coam publishes (resnet50 or efficientnet-b1) without trusting
-its pickle and writes OUT/checkpoint.pt, for `coam export` and as the `init` of `coam train`.
+its pickle and writes OUT/checkpoint.pt, as the `init` of `coam train` and for `coam bench`.
 """
 
 from __future__ import annotations

@@ -88,6 +88,7 @@ class MatchRefiner(nn.Module):
         # Confidence, and the correction along x and y.
         self.head = nn.Linear(_HIDDEN_DIM, 3)
         nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(_PLAIN_SHARPNESS)))
 
     def forward(

@@ -94,9 +94,11 @@ def gather_window(
     dy, dx = torch.meshgrid(reach, reach, indexing='ij')
     columns = (corners[..., :1] + dx.flatten()).clamp(0, width - 1)
     rows = (corners[..., 1:] + dy.flatten()).clamp(0, height - 1)
-    flat = feature_map.flatten(2).transpose(1, 2)
-    index = (rows * width + columns).reshape(batch, -1, 1).expand(-1, -1, channels)
-    near = flat.gather(1, index).reshape(*rows.shape, channels)
+    # Whole rows of one matrix: a gather along an axis takes OpenVINO several times as long.
+    cells = feature_map.permute(0, 2, 3, 1).reshape(-1, channels)
+    first = torch.arange(batch, device=corners.device)[:, None, None] * (height * width)
+    index = first + rows * width + columns
+    near = cells.index_select(0, index.flatten()).reshape(*rows.shape, channels)
     products = (near * vectors[:, :, None]).sum(-1)
     return products, torch.stack([columns, rows], dim=-1).to(vectors.dtype)
 

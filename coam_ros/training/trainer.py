@@ -101,6 +101,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = CoamNetwork(config.network)
         former = processes.from_first(self._read_former)
+        self._is_resumed = former is not None
         if former is None:
             self._load_first_weights()
         self.network.to(processes.device, memory_format=torch.channels_last).train()
@@ -273,7 +274,12 @@ class Trainer:
         rates = [config.rate]
         if config.unfreeze_encoder_at is not None:
             rates.append(config.encoder_rate)
-        return [{'peak_rate': rate, 'weight_decay': config.weight_decay} for rate in rates]
+        # The last one is what tells AdamW from Adam, and is part of what a checkpoint keeps.
+        others = {
+            'weight_decay': config.weight_decay,
+            'decoupled_weight_decay': config.kind == 'adamw',
+        }
+        return [{'peak_rate': rate, **others} for rate in rates]
 
     def _wrap(self) -> nn.Module:
         """Choose what is trained at this step; several processes have to know it beforehand."""
@@ -328,6 +334,13 @@ class Trainer:
     def _restore(self, former: dict[str, Any]) -> None:
         self.network.load_state_dict(former['network'], strict=True)
         self.average.load_state_dict(former['average'], strict=True)
+        if len(former['optimizer']['param_groups']) != len(self._optimizer.param_groups):
+            raise ValueError(
+                f'{self._out / CHECKPOINT} is of a training that '
+                'changes another part of the network: optimizer.unfreeze_encoder_at is set in one '
+                'of them alone. Keep it, or start another training with '
+                f'init={self._out / CHECKPOINT} and another folder out=...'
+            )
         self._optimizer.load_state_dict(former['optimizer'])
         # The config may have changed, and says so where it is read.
         for group, wanted in zip(self._optimizer.param_groups, self._rates(), strict=True):
@@ -345,7 +358,7 @@ class Trainer:
         write_aside(self._out / 'config.yaml', to_yaml(self.config).encode())
         return TrainingLog(
             self._out,
-            self._step,
+            self._step if self._is_resumed else None,
             self.config.schedule.steps,
             tensorboard=self.config.tensorboard,
         )

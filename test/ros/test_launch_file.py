@@ -1,4 +1,4 @@
-"""The launch file, for real where launch is installed, else as far as Python can tell."""
+"""The launch files, for real where launch is installed, else as far as Python can tell."""
 
 from __future__ import annotations
 
@@ -10,28 +10,26 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-LAUNCH_FILE = ROOT / 'launch' / 'matcher.launch.py'
+MATCHER, RECORDER = (ROOT / 'launch' / f'{n}.launch.py' for n in ('matcher', 'map_recorder'))
 CONFIG = ROOT / 'config' / 'coam.yaml'
 EXPECTED_ARGUMENTS = {
     'namespace',
     'params_file',
     'use_sim_time',
-    'autostart',
     'log_level',
     'map',
-    'backend',
-    'engine',
     'image',
+    'camera_info',
     'image_transport',
     'is_rectified',
+    'map_frame',
     'camera_frame',
-    'publish_tf',
 }
 
 
-def declared_constants():
+def declared_constants(file):
     """Values of the module's constants that are literals, without importing launch."""
-    tree = ast.parse(LAUNCH_FILE.read_text())
+    tree = ast.parse(file.read_text())
     return {
         node.targets[0].id: node.value
         for node in tree.body
@@ -39,11 +37,19 @@ def declared_constants():
     }
 
 
-def test_compiles_and_declares_the_arguments_that_users_expect():
-    compile(LAUNCH_FILE.read_text(), LAUNCH_FILE, 'exec')
-    rows = declared_constants()['_ARGUMENTS'].elts
+@pytest.mark.parametrize(
+    ('file', 'own'),
+    [
+        (MATCHER, {'autostart', 'backend', 'engine', 'publish_tf'}),
+        (RECORDER, {'depth', 'camera_pose', 'overwrite'}),
+    ],
+    ids=['matcher', 'map_recorder'],
+)
+def test_compiles_and_declares_the_arguments_that_users_expect(file, own):
+    compile(file.read_text(), file, 'exec')
+    rows = declared_constants(file)['_ARGUMENTS'].elts
     names = {row.elts[0].value for row in rows}
-    assert names >= EXPECTED_ARGUMENTS
+    assert names >= EXPECTED_ARGUMENTS | own
     assert all(row.elts[2].value.endswith('.') for row in rows)
 
 
@@ -52,11 +58,20 @@ def test_sets_only_parameters_that_the_matcher_has():
     from coam_ros.nodes.parameters import MatcherParameters, parameter_fields
 
     known = {entry.name for entry in parameter_fields(MatcherParameters)}
-    used = set(ast.literal_eval(declared_constants()['_STRING_PARAMETERS']).values())
+    used = set(ast.literal_eval(declared_constants(MATCHER)['_STRING_PARAMETERS']).values())
     assert used | {'publish_tf', 'autostart', 'is_rectified', 'map_path'} <= known
 
 
-def commands(**arguments):
+def test_sets_only_parameters_that_the_recorder_has():
+    pytest.importorskip('rclpy')
+    from coam_ros.nodes.parameters import MapRecorderParameters, parameter_fields
+
+    known = {entry.name for entry in parameter_fields(MapRecorderParameters)}
+    used = {key.value for key in declared_constants(RECORDER)['_PARAMETER_TYPES'].keys}
+    assert used - {'use_sim_time'} | {'map_path', 'uses_depth', 'pose_source'} <= known
+
+
+def commands(file=MATCHER, **arguments):
     """Nodes that launch would start, and their command lines."""
     pytest.importorskip('launch.actions', reason='launch is not on PyPI')
     from launch import LaunchContext
@@ -64,7 +79,7 @@ def commands(**arguments):
 
     context = LaunchContext()
     context.launch_configurations.update({'params_file': str(CONFIG), **arguments})
-    description = runpy.run_path(str(LAUNCH_FILE))['generate_launch_description']()
+    description = runpy.run_path(str(file))['generate_launch_description']()
     nodes = []
     for entity in description.entities:
         nodes += entity.visit(context) or []
@@ -128,3 +143,38 @@ def test_wrong_word_for_a_bool_is_named():
 def test_missing_parameter_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'nothing\.yaml'):
         commands(params_file=str(tmp_path / 'nothing.yaml'))
+
+
+def test_the_recorder_takes_depth_and_poses_from_where_the_arguments_say():
+    _, (command,) = commands(RECORDER, map='2026', image='/front/rgb')
+    assert parameters_in(command) == {
+        'map_path': '2026',
+        'uses_depth': False,
+        'pose_source': 'tf',
+    }
+    assert {
+        'image:=/front/rgb',
+        'image/compressed:=/front/rgb/compressed',
+        'camera_info:=/front/camera_info',
+    } <= set(command)
+    nodes, (command,) = commands(
+        RECORDER,
+        map='/data/map',
+        depth='/front/depth',
+        camera_pose='/slam/pose',
+        overwrite='true',
+        image_transport='compressed',
+        map_frame='site',
+        use_sim_time='true',
+    )
+    assert nodes[0].node_name == '/coam/map_recorder'
+    assert parameters_in(command) == {
+        'map_path': '/data/map',
+        'uses_depth': True,
+        'pose_source': 'topic',
+        'overwrite': True,
+        'image_transport': 'compressed',
+        'map_frame': 'site',
+        'use_sim_time': True,
+    }
+    assert {'depth:=/front/depth', 'camera_pose:=/slam/pose'} <= set(command)

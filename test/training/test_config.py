@@ -145,6 +145,7 @@ def test_another_kind_drops_the_constants_of_the_former_one():
         ('network.attention_dims=[64]', 'network.attention_dims is [64]: 1 entries, wanted 2'),
         ('validation.seed=0', 'seed and validation.seed are both 0'),
         ('validation.num_matches=4000', 'wanted at most the 1728 candidates'),
+        ('loss.kind=self_supervised', 'data.sources.0 has correspondences, wanted a source of'),
         ('rate', "'rate' is no override, wanted key=value"),
         ('optimizer.rate=[', 'is no YAML'),
     ],
@@ -154,6 +155,20 @@ def test_a_wrong_word_is_refused_by_its_name(word, wanted, capsys):
     message = capsys.readouterr().err
     assert wanted in message
     assert 'Traceback' not in message
+
+
+def test_a_loss_that_wants_correspondences_gets_no_source_without(capsys):
+    assert main(['train', 'self_supervised', *ROOTS, 'loss.kind=cross_entropy']) == 2
+    assert 'data.sources.0 has no correspondences' in capsys.readouterr().err
+
+
+def test_a_base_is_looked_for_beside_its_file(tmp_path):
+    folder = tmp_path / 'mine'
+    folder.mkdir()
+    (folder / 'common.yaml').write_text('base: default\nname: common\nseed: 7\n')
+    (folder / 'long.yaml').write_text('base: common.yaml\nname: long\n')
+    config = load_config(str(folder / 'long.yaml'), ['data_root=/data'])
+    assert (config.name, config.seed) == ('long', 7)
 
 
 def test_a_root_that_is_not_set_is_asked_for_after_misspelt_keys(capsys):

@@ -13,8 +13,11 @@ pytest.importorskip('onnxscript', reason='onnxscript is not installed')
 from coam_ros.cli import main  # noqa: E402
 from coam_ros.inference import default_model_directory, EngineIncompatibleError  # noqa: E402
 from coam_ros.matching import CoamMatcher  # noqa: E402
+from coam_ros.matching.image_files import write_image  # noqa: E402
 from coam_ros.training import export  # noqa: E402
 from coam_ros.training.checkpoint import save_checkpoint  # noqa: E402
+from coam_ros.training.config import load_config  # noqa: E402
+from coam_ros.training.config_file import to_values  # noqa: E402
 from skimage import data  # noqa: E402
 
 WEIGHTS = default_model_directory() / 'weights.pt'
@@ -51,13 +54,47 @@ def test_disagreement_is_refused():
     found[:5] += 0.1
     with pytest.raises(RuntimeError, match=r'2\.5% of scores differ'):
         export._compare('x.onnx', 'scores', found, wanted)
+    with pytest.raises(RuntimeError, match=r'100\.0% of scores differ'):
+        export._compare('x.onnx', 'scores', np.full_like(wanted, np.nan), wanted)
+
+
+@pytest.mark.slow
+def test_a_network_that_learned_without_a_refiner_can_be_deployed(tmp_path):
+    content = torch.load(WEIGHTS, weights_only=True)
+    content['config']['network']['has_refiner'] = False
+    content['average'] = {
+        name: value
+        for name, value in content['average'].items()
+        if not name.startswith('refiner.')
+    }
+    save_checkpoint(tmp_path / 'plain.pt', content)
+    assert main(['export', str(tmp_path / 'plain.pt'), '--out', str(tmp_path / 'model')]) == 0
+    photo = data.astronaut()
+    found = CoamMatcher.load(tmp_path / 'model').match(photo, np.roll(photo, 20, axis=1))
+    shift = found.points1 - found.points0
+    assert np.median(shift, axis=0) == pytest.approx((20, 0), abs=1)
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path, capsys):
+    (tmp_path / 'holiday.jpg').write_bytes(b'precious')
+    assert main(['export', str(WEIGHTS), '--out', str(tmp_path)]) == 2
+    assert 'holds no model' in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ['holiday.jpg']
+
+
+def test_too_few_photos_for_the_global_descriptor_are_named(tmp_path, capsys):
+    write_image(tmp_path / 'photos' / 'one.jpg', data.astronaut())
+    words = ['export', str(WEIGHTS), '--photos', str(tmp_path / 'photos')]
+    assert main([*words, '--out', str(tmp_path / 'model')]) == 2
+    assert '1 photos for the global descriptor, wanted at least 512' in capsys.readouterr().err
+    assert not (tmp_path / 'model').exists()
 
 
 def test_what_is_no_checkpoint_of_a_deployable_network_is_refused(tmp_path, capsys):
     content = torch.load(WEIGHTS, weights_only=True)
-    paper = {**content['config']['network'], 'has_refiner': False}
+    paper = to_values(load_config('paper_resnet50', leaves_unset=True).network)
     for name, what, words in (
-        ('paper.pt', {**content, 'config': {'network': paper}}, 'has_refiner False'),
+        ('paper.pt', {**content, 'config': {'network': paper}}, 'local features (xfeat)'),
         ('weights.pt', content['average'], 'no checkpoint'),
     ):
         save_checkpoint(tmp_path / name, what)

@@ -79,6 +79,12 @@ def test_unrelated_photos_have_no_match(photos):
     assert (pair.state == UNMATCHED).all()
 
 
+def test_a_single_photo_is_unrelated_to_none(tmp_path):
+    write_image(tmp_path / 'one.png', gradient(320, 240))
+    source = open_photos(tmp_path, unrelated_share=1.0)
+    assert (source.sample(np.random.default_rng(0)).state == MATCHED).any()
+
+
 def test_unusable_files_are_named_and_counted_in_one_warning(photos, caplog):
     data = cv2.imencode('.jpg', gradient(320, 240))[1].tobytes()
     (photos / 'cut.jpg').write_bytes(data[: len(data) // 2])

@@ -35,6 +35,7 @@ from coam_ros.training.data import (
     make_source,
     MegaDepthSourceConfig,
     PosedImageSourceConfig,
+    RgbdSourceConfig,
     TrackSourceConfig,
     ViewSpec,
 )
@@ -99,6 +100,21 @@ def test_track_images_that_are_missing_or_cut_are_named(posed, caplog):
     assert '3 of 6 images are not used' in record.getMessage()
     for name in ('0.jpg', '1.jpg: JPEG is cut short', '2.jpg: no points'):
         assert name in record.getMessage()
+
+
+def test_tracks_that_are_cut_short_are_named(posed, caplog):
+    tracks = sorted((posed / 'points').iterdir())
+    tracks[0].write_bytes(tracks[0].read_bytes()[:100])
+    tracks[1].write_bytes(b'')
+    with caplog.at_level(logging.WARNING):
+        make_source(TrackSourceConfig(path=str(posed)), SPEC)
+    assert '2 of 6 images are not used' in caplog.records[0].getMessage()
+
+
+def test_few_points_a_pair_are_enough(tmp_path):
+    write_seven_scenes(tmp_path)
+    config = RgbdSourceConfig(path=str(tmp_path), min_step=1, min_overlap=0.1)
+    make_source(config, ViewSpec(SPEC.size, 10)).sample(np.random.default_rng(0))
 
 
 def test_too_few_tracks_are_an_error(posed):
@@ -332,6 +348,21 @@ def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
     one, other = (source.sample(np.random.default_rng(0)) for source in (as_text, as_binary))
     np.testing.assert_array_equal(one.image0, other.image0)
     np.testing.assert_array_equal(one.fundamental, other.fundamental)
+
+
+def test_files_of_another_size_than_the_model_have_their_camera_scaled(tmp_path, caplog):
+    pytest.importorskip('pycolmap', reason='pycolmap is not installed')
+    write_colmap_text(tmp_path)
+    for index, sides in ((1, (80, 64)), (3, (80, 80))):
+        path = tmp_path / f'images/view_{index}.jpg'
+        write_image(path, cv2.resize(wall_view(index), sides, interpolation=cv2.INTER_AREA))
+    with caplog.at_level(logging.WARNING):
+        source = open_posed(tmp_path)
+    assert 'view_3.jpg: image of 80 x 80 pixels' in caplog.records[0].getMessage()
+    assert {frozenset((r.key0, r.key1)) for r in source._relations} == {
+        frozenset(f'view_{i}.jpg' for i in pair) for pair in ((0, 1), (0, 2), (1, 2))
+    }
+    assert_pairs_keep_their_geometry(source)
 
 
 def test_a_colmap_model_without_common_points_or_with_distortion_is_refused(tmp_path):

@@ -30,13 +30,12 @@ def open_rooms(folder, **fields):
         path=str(folder),
         photometric_strength=0,
         light_strength=0,
-        frames_per_room=12,
         pairs_per_room=5,
         texels_per_m=40,
         min_size_m=(3, 3, 2.3),
         max_size_m=(4, 4, 2.6),
         crop=CropConfig(min_extent=0.8),
-        **fields,
+        **{'frames_per_room': 12, **fields},
     )
     return make_source(config, SPEC)
 
@@ -72,6 +71,15 @@ def test_the_room_changes_after_its_pairs(photos):
     images = [source.sample(np.random.default_rng(0), item).image0 for item in (0, 4, 5)]
     np.testing.assert_array_equal(images[0], images[1])
     assert np.abs(images[0].astype(int) - images[2]).mean() > 5
+
+
+def test_frames_that_never_overlap_are_named(photos):
+    with pytest.raises(ValueError, match='wanted 0 <= min_overlap < 1'):
+        open_rooms(photos, min_overlap=1.0)
+    narrow = {'frames_per_room': 2, 'min_fov_deg': 10.0, 'max_fov_deg': 10.0}
+    source = open_rooms(photos, min_overlap=0.999, **narrow)
+    with pytest.raises(ValueError, match='lower min_overlap'):
+        source.sample(np.random.default_rng(0))
 
 
 def test_impossible_cameras_are_named():

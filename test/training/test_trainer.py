@@ -122,6 +122,29 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(photos, finished, 
     assert_same_training(finished, out)
 
 
+def test_a_training_killed_before_its_first_checkpoint_leaves_nothing_in_the_log(
+    photos, finished, tmp_path
+):
+    (tmp_path / 'metrics.jsonl').write_text('{"step": 0, "group": "validation"}\n')
+    assert train(photos, tmp_path) == 0
+    assert_same_training(tmp_path, finished)
+
+
+def test_a_part_of_the_network_cannot_begin_to_learn_on_resuming(
+    photos, finished, tmp_path, capsys
+):
+    out = shutil.copytree(finished, tmp_path / 'run')
+    assert train(photos, out, 'optimizer.unfreeze_encoder_at=2', 'schedule.steps=8') == 2
+    assert 'optimizer.unfreeze_encoder_at is set in one of them alone' in capsys.readouterr().err
+
+
+def test_the_kind_of_decay_is_that_of_the_config_on_resuming(photos, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / 'run')
+    assert train(photos, out, 'optimizer.kind=adam', 'schedule.steps=5') == 0
+    (group,) = read(out / 'checkpoint.pt')['optimizer']['param_groups']
+    assert not group['decoupled_weight_decay']
+
+
 def test_a_checkpoint_says_what_made_it(photos, finished):
     for name in ('checkpoint.pt', 'best.pt'):
         content = read(finished / name)

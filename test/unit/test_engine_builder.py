@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -137,3 +139,11 @@ def test_a_gpu_that_cannot_be_built_for_is_named(tmp_path):
 def test_a_missing_tensorrt_is_named():
     with pytest.raises(EngineIncompatibleError, match=r'No TensorRT.*pip install'):
         import_tensorrt('tensorrt_for_nobody')
+
+
+def test_a_tensorrt_that_is_too_old_is_named(monkeypatch):
+    old = types.ModuleType('tensorrt')
+    old.__version__ = '8.6.1'
+    monkeypatch.setitem(sys.modules, 'tensorrt', old)
+    with pytest.raises(EngineIncompatibleError, match=r'version 8\.6\.1, wanted 10 or newer'):
+        import_tensorrt('tensorrt')

@@ -25,7 +25,7 @@ def test_engines_are_built_ahead_of_time_for_a_gpu_that_is_not_here(tmp_path, ca
     assert 'any GPU of compute capability 8.6' in said
     assert 'The gate will be asked where they are first used.' in said
     assert 'HALF' in said
-    assert (tmp_path / 'engines' / 'pair_matcher.engine').is_file()
+    assert len(list((tmp_path / 'engines').glob('pair_matcher-*.engine'))) == 1
 
 
 def test_a_gpu_that_nobody_builds_for_is_refused(tmp_path, capsys):
@@ -48,6 +48,11 @@ def test_without_pycuda_both_say_what_is_missing(words, capsys):
 def test_wrong_words_are_refused(words):
     with pytest.raises(SystemExit):
         cli.main(['build-engine', *words])
+
+
+def test_engines_for_another_machine_want_a_folder_of_their_own(capsys):
+    assert cli.main(['build-engine', '--compute-capability', '8.6']) == 2
+    assert 'wanted --out' in capsys.readouterr().err
 
 
 def test_no_keyframes_at_once_are_refused(capsys):
@@ -107,7 +112,7 @@ def test_a_backend_that_answers_otherwise_is_refused_with_status_1(pairs, capsys
 
     def load_spoilt(cls, directory, backend, threads):
         model = load(cls, directory, 'onnxruntime', threads)
-        model.is_spoilt = backend == 'auto'
+        model.is_spoilt = backend == 'cpu'
         return model
 
     monkeypatch.setattr(CoamModel, 'match', match_worse)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import importlib.util
 import json
+import os
 from pathlib import Path
 import shutil
 
@@ -24,11 +26,13 @@ from coam_ros.inference.engine_manifest import (  # noqa: E402
 from coam_ros.inference.engines import (  # noqa: E402
     build_engines,
     default_engine_directory,
+    EngineRefusedError,
     find_engines,
     load_engines,
 )
+from coam_ros.inference.errors import BuildCancelledError  # noqa: E402
+from coam_ros.inference.gate import GateReport  # noqa: E402
 from coam_ros.inference.manifest import Manifest  # noqa: E402
-from coam_ros.inference.tensorrt_builder import BuildCancelledError  # noqa: E402
 
 MODEL = default_model_directory()
 OPTIONS = EngineOptions('fp16', (480, 320), 3)
@@ -60,9 +64,9 @@ def test_engines_built_ahead_of_time_fit_any_such_gpu(engines):
     assert manifest.gate is None
     assert manifest.model_id == Manifest.load(MODEL).model_id
     assert sorted(path.name for path in engines.iterdir()) == [
-        'encoder.engine',
+        manifest.encoder.file,
         'engine.json',
-        'pair_matcher.engine',
+        manifest.pair_matcher.file,
     ]
 
 
@@ -117,26 +121,28 @@ def test_engines_of_another_model_are_refused(engines, tmp_path):
         find_engines(model, engines, OPTIONS, MACHINE)
 
 
-@pytest.mark.parametrize('file', ['encoder.engine', 'pair_matcher.engine', 'engine.json'])
+@pytest.mark.parametrize('kind', ['encoder-*.engine', 'pair_matcher-*.engine', 'engine.json'])
 @pytest.mark.parametrize('place', [0.0, 0.3, 1.0])
-def test_a_changed_byte_is_noticed(engines, file, place):
-    content = bytearray((engines / file).read_bytes())
+def test_a_changed_byte_is_noticed(engines, kind, place):
+    (path,) = engines.glob(kind)
+    content = bytearray(path.read_bytes())
     content[round(place * (len(content) - 1))] ^= 4
-    (engines / file).write_bytes(content)
-    with pytest.raises(EngineIncompatibleError, match=f'(?i){file}.*coam build-engine'):
+    path.write_bytes(content)
+    with pytest.raises(EngineIncompatibleError, match=f'(?i){path.name}.*coam build-engine'):
         find_engines(MODEL, engines, OPTIONS, MACHINE)
 
 
 def test_a_truncated_engine_is_noticed(engines):
-    path = engines / 'encoder.engine'
+    (path,) = engines.glob('encoder-*.engine')
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(EngineIncompatibleError, match='damaged'):
         find_engines(MODEL, engines, OPTIONS, MACHINE)
 
 
 def test_a_missing_engine_is_named(engines):
-    (engines / 'pair_matcher.engine').unlink()
-    with pytest.raises(FileNotFoundError, match=r'pair_matcher\.engine.*coam build-engine'):
+    (path,) = engines.glob('pair_matcher-*.engine')
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=f'{path.name}.*coam build-engine'):
         find_engines(MODEL, engines, OPTIONS, MACHINE)
 
 
@@ -158,6 +164,52 @@ def test_a_cancelled_build_leaves_the_former_engines_and_nothing_else(engines):
         build_engines(MODEL, engines, OPTIONS, AHEAD, lambda text: 'pair_matcher' not in text)
     assert {path.name: path.read_bytes() for path in engines.iterdir()} == before
     assert [path.name for path in engines.parent.iterdir()] == ['engines']
+
+
+def test_engines_may_lie_beside_the_model_and_a_new_build_takes_out_the_former_ones(tmp_path):
+    model = shutil.copytree(MODEL, tmp_path / 'model')
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    folder = model.stat().st_ino
+    named = []
+    for max_keyframes in (1, 2):
+        options = dataclasses.replace(OPTIONS, max_keyframes=max_keyframes)
+        build_engines(model, model, options, AHEAD, go_on)
+        manifest = EngineManifest.load(model)
+        named.append({manifest.encoder.file, manifest.pair_matcher.file})
+    assert named[0] != named[1]
+    assert {path.name for path in model.iterdir()} == {*before, *named[1], 'engine.json'}
+    assert all((model / name).read_bytes() == content for name, content in before.items())
+    # A folder that is mounted cannot be put in the place of another one.
+    assert model.stat().st_ino == folder
+
+
+def test_processes_that_share_a_folder_build_one_after_the_other(engines):
+    told = []
+    descriptor = os.open(engines, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(BuildCancelledError, match='Waiting for the engines'):
+            load_engines(MODEL, engines, OPTIONS, MACHINE, lambda text: told.append(text) or False)
+    finally:
+        os.close(descriptor)
+    assert told == ['wait for another process that is at these engines']
+
+
+def test_a_folder_that_cannot_be_written_is_no_reason_to_go_without_the_cpu(tmp_path):
+    path = tmp_path / 'engines'
+    path.write_bytes(b'in the way')
+    with pytest.raises(EngineIncompatibleError, match='cannot be built or run'):
+        load_engines(MODEL, path, OPTIONS, MACHINE, go_on)
+
+
+def test_what_the_gate_refused_stays_refused_without_asking_again(engines):
+    manifest = EngineManifest.load(engines)
+    report = GateReport(
+        'reference', 'candidate', 8, 100, 90, 0.9, (0.8, 0.9, 1.0), (0.8, 0.9, 1.0), (), 1.0
+    )
+    dataclasses.replace(manifest, gate=dataclasses.asdict(report)).save(engines)
+    with pytest.raises(EngineRefusedError, match=r'90\.0% of the matches retained'):
+        load_engines(MODEL, engines, OPTIONS, MACHINE, go_on)
 
 
 @pytest.mark.parametrize('size', [(640, 400), (320, 256), (0, 0)])

@@ -17,7 +17,8 @@ class ScriptedModel:
 
     backend_name = 'scripted'
 
-    def __init__(self, num_moved=0, moved_px=0.0, num_lost=0, spoil=None):
+    def __init__(self, num_moved=0, moved_px=0.0, num_lost=0, spoil=None, descriptor=(1, 0)):
+        self.descriptor = np.array(descriptor, np.float32)
         self.points = np.repeat(10.0 * np.arange(NUM_MATCHES, dtype=np.float32)[:, None], 2, 1)
         self.query_points = self.points.copy()
         self.query_points[:num_moved, 0] += moved_px
@@ -27,7 +28,7 @@ class ScriptedModel:
             self.scores[:] = spoil
 
     def encode(self, image):
-        return {}, np.zeros(1, np.float32)
+        return {}, self.descriptor
 
     def match(self, query, query_size, keyframes, keyframe_sizes):
         assert query_size == (64, 64)
@@ -87,6 +88,29 @@ def test_pairs_that_lose_all_their_matches_are_named(spoil):
     assert report.retention == 0.0
     assert report.emptied_pairs == ('first', 'second')
     assert 'no match left in first, second' in report.failures
+
+
+@pytest.mark.parametrize('descriptor', [(0.6, 0.8), (np.nan, 0.0)])
+def test_other_global_descriptors_are_refused(descriptor):
+    report = compare_backends(ScriptedModel(), ScriptedModel(descriptor=descriptor), PAIRS)
+    assert [words[:18] for words in report.failures] == ['global descriptors']
+
+
+def test_padding_and_batches_are_asked_for():
+    width, height = 640, 480
+    padded, batch = (pair for pair, _ in zip(fixed_pairs((width, height)), range(2), strict=False))
+    assert padded.query_size < (width, height)
+    asked = []
+
+    class Watched(ScriptedModel):
+        def match(self, query, query_size, keyframes, keyframe_sizes):
+            asked.append((query_size, len(keyframes), len(keyframe_sizes)))
+            return super().match(query, (64, 64), keyframes, keyframe_sizes)
+
+    for pair in (padded, batch):
+        compare_backends(Watched(), Watched(), [pair])
+    assert asked[0] == (padded.query_size, 1, 1)
+    assert asked[2] == ((width, height), 3, 3)
 
 
 @pytest.mark.parametrize('pairs', [[], PAIRS])

@@ -98,7 +98,7 @@ class SfmFrames(Sequence[Keyframe]):
         data = (self.directory / image.name).read_bytes()
         try:
             header = read_image_header(data)
-            scale, camera = _scaled(image.camera, header.width, header.height)
+            scale, camera = scaled_camera(image.camera, header.width, header.height)
             has_landmarks = len(image.landmark_pixels) > 0
             pixels = (image.landmark_pixels + HALF_PIXEL) * scale - HALF_PIXEL
             return Keyframe(
@@ -189,8 +189,15 @@ def read_query_cameras(path: Path) -> dict[str, PinholeCamera]:
     return cameras
 
 
-def _scaled(camera: PinholeCamera, width: int, height: int) -> tuple[float, PinholeCamera]:
-    """Scale a camera to an image of the same aspect."""
+def scaled_camera(camera: PinholeCamera, width: int, height: int) -> tuple[float, PinholeCamera]:
+    """Scale a camera to an image of the same aspect.
+
+    Returns:
+        The factor, and the camera.
+
+    Raises:
+        MapFormatError: the aspects differ.
+    """
     scale = width / camera.width
     if abs(camera.height * scale - height) > 1:
         raise MapFormatError(

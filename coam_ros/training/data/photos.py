@@ -33,7 +33,7 @@ class PhotoSourceConfig(SourceConfig):
     Attributes:
         homography: the change from the first view to the second.
         unrelated_share: share of pairs made of two different photos, which have nothing in
-            common: no point of the first is in the second.
+            common: no point of the first is in the second. A folder of one photo has none.
     """
 
     homography: HomographyConfig = field(default_factory=HomographyConfig)
@@ -68,12 +68,14 @@ class PhotoSource:
 
     def sample(self, rng: np.random.Generator, item: int = 0) -> TrainingPair:
         """Return two views of a photo; see `PairSource.sample`."""
-        photo = self._photo(rng)
+        index = int(rng.integers(len(self._photos)))
+        photo = self._photo(index)
         base = self._crop(photo, rng)
         image0 = warp(photo, base, self._size)
         points0 = random_cells(self._size, self._num_points, rng)
-        if rng.random() < self._config.unrelated_share:
-            other = self._photo(rng)
+        if rng.random() < self._config.unrelated_share and len(self._photos) > 1:
+            step = int(rng.integers(1, len(self._photos)))
+            other = self._photo((index + step) % len(self._photos))
             image1 = warp(other, self._crop(other, rng), self._size)
             points1, state = points0, np.full(len(points0), UNMATCHED)
         else:
@@ -88,10 +90,12 @@ class PhotoSource:
             (image0, image1), (points0, points1), state, rng, is_precise=True
         )
 
-    def _photo(self, rng: np.random.Generator) -> Image:
-        path, size = self._photos[rng.integers(len(self._photos))]
-        # The most magnified view shows `min_extent` of the photo: more pixels are never seen.
-        wanted = tuple(side / self._config.crop.min_extent for side in self._size)
+    def _photo(self, index: int) -> Image:
+        path, size = self._photos[index]
+        # The most magnified view shows `min_extent` of the photo, `max_scale` times as large in
+        # the second view: more pixels are never seen.
+        zoom = max(1.0, self._config.homography.max_scale) / self._config.crop.min_extent
+        wanted = tuple(side * zoom for side in self._size)
         reduction = largest_reduction(size, wanted)
         return self._cache.get(path, lambda: read_rgb(path, reduction))
 

@@ -35,8 +35,8 @@ from numpy.typing import NDArray
 # A surface that lies this many tolerances before a point hides it; between one and this many,
 # nothing is certain.
 _HIDING_TOLERANCES = 3.0
-# Matched points that the two crops must share.
-_MIN_MATCHED = 40
+# Matched points that the two crops must share, or this share of the points where few are drawn.
+_MIN_MATCHED, _MIN_MATCHED_SHARE = 40, 0.1
 # Overlap is judged on depth at this many cells of the image, from every fourth of them.
 _COARSE_CELLS = (64, 48)
 _COARSE_STEP = 4
@@ -165,7 +165,7 @@ class DepthPairMaker:
         state = np.full(len(points0), IGNORED)
         state[is_unseen | (is_seen & ~in_view)] = UNMATCHED
         state[is_seen & in_view] = MATCHED
-        if (state == MATCHED).sum() < _MIN_MATCHED:
+        if (state == MATCHED).sum() < min(_MIN_MATCHED, _MIN_MATCHED_SHARE * len(points0)):
             return None
         views = (frame0.draw(crop0, size), frame1.draw(crop1, size))
         return self._finisher.finish(

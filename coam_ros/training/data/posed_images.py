@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.epipolar import fundamental_from_pose
 from coam_ros.geometry.image_views import Image, warp
 from coam_ros.geometry.transforms import invert, is_rigid, rotation_vector
 from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
-from coam_ros.mapping.importers.sfm_model import is_colmap_model, SfmImage
+from coam_ros.mapping.importers.sfm_model import is_colmap_model, scaled_camera, SfmImage
 from coam_ros.training.data.pairs import EpipolarPair, PairFinisher, SourceConfig
 from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
 from coam_ros.training.data.views import CropConfig, random_crop, ViewSpec
@@ -34,7 +35,8 @@ class PosedImageSourceConfig(SourceConfig):
     names without spaces), else 7-Scenes.
 
     Attributes:
-        crop: of the images; larger than elsewhere, since nothing says where the crops overlap.
+        crop: of the images; larger than elsewhere, since nothing says where the crops overlap,
+            and not turned, since nothing leaves out the points of the corners that turn in.
         min_shared_points: 3D points that a pair of a COLMAP model has in common.
         min_step: least distance of two frames of a 7-Scenes sequence.
         max_step: largest distance [frames].
@@ -42,7 +44,9 @@ class PosedImageSourceConfig(SourceConfig):
         min_baseline_m: least distance of their cameras: near 0 there is no epipolar geometry.
     """
 
-    crop: CropConfig = field(default_factory=lambda: CropConfig(min_extent=0.75))
+    crop: CropConfig = field(
+        default_factory=lambda: CropConfig(min_extent=0.75, rotation_std_deg=0.0)
+    )
     min_shared_points: int = 50
     min_step: int = 3
     max_step: int = 40
@@ -144,24 +148,40 @@ def _from_colmap(directory: Path, model: Path, config: PosedImageSourceConfig) -
             f'{model}: the camera of {distorted.name} has distortion, wanted none; undistort the '
             'images with `colmap image_undistorter`.'
         )
-    skipped = _unusable_images(folder, by_name)
-    images = [image for name, image in by_name.items() if name not in skipped]
+    skipped: dict[object, str] = {}
+    images: list[SfmImage] = []
+    cameras: list[PinholeCamera] = []
+    for name, image in sorted(by_name.items()):
+        try:
+            header = check_image(folder / name)
+            # The files may be smaller than those that the model was made of.
+            _, camera = scaled_camera(image.camera, header.width, header.height)
+        except (OSError, ValueError) as error:
+            skipped[name] = str(error)
+        else:
+            images.append(image)
+            cameras.append(camera)
     _warn(directory, skipped, len(by_name))
-    # An image may see a point twice.
-    points = [np.unique(image.landmark_ids) for image in images]
+    num_shared = _count_shared([image.landmark_ids for image in images])
     relations = []
-    for i, image0 in enumerate(images):
-        for j, image1 in enumerate(images[i + 1 :], start=i + 1):
-            shared = len(np.intersect1d(points[i], points[j], assume_unique=True))
-            if shared >= config.min_shared_points:
-                relations.append(_relate_colmap(image0, image1))
+    for i, j in np.argwhere(np.triu(num_shared >= config.min_shared_points, 1)):
+        T_1_0 = invert(images[j].T_map_camera) @ images[i].T_map_camera
+        fundamental = fundamental_from_pose(T_1_0, cameras[i].K, cameras[j].K)
+        relations.append(_Relation(images[i].name, images[j].name, fundamental))
     return relations, partial(_read_file, folder)
 
 
-def _relate_colmap(image0: SfmImage, image1: SfmImage) -> _Relation:
-    T_1_0 = invert(image1.T_map_camera) @ image0.T_map_camera
-    fundamental = fundamental_from_pose(T_1_0, image0.camera.K, image1.camera.K)
-    return _Relation(image0.name, image1.name, fundamental)
+def _count_shared(ids: list[NDArray[np.int64]]) -> NDArray[np.int32]:
+    """Count for N lists of points what each two have in common: (N, N)."""
+    seen_by: dict[int, list[int]] = {}
+    for index, points in enumerate(ids):
+        # An image may see a point twice.
+        for point in np.unique(points).tolist():
+            seen_by.setdefault(point, []).append(index)
+    counts = np.zeros((len(ids), len(ids)), np.int32)
+    for images in seen_by.values():
+        counts[np.ix_(images, images)] += 1
+    return counts
 
 
 def _from_seven_scenes(directory: Path, config: PosedImageSourceConfig) -> _Opened:

@@ -17,7 +17,7 @@ from coam_ros.training.data.posed_depth import (
     overlapping_pairs,
 )
 from coam_ros.training.data.reading import largest_reduction, list_photos, read_rgb
-from coam_ros.training.data.views import check_share, CropConfig, ViewSpec
+from coam_ros.training.data.views import CropConfig, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +31,7 @@ _FRAMES_PER_PLACE = 6
 # A texture fills about this many pixels of a photo; more would only take time to read.
 _PHOTO_SIZE_PX = (480, 360)
 _MAX_PLACES_TRIED = 500
+_MAX_ROOMS_TRIED = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,10 @@ class RoomSourceConfig(SourceConfig):
             ValueError: naming the field.
         """
         super().__post_init__()
-        check_share('min_overlap', self.min_overlap)
+        if not 0 <= self.min_overlap < 1:
+            raise ValueError(
+                f'min_overlap is {self.min_overlap}, wanted 0 <= min_overlap < 1; lower it.'
+            )
         if self.pairs_per_room < 1 or self.frames_per_room < 2 or self.photos_per_room < 1:
             raise ValueError(
                 f'{self.pairs_per_room} pairs, {self.frames_per_room} frames and '
@@ -122,12 +126,17 @@ class RoomSource:
 
     def _make_room(self, number: int) -> _FurnishedRoom:
         rng = np.random.default_rng((self._config.seed, number))
-        while True:
+        for _ in range(_MAX_ROOMS_TRIED):
             room = _FurnishedRoom(
                 number, self._config, self._frame_size, self._pick_photographs(rng), rng
             )
             if room.pairs:
                 return room
+        raise ValueError(
+            f'Of {_MAX_ROOMS_TRIED} rendered rooms none has two frames that share '
+            f'{self._config.min_overlap:.0%} of their view; lower min_overlap or raise '
+            'frames_per_room.'
+        )
 
     def _pick_photographs(self, rng: np.random.Generator) -> list[Image]:
         if not self._photos:

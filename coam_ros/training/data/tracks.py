@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 from coam_ros.geometry.image_views import Image, is_inside, Points, transform, warp
 from coam_ros.mapping.importers.pair_list import read_pair_list
@@ -94,7 +95,7 @@ class TrackSource:
         for name in {name for pair in listed for name in pair.names}:
             try:
                 tracks[name] = self._read_tracks(name)
-            except (OSError, KeyError, ValueError) as error:
+            except (OSError, EOFError, BadZipFile, KeyError, ValueError) as error:
                 skipped[Path(name)] = str(error)
         warn_of_skipped(self._directory, 'images', skipped, len(skipped) + len(tracks))
         self._pairs = []
