@@ -49,8 +49,8 @@ examples:
   coam map info kitchen_map
   coam map info kitchen_map --picture kitchen.png
 """
-_DESCRIBE = """Compute the global descriptors of a map, in place: of one that map_recorder wrote, or
-again for another model.
+_DESCRIBE = """Compute the global descriptors of a map, in place: of one that map_recorder wrote,
+or again for another model.
 
 examples:
   coam map describe kitchen_map
