@@ -23,11 +23,16 @@ class ImageError(ValueError):
 
 @dataclass(frozen=True)
 class _Encoding:
-    """How the bytes of one pixel are laid out, and OpenCV's code that makes RGB of them."""
+    """How the bytes of one pixel are laid out, and OpenCV's code that makes RGB of them.
+
+    In half of the rows more than the image has, `has_chroma_rows`, come the colours of its 2 x 2
+    blocks.
+    """
 
     channels: int
     dtype: str = 'u1'
     code: int | None = None
+    has_chroma_rows: bool = False
 
 
 # How JPEG and PNG end; some cameras pad what follows.
@@ -41,6 +46,8 @@ ENCODINGS = {
     'rgba8': _Encoding(4, code=cv2.COLOR_RGBA2RGB),
     'bgra8': _Encoding(4, code=cv2.COLOR_BGRA2RGB),
     'mono8': _Encoding(1),
+    'rgb16': _Encoding(3, dtype='u2'),
+    'bgr16': _Encoding(3, dtype='u2', code=cv2.COLOR_BGR2RGB),
     'mono16': _Encoding(1, dtype='u2'),
     '8UC1': _Encoding(1),
     '8UC3': _Encoding(3, code=cv2.COLOR_BGR2RGB),
@@ -49,10 +56,18 @@ ENCODINGS = {
     'uyvy': _Encoding(2, code=cv2.COLOR_YUV2RGB_UYVY),
     'yuv422_yuy2': _Encoding(2, code=cv2.COLOR_YUV2RGB_YUYV),
     'yuyv': _Encoding(2, code=cv2.COLOR_YUV2RGB_YUYV),
-    'bayer_rggb8': _Encoding(1, code=cv2.COLOR_BayerBG2RGB),
-    'bayer_bggr8': _Encoding(1, code=cv2.COLOR_BayerRG2RGB),
-    'bayer_gbrg8': _Encoding(1, code=cv2.COLOR_BayerGR2RGB),
-    'bayer_grbg8': _Encoding(1, code=cv2.COLOR_BayerGB2RGB),
+    'nv12': _Encoding(1, code=cv2.COLOR_YUV2RGB_NV12, has_chroma_rows=True),
+    'nv21': _Encoding(1, code=cv2.COLOR_YUV2RGB_NV21, has_chroma_rows=True),
+    **{
+        f'bayer_{pattern}{bits}': _Encoding(1, dtype=dtype, code=code)
+        for bits, dtype in ((8, 'u1'), (16, 'u2'))
+        for pattern, code in (
+            ('rggb', cv2.COLOR_BayerBG2RGB),
+            ('bggr', cv2.COLOR_BayerRG2RGB),
+            ('gbrg', cv2.COLOR_BayerGR2RGB),
+            ('grbg', cv2.COLOR_BayerGB2RGB),
+        )
+    },
 }
 
 
@@ -85,8 +100,8 @@ def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
 
     Returns:
         (H, W, 3) uint8 RGB or (H, W) uint8 grey. For rgb8 and mono8 a view of the message's own
-        memory, with its row padding; 16-bit grey is stretched from nearly its darkest to nearly
-        its brightest pixels.
+        memory, with its row padding; 16 bits are stretched from nearly the darkest to nearly the
+        brightest of them.
 
     Raises:
         ImageError: zero size, unknown encoding, wrong step, truncated or damaged data.
@@ -101,7 +116,7 @@ def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
         )
     pixels = _view(message, encoding)
     if encoding.dtype == 'u2':
-        return _stretch(pixels)
+        pixels = _stretch(pixels)
     if encoding.code is None:
         return pixels
     return cv2.cvtColor(np.ascontiguousarray(pixels), encoding.code)
@@ -179,23 +194,26 @@ def _view(message: Image, encoding: _Encoding) -> NDArray[Any]:
     dtype = np.dtype(encoding.dtype).newbyteorder('>' if message.is_bigendian else '<')
     row_bytes = width * encoding.channels * dtype.itemsize
     num_bytes = len(message.data)
-    if encoding.channels == 2 and width % 2:
+    if (encoding.channels == 2 and width % 2) or (
+        encoding.has_chroma_rows and (width % 2 or height % 2)
+    ):
         raise ImageError(
-            f'Image of {width} px a row in {message.encoding}; wanted an even number, because two '
-            'pixels share their colour. Correct width or encoding in the driver.'
+            f'Image of {width} x {height} px in {message.encoding}; wanted even numbers, because '
+            'pixels share their colour. Correct size or encoding in the driver.'
         )
+    rows = height * 3 // 2 if encoding.has_chroma_rows else height
     if message.step < row_bytes:
         raise ImageError(
             f'Image step is {message.step} bytes; wanted at least {row_bytes} for {width} px of '
             f'{message.encoding}. Correct step, width or encoding in the driver.'
         )
-    if num_bytes != message.step * height:
+    if num_bytes != message.step * rows:
         raise ImageError(
-            f'Image data has {num_bytes} bytes; wanted step x height = {message.step} x {height} '
-            f'= {message.step * height}. It is truncated or step is wrong: look at the driver.'
+            f'Image data has {num_bytes} bytes; wanted step x rows = {message.step} x {rows} '
+            f'= {message.step * rows}. It is truncated or step is wrong: look at the driver.'
         )
     strides = (message.step, encoding.channels * dtype.itemsize, dtype.itemsize)
-    pixels = np.ndarray((height, width, encoding.channels), dtype, message.data, strides=strides)
+    pixels = np.ndarray((rows, width, encoding.channels), dtype, message.data, strides=strides)
     return pixels[:, :, 0] if encoding.channels == 1 else pixels
 
 

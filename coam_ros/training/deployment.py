@@ -121,13 +121,11 @@ class DeployedPairMatcher(nn.Module):
         of_query = self._select(described_query, query.size)
         of_keyframe = self._select(described_keyframe, keyframe.size)
 
-        # OpenVINO finds the largest of a column in a quarter of the time it takes for a row, so
-        # both directions have a product of their own.
-        of_query_and_keyframe = of_query.descriptors @ of_keyframe.descriptors.transpose(1, 2)
-        similarity, partner = of_query_and_keyframe.max(dim=1)
-        of_keyframe_and_query = of_keyframe.descriptors @ of_query.descriptors.transpose(1, 2)
-        partner_of_partner = of_keyframe_and_query.argmax(dim=1).gather(1, partner)
-        is_mutual = partner_of_partner == torch.arange(self.num_matches, device=partner.device)
+        # OpenVINO finds where a column has its largest value in a quarter of the time that it
+        # takes for a row; and what the largest values are, sooner than where.
+        similarity_KQN = of_query.descriptors @ of_keyframe.descriptors.transpose(1, 2)
+        similarity, partner = similarity_KQN.max(dim=1)
+        is_mutual = similarity == similarity_KQN.amax(dim=2).gather(1, partner)
         is_match = is_mutual & of_keyframe.is_image & of_query.is_image.gather(1, partner)
 
         refined = self.network.refiner(

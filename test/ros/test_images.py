@@ -96,6 +96,29 @@ def test_yuv_becomes_rgb(encoding):
     np.testing.assert_allclose(pixels.astype(int), RGB, atol=4)
 
 
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21'])
+@pytest.mark.parametrize('padding', [0, 4])
+def test_planes_of_grey_and_colour_become_rgb(encoding, padding):
+    luma, chroma = np.moveaxis(yuv422('yuyv'), 2, 0)
+    # Cb and Cr of every second row: as they lie there they are those of nv12.
+    chroma = chroma[::2].reshape(-1, RGB.shape[1] // 2, 2)
+    chroma = chroma if encoding == 'nv12' else chroma[..., ::-1]
+    message = make_message(np.vstack([luma, chroma.reshape(-1, RGB.shape[1])]), encoding, padding)
+    message.height = len(RGB)
+    np.testing.assert_allclose(decode_image(message).astype(int), RGB, atol=4)
+
+
+@pytest.mark.parametrize('encoding', ['rgb16', 'bgr16', 'bayer_rggb16'])
+def test_16_bits_of_colours_are_stretched_together(encoding):
+    pixels = {'rgb16': RGB, 'bgr16': RGB[..., ::-1], 'bayer_rggb16': mosaic('rggb')}[encoding]
+    counts = 500 + 16 * pixels.astype(np.uint16)
+    found = decode_image(make_message(counts, encoding)).astype(int)
+    low, high = RGB.min(), RGB.max()
+    wanted = (RGB - float(low)) * 255 / (high - float(low))
+    # In the middle of the blocks: a Bayer pattern smears colours over their edges.
+    np.testing.assert_allclose(found[3::8, 3::8], wanted[3::8, 3::8], atol=2)
+
+
 @pytest.mark.parametrize('pattern', ['rggb', 'bggr', 'gbrg', 'grbg'])
 def test_bayer_becomes_rgb(pattern):
     pixels = decode_image(make_message(mosaic(pattern), f'bayer_{pattern}8'))
@@ -157,10 +180,12 @@ def broken(**fields):
         (broken(height=0), '16 x 0 px'),
         (broken(encoding='rgb9'), "encoding 'rgb9'"),
         (broken(encoding=''), "encoding ''"),
-        (broken(encoding='yuyv', width=15), 'even number'),
+        (broken(encoding='yuyv', width=15), 'even numbers'),
+        (broken(encoding='nv12', height=15), 'even numbers'),
+        (broken(encoding='nv12'), '48 x 24'),
         (broken(step=0), 'step is 0'),
         (broken(step=47), 'at least 48'),
-        (broken(step=49), 'step x height'),
+        (broken(step=49), 'step x rows'),
         (broken(width=17), 'at least 51'),
         (broken(data=make_message(RGB, 'rgb8').data[:-1]), '767 bytes'),
         (broken(data=array('B')), '0 bytes'),
@@ -173,5 +198,7 @@ def test_broken_messages_are_refused_with_the_numbers(message, words):
 
 def test_every_encoding_of_the_table_is_decoded():
     for encoding, layout in ENCODINGS.items():
-        pixels = np.zeros((4, 6, layout.channels), layout.dtype)
-        assert decode_image(make_message(pixels, encoding)).shape[:2] == (4, 6)
+        rows = 6 if layout.has_chroma_rows else 4
+        message = make_message(np.zeros((rows, 6, layout.channels), layout.dtype), encoding)
+        message.height = 4
+        assert decode_image(message).shape[:2] == (4, 6)
