@@ -109,6 +109,7 @@ def run(args: argparse.Namespace) -> int:
                 'global_descriptor': descriptor.state_dict(),
                 'config': {'network': content['config']['network']},
                 'step': content['step'],
+                'provenance': content.get('provenance', {}),
             },
         )
         replace_folder(args.out, aside)
