@@ -13,8 +13,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 _SHARE = get_package_share_directory('coam_ros')
 
-# name, default (None: must be given), description; an empty value leaves the choice to the
-# parameter file
+# name, default (None: must be given), description
 _ARGUMENTS = (
     ('map', None, 'Folder of the map, written when the node ends.'),
     ('namespace', 'coam', 'Namespace of the node and its service save_map.'),

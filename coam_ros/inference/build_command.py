@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
         layers = build_engines(model, engines, options, target, report)
         if not ahead:
-            load_engines(model, engines, options, target, report, may_build=False).close()
+            load_engines(model, engines, options, target, report).close()
     table = Table('network', 'layers', 'convolutions', 'matrix products', 'engine [MB]')
     manifest = EngineManifest.load(engines)
     for name, of_network in layers.items():

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -142,6 +143,13 @@ def build_engines(
         OSError: the folder cannot be written.
         BuildCancelledError: `report` said so.
     """
+    with _alone_in(engines, report, makes_it=True):
+        return _build(model, engines, options, target, report)
+
+
+def _build(
+    model: Path, engines: Path, options: EngineOptions, target: Target, report: Report
+) -> dict[str, tuple[Layer, ...]]:
     # Here, because running engines takes no ONNX.
     try:
         from coam_ros.inference.tensorrt_builder import build, BuildSettings
@@ -161,15 +169,18 @@ def build_engines(
         compute_capability=target.compute_capability,
         timing_cache=_cache_directory() / _TIMING_CACHE_NAME,
     )
+    # The folder itself stays what it is: it may be a mounted one, or hold the model too. Before
+    # minutes of work: can it be written?
+    engines.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=engines):
+        pass
     shapes: dict[str, Shape] = {'image': (1, height, width, 3)}
     built = {}
     for name in _NETWORKS:
         path = model / getattr(manifest, name).file
         built[name] = build(tensorrt, path, shapes, settings, report)
         shapes |= _pair_shapes(built[name].output_shapes)
-    # The folder itself stays what it is: it may be a mounted one, or hold the model too. Engines
-    # have names of their own until the manifest, which is written last, tells which ones count.
-    engines.mkdir(parents=True, exist_ok=True)
+    # Names of their own, until the manifest, which is written last, tells which ones count.
     files = {}
     for name, engine in built.items():
         digest = hashlib.sha256(engine.data).hexdigest()
@@ -180,7 +191,7 @@ def build_engines(
         engines
     )
     for name in _NETWORKS:
-        for former in engines.glob(f'{name}-*.engine'):
+        for former in engines.glob(f'{name}*.engine'):
             if former.name != files[name].file:
                 former.unlink()
     return {name: engine.layers for name, engine in built.items()}
@@ -198,8 +209,8 @@ def load_engines(
 ) -> CoamModel:
     """Load a model on TensorRT: the engines that are there or, where they do not fit, new ones.
 
-    New engines pass the gate before they are used; it is asked once. Processes that share the
-    folder come one after the other.
+    New engines pass the gate before they are used; it is asked once. Processes that may build in
+    one folder come one after the other.
 
     Args:
         model: folder of the model.
@@ -212,7 +223,8 @@ def load_engines(
 
     Raises:
         FileNotFoundError: there are none, and none may be built.
-        EngineIncompatibleError: none fit and none may be built, or they cannot be built or run.
+        EngineIncompatibleError: none fit and none may be built, another process is at them and
+            none may be built, or they cannot be built or run.
         EngineRefusedError: the engines fit, but the gate refuses them.
         BuildCancelledError: `report` said so.
         DeviceLostError: the GPU failed for good.
@@ -220,14 +232,14 @@ def load_engines(
     try:
         with _alone_in(engines, report, makes_it=may_build or must_build):
             if must_build:
-                build_engines(model, engines, options, target, report)
+                _build(model, engines, options, target, report)
             try:
                 manifest = find_engines(model, engines, options, target)
             except (FileNotFoundError, EngineIncompatibleError) as error:
                 if not may_build:
                     raise
                 _logger.info('Engines are built: %s', error)
-                build_engines(model, engines, options, target, report)
+                _build(model, engines, options, target, report)
                 manifest = find_engines(model, engines, options, target)
             if manifest.gate is not None:
                 check_gate(GateReport(**manifest.gate), engines)
@@ -260,11 +272,13 @@ def open_engines(model: Path, engines: Path, options: EngineOptions, target: Tar
 
 @contextlib.contextmanager
 def _alone_in(folder: Path, report: Report, *, makes_it: bool) -> Iterator[None]:
-    """Keep other processes that would build in a folder waiting until this one is done."""
+    """Let one process at a time build in a folder; who makes none there does not wait."""
+    is_made = False
     if makes_it:
         # Where it cannot be made, the build says so.
         with contextlib.suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True)
+            is_made = True
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -272,15 +286,20 @@ def _alone_in(folder: Path, report: Report, *, makes_it: bool) -> Iterator[None]
         return
     try:
         while not _lock(descriptor):
+            if not makes_it:
+                raise EngineIncompatibleError(
+                    f'Another process is at the engines in {folder}; wait until it is done.'
+                )
             if not report('wait for another process that is at these engines'):
                 raise BuildCancelledError(f'Waiting for the engines in {folder} was cancelled.')
             time.sleep(_LOCK_PERIOD_S)
         yield
     finally:
+        if is_made:
+            # Empty where nothing came of it.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         os.close(descriptor)
-        # Left empty where nothing came of it.
-        with contextlib.suppress(OSError):
-            folder.rmdir()
 
 
 def _lock(descriptor: int) -> bool:
@@ -305,10 +324,12 @@ def pass_gate(model: Path, engines: Path, manifest: EngineManifest, loaded: Coam
         report = compare_backends(reference, loaded, fixed_pairs(manifest.options.image_size))
     finally:
         reference.close()
-    try:
-        replace(manifest, gate=asdict(report)).save(engines)
-    except OSError as error:
-        _logger.warning('The gate will be asked again at the next start: %s', error)
+    # What was built ahead of time may fail on this GPU and not on the next.
+    if report.is_accepted or manifest.target.gpu:
+        try:
+            replace(manifest, gate=asdict(report)).save(engines)
+        except OSError as error:
+            _logger.warning('The gate will be asked again at the next start: %s', error)
     check_gate(report, engines)
 
 
@@ -321,7 +342,8 @@ def check_gate(report: GateReport, engines: Path) -> None:
     if not report.is_accepted:
         raise EngineRefusedError(
             f'The gate refuses the engines in {engines}: {"; ".join(report.failures)}. Build '
-            'them in fp32 (enable_fp16 false), or use another backend.'
+            'them in fp32 (enable_fp16 false), build them anew (force_engine_update), or use '
+            'another backend.'
         )
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+import contextlib
 from dataclasses import dataclass
 import logging
 from pathlib import Path
@@ -187,7 +188,9 @@ def _parse(
 
 
 def _load_timing_cache(config: Any, path: Path) -> None:  # noqa: ANN401
-    data = path.read_bytes() if path.is_file() else b''
+    data = b''
+    with contextlib.suppress(OSError):
+        data = path.read_bytes()
     cache = config.create_timing_cache(data)
     # A damaged one is none, one of another version is of no use: the build then fills a new one.
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):

@@ -24,6 +24,7 @@ DEFAULT_WEIGHTS = 'weights.pt'
 # Fields of a network that make no other weights, with a value that stands for all.
 _NO_WEIGHTS = {'encoder_weights': None, 'uses_coattention': True}
 _MAX_SHOWN = 12
+_REFINER = 'refiner.'
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -37,12 +38,15 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_aside(path, buffer.getbuffer())
 
 
-def read_checkpoint(path: Path, network: dict[str, Any]) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, network: dict[str, Any], ignored: Iterable[str] = ()
+) -> dict[str, Any]:
     """Read a checkpoint of `coam train`.
 
     Args:
         path: of the file.
         network: config of the network that is wanted, as plain values.
+        ignored: fields of it that may differ.
 
     Raises:
         OSError: the file cannot be read.
@@ -54,7 +58,8 @@ def read_checkpoint(path: Path, network: dict[str, Any]) -> dict[str, Any]:
             f'{path} is no checkpoint of `coam train`, wanted the entries average and config; '
             'give the path of a checkpoint.pt or best.pt.'
         )
-    there, wanted = ({**x, **_NO_WEIGHTS} for x in (content['config']['network'], network))
+    same = {**_NO_WEIGHTS, **dict.fromkeys(ignored)}
+    there, wanted = ({**x, **same} for x in (content['config']['network'], network))
     lines = differences(there, wanted, 'network')
     if lines:
         raise ValueError(
@@ -72,7 +77,8 @@ def load_initial_weights(network: CoamNetwork, init: str) -> None:
     Args:
         network: to fill.
         init: path of a checkpoint, whose average is taken, or of weights alone; `default` names
-            those that come with the package.
+            those that come with the package. A refiner is left out where the network has none,
+            and begins anew where the checkpoint has none.
 
     Raises:
         OSError: the file is not there or cannot be read.
@@ -81,8 +87,12 @@ def load_initial_weights(network: CoamNetwork, init: str) -> None:
     path = default_model_directory() / DEFAULT_WEIGHTS if init == 'default' else Path(init)
     content = read_torch_file(path)
     if isinstance(content, dict) and 'average' in content:
-        content = read_checkpoint(path, to_values(network.config))['average']
-    load_strictly(network, as_state_dict(content, path), path)
+        content = read_checkpoint(path, to_values(network.config), ['has_refiner'])['average']
+    weights = as_state_dict(content, path)
+    own = {name: x for name, x in network.state_dict().items() if name.startswith(_REFINER)}
+    if own.keys().isdisjoint(weights):
+        weights = {name: x for name, x in weights.items() if not name.startswith(_REFINER)} | own
+    load_strictly(network, weights, path)
 
 
 def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:

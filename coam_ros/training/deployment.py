@@ -1,6 +1,6 @@
 """The two networks as they are deployed: encoder, and pair matcher with selection inside.
 
-Shape legend: K keyframes, N selected blocks, C channels, P positions of a map.
+Shape legend: K keyframes, N selected blocks (of a query also Q), C channels, P positions of a map.
 """
 
 from __future__ import annotations
@@ -122,7 +122,8 @@ class DeployedPairMatcher(nn.Module):
         of_keyframe = self._select(described_keyframe, keyframe.size)
 
         # OpenVINO finds where a column has its largest value in a quarter of the time that it
-        # takes for a row; and what the largest values are, sooner than where.
+        # takes for a row; and what the largest values are, sooner than where. Equal ones, which
+        # bfloat16 makes, are all mutual.
         similarity_KQN = of_query.descriptors @ of_keyframe.descriptors.transpose(1, 2)
         similarity, partner = similarity_KQN.max(dim=1)
         is_mutual = similarity == similarity_KQN.amax(dim=2).gather(1, partner)

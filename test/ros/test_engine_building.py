@@ -98,7 +98,8 @@ def test_a_node_can_be_ended_while_it_builds(robot, parameters, tmp_path):
     assert node._loading is not None
     robot.stop_node(node)
     assert node._loading is None
-    assert not (tmp_path / 'engines').exists()
+    # The build notices at its next step.
+    wait_until(lambda: not (tmp_path / 'engines').exists())
 
 
 def test_without_a_gpu_a_node_that_wants_tensorrt_does_not_configure(robot, scene):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 import json
 import os
@@ -23,9 +24,15 @@ from coam_ros.cli import main  # noqa: E402
 from coam_ros.mapping.importers.seven_scenes import read_frames  # noqa: E402
 from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
 from coam_ros.mapping.storage import save_map  # noqa: E402
-from coam_ros.training.checkpoint import hash_names_and_sizes, save_checkpoint  # noqa: E402
+from coam_ros.training.checkpoint import (  # noqa: E402
+    hash_names_and_sizes,
+    load_initial_weights,
+    save_checkpoint,
+)
 from coam_ros.training.config import load_config  # noqa: E402
+from coam_ros.training.config_file import to_values  # noqa: E402
 from coam_ros.training.distributed import joined_processes  # noqa: E402
+from coam_ros.training.network import CoamNetwork  # noqa: E402
 from coam_ros.training.trainer import choose_precision, Trainer  # noqa: E402
 from coam_ros.training.validation import judge  # noqa: E402
 from pair_samples import write_seven_scenes  # noqa: E402
@@ -140,7 +147,7 @@ def test_a_part_of_the_network_cannot_begin_to_learn_on_resuming(
 
 def test_the_kind_of_decay_is_that_of_the_config_on_resuming(photos, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / 'run')
-    assert train(photos, out, 'optimizer.kind=adam', 'schedule.steps=5') == 0
+    assert train(photos, out, 'optimizer.kind=adam', 'schedule.steps=9') == 0
     (group,) = read(out / 'checkpoint.pt')['optimizer']['param_groups']
     assert not group['decoupled_weight_decay']
 
@@ -239,6 +246,28 @@ def test_co_attention_is_switched_off_for_a_training_that_starts_from_a_network_
     step = read(finished / 'best.pt')['step']
     (wanted,) = [entry for entry in with_it if entry['step'] == step]
     assert read_metrics(out, 'validation')[0]['score'] != wanted['score']
+
+
+def test_a_refiner_is_left_out_or_begins_anew_as_the_network_wants(finished, tmp_path):
+    config = load_config('default', leaves_unset=True).network
+    plain = CoamNetwork(replace(config, has_refiner=False))
+    load_initial_weights(plain, str(finished / 'best.pt'))
+    weights = read(finished / 'best.pt')['average']
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, weights[name])
+    save_checkpoint(
+        tmp_path / 'plain.pt',
+        {
+            'average': plain.state_dict(),
+            'config': {'network': {**to_values(config), 'has_refiner': False}},
+        },
+    )
+    whole = CoamNetwork(config)
+    refiner = whole.refiner.hidden[0].weight.clone()
+    load_initial_weights(whole, str(tmp_path / 'plain.pt'))
+    assert torch.equal(whole.refiner.hidden[0].weight, refiner)
+    name = 'decoder.lift4.weight'
+    assert torch.equal(whole.state_dict()[name], weights[name])
 
 
 @pytest.mark.parametrize('kind', ['checkpoint.pt', 'best.pt', 'weights.pt'])

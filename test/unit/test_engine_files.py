@@ -190,6 +190,8 @@ def test_processes_that_share_a_folder_build_one_after_the_other(engines):
     try:
         with pytest.raises(BuildCancelledError, match='Waiting for the engines'):
             load_engines(MODEL, engines, OPTIONS, MACHINE, lambda text: told.append(text) or False)
+        with pytest.raises(EngineIncompatibleError, match='Another process is at'):
+            load_engines(MODEL, engines, OPTIONS, MACHINE, go_on, may_build=False)
     finally:
         os.close(descriptor)
     assert told == ['wait for another process that is at these engines']
@@ -198,8 +200,10 @@ def test_processes_that_share_a_folder_build_one_after_the_other(engines):
 def test_a_folder_that_cannot_be_written_is_no_reason_to_go_without_the_cpu(tmp_path):
     path = tmp_path / 'engines'
     path.write_bytes(b'in the way')
+    told = []
     with pytest.raises(EngineIncompatibleError, match='cannot be built or run'):
-        load_engines(MODEL, path, OPTIONS, MACHINE, go_on)
+        load_engines(MODEL, path, OPTIONS, MACHINE, lambda text: told.append(text) or True)
+    assert not told  # before the work
 
 
 def test_what_the_gate_refused_stays_refused_without_asking_again(engines):
@@ -207,7 +211,8 @@ def test_what_the_gate_refused_stays_refused_without_asking_again(engines):
     report = GateReport(
         'reference', 'candidate', 8, 100, 90, 0.9, (0.8, 0.9, 1.0), (0.8, 0.9, 1.0), (), 1.0
     )
-    dataclasses.replace(manifest, gate=dataclasses.asdict(report)).save(engines)
+    refused = dataclasses.replace(manifest, target=MACHINE, gate=dataclasses.asdict(report))
+    refused.save(engines)
     with pytest.raises(EngineRefusedError, match=r'90\.0% of the matches retained'):
         load_engines(MODEL, engines, OPTIONS, MACHINE, go_on)
 
