@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import replace
+from pathlib import Path
 import re
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -49,6 +53,29 @@ def check_pose(robot, header, T_map_camera):
     assert distance_m < 0.05
     assert angle_deg < 1.5
     return pose
+
+
+def test_the_documented_start_of_amcl_hands_a_pose_over(robot, scene, tmp_path):
+    text = (Path(__file__).parents[2] / 'docs' / 'robot.md').read_text()
+    (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+    (tmp_path / 'start_amcl.py').write_text(code)
+    starts = robot.listen(PoseWithCovarianceStamped, '/initialpose', qos.events())
+    robot.start_matcher(map_path=str(scene.map_path))
+    child = subprocess.Popen(
+        [sys.executable, str(tmp_path / 'start_amcl.py')],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    pixels, T_map_camera = scene.view(0.3)
+    deadline = time.monotonic() + 60
+    while child.poll() is None and time.monotonic() < deadline:
+        robot.send(robot.image(pixels))
+    child.kill()
+    assert child.wait() == 0, child.stdout.read()
+    pose = starts.wait_for()
+    assert pose.header.frame_id == 'map'
+    assert pose_error(transform_from_pose(pose.pose.pose), T_map_camera)[0] < 0.05
 
 
 def test_image_gives_pose_matches_and_status_with_its_stamp(robot, scene):
