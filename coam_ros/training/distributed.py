@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+import gc
 import logging
 import os
 from typing import Any
@@ -92,6 +93,10 @@ def joined_processes(device: str) -> Iterator[Processes]:
         # What the data lack, all processes would say alike.
         logging.getLogger('coam_ros').setLevel(logging.ERROR)
     yield Processes(distributed.get_rank(), distributed.get_world_size(), chosen)
-    # Not after an error: the others wait for this process in the middle of a step, and NCCL would
-    # wait with them. Without this process torchrun ends them.
+    # None of this after an error: the others wait for this process in the middle of a step, and
+    # NCCL would wait with them. Without this process torchrun ends them.
+    # Seen once: a process that was done aborted on its way out. So all leave together, and what
+    # still holds the group goes before it.
+    distributed.barrier()
+    gc.collect()
     distributed.destroy_process_group()
