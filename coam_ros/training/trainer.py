@@ -101,7 +101,6 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = CoamNetwork(config.network)
         former = processes.from_first(self._read_former)
-        self._is_resumed = former is not None
         if former is None:
             self._load_first_weights()
         self.network.to(processes.device, memory_format=torch.channels_last).train()
@@ -358,7 +357,7 @@ class Trainer:
         write_aside(self._out / 'config.yaml', to_yaml(self.config).encode())
         return TrainingLog(
             self._out,
-            self._step if self._is_resumed else None,
+            self._step,
             self.config.schedule.steps,
             tensorboard=self.config.tensorboard,
         )

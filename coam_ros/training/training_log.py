@@ -16,22 +16,22 @@ _LOGGER = logging.getLogger(__name__)
 class TrainingLog:
     """Appends a line for each set of figures; what was logged after the checkpoint is dropped."""
 
-    def __init__(self, out: Path, step: int | None, steps: int, *, tensorboard: bool) -> None:
+    def __init__(self, out: Path, step: int, steps: int, *, tensorboard: bool) -> None:
         """Open the log of a training.
 
         Args:
             out: folder.
-            step: of the checkpoint that training goes on from; None begins anew.
+            step: that training goes on from; 0 begins anew.
             steps: that training has.
             tensorboard: whether to write events for TensorBoard.
         """
         path = out / 'metrics.jsonl'
         # A training that was killed before its first checkpoint left lines of step 0 too.
-        kept = '' if step is None else _lines_up_to(path, step)
+        kept = _lines_up_to(path, step) if step else ''
         write_aside(path, kept.encode())
         self._stream = path.open('a', encoding='utf-8')
-        self._board = _open_board(out, -1 if step is None else step) if tensorboard else None
-        self._progress = tqdm(initial=step or 0, total=steps, unit='step', dynamic_ncols=True)
+        self._board = _open_board(out, step) if tensorboard else None
+        self._progress = tqdm(initial=step, total=steps, unit='step', dynamic_ncols=True)
 
     def advance(self) -> None:
         """Count a step."""
@@ -83,4 +83,4 @@ def _open_board(out: Path, step: int) -> Any | None:  # noqa: ANN401  (an option
             out / 'metrics.jsonl',
         )
         return None
-    return SummaryWriter(out / 'tensorboard', purge_step=step + 1)
+    return SummaryWriter(out / 'tensorboard', purge_step=step + 1 if step else 0)
