@@ -20,7 +20,7 @@ from pathlib import Path
 import platform
 import sys
 
-from coam_ros.evaluation.files import write_json
+from coam_ros.evaluation.files import output_folder, write_json
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference.model import BACKENDS, FEATURE_NAMES
 from coam_ros.localization import LocalizationConfig
@@ -44,7 +44,7 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--out', type=Path, required=True, help='folder for the figures')
+    parser.add_argument('--out', type=output_folder, required=True, help='folder for the figures')
     parser.add_argument('--model', type=Path, help='model folder (the default model)')
     parser.add_argument('--threads', type=int, default=os.cpu_count(), help='(%(default)s)')
     parser.add_argument('--repeats', type=int, default=15, help='calls timed (%(default)s)')

@@ -71,6 +71,9 @@ def results_of(run: Mapping[str, object]) -> Iterator[str]:
             if comparison['data_set'] == data_set:
                 yield f'- {verdict(comparison)}'
         yield ''
+    for name, model_id in dict.fromkeys((r['matcher'], r['model_id']) for r in run['results']):
+        yield f'- {name}: {model_id}'
+    yield ''
     for result in run['results']:
         for pair, reason in result['failures'].items():
             yield f'{result["matcher"]} failed on {result["data_set"]}, {pair}: {reason}\n'
@@ -112,7 +115,9 @@ def _cases(
     by_name = [(o['matcher'], {p['name']: p['error'] for p in o['per_pair']}) for o in others]
     for pair in result['per_pair']:
         answers = [(_capped(e.get(pair['name']), limit), name) for name, e in by_name]
-        best, name = min(answers, default=(limit, '-'))
+        best = min((error for error, _ in answers), default=limit)
+        # Where all are lost none is best.
+        name = '-' if best >= limit else next(name for error, name in answers if error == best)
         own = _capped(pair['error'], limit)
         row = (
             result['data_set'],

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack
 from pathlib import Path
 import shlex
 import sys
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
         'settings': {
             setting: getattr(args, setting) for setting in _SETTINGS if hasattr(args, setting)
         },
-        'compared_with': {name: f'commit {run["commit"]}' for name, run in runs.items()},
+        'compared_with': {name: _describe_former(run) for name, run in runs.items()},
         'absent': {},
         'comparisons': [],
     }
@@ -136,7 +136,13 @@ def run(args: argparse.Namespace) -> int:
     if args.kind:
         results, pictures = _measure_all(args, kind, report, runs, console)
     results = join_runs(results, runs)
-    report['comparisons'] = compare_results(results, kind.summarise, kind.num_samples)
+    try:
+        report['comparisons'] = compare_results(results, kind.summarise, kind.num_samples)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f'What {", ".join(runs)} measured is not what this version of `coam bench {name}` '
+            f'compares ({type(error).__name__} {error}); measure again.'
+        ) from error
     _print(console, report, results)
     if args.out is not None:
         plot = plot_results(name, results)
@@ -150,6 +156,11 @@ def run(args: argparse.Namespace) -> int:
     for result in broken:
         console.print(f'{result["matcher"]} failed on every pair of {result["data_set"]}.')
     return _ALL_FAILED if broken else 0
+
+
+def _describe_former(run: Mapping[str, object]) -> str:
+    settings = ', '.join(f'{name} {value}' for name, value in run.get('settings', {}).items())
+    return f'commit {run["commit"]}, {settings or "settings unknown"}'
 
 
 def _read_runs(args: argparse.Namespace) -> dict[str, dict[str, object]]:
@@ -195,17 +206,22 @@ def _measure_all(
     join_runs([{**data_set.identity, 'matcher': 'this run'} for data_set in data_sets], runs)
     results: list[Result] = []
     pictures: list[Picture] = []
-    for choice in chosen_matchers(args, searches_views=kind.searches_views):
-        try:
-            matcher = choice.open(args)
-        except MatcherError as error:
-            if ALL not in (args.matcher or []):
-                raise
-            report['absent'][choice.name] = str(error)
-            continue
-        with closing(matcher):
+    with ExitStack() as stack:
+        # What is absent shows before the first one is measured.
+        matchers: list[tuple[str, CachedMatcher]] = []
+        for choice in chosen_matchers(args, searches_views=kind.searches_views):
+            try:
+                matcher = choice.open(args)
+            except MatcherError as error:
+                if ALL not in (args.matcher or []):
+                    raise
+                report['absent'][choice.name] = str(error)
+                continue
+            stack.callback(matcher.close)
+            matchers.append((choice.name, matcher))
+        for name, matcher in matchers:
             for data_set in data_sets:
-                result = _measure(data_set, kind, choice.name, matcher, console)
+                result = _measure(data_set, kind, name, matcher, console)
                 results.append(result)
                 if args.out is not None:
                     # A run that is interrupted leaves what it has.
@@ -230,6 +246,8 @@ def _print(console: Console, report: Mapping[str, object], results: Sequence[Res
     console.print(report['protocol'])
     for table in make_tables(results):
         console.print(table)
+    for name, model_id in dict.fromkeys((r['matcher'], r['model_id']) for r in results):
+        console.print(f'{name}: {model_id}')
     for comparison in report['comparisons']:
         console.print(verdict(comparison))
     for result in results:

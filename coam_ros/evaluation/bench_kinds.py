@@ -306,7 +306,8 @@ def _open_aachen(directory: Path, args: argparse.Namespace) -> DataSet:
     def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         # All that makes other poses, so that no run writes over another one's.
         settings = [f'K{args.num_keyframes}', *(['triangulated'] if args.triangulate else [])]
-        settings += [args.pairs.stem] if args.pairs else []
+        settings += [args.pairs.stem if args.pairs else retrieval.descriptor_model_id]
+        settings += [f'every{args.every}'] if args.every > 1 else []
         name = '_'.join([data.name, matcher.model_id.replace(' ', '-'), *settings]) + '.txt'
         searched, failures = _map_for(matcher, keyframe_map, args, preparing)
         outcomes = aachen.localize_aachen(

@@ -153,20 +153,17 @@ def _make_tables(report: Mapping[str, object]) -> list[Table]:
     consistency = Table(
         'data set',
         'poses',
-        'position / dof',
-        'pose / dof',
-        'honest',
+        'position / dof (honest)',
+        'pose / dof (honest)',
         'within 95 %',
         title='Squared error over covariance of published poses',
     )
     for name, found in report['consistency'].items():
-        low, high = found['pose']['honest_interval']
         consistency.add_row(
             name,
             str(found['poses']),
-            _number(found['position']['mean_per_dof']),
-            _number(found['pose']['mean_per_dof']),
-            f'{low:.2f} to {high:.2f}',
+            _with_interval(found['position']),
+            _with_interval(found['pose']),
             _percent(found['pose']['within_95_percent']),
         )
     gates = Table(
@@ -189,6 +186,11 @@ def _make_tables(report: Mapping[str, object]) -> list[Table]:
             _percent(proposed.get('recall')),
         )
     return [consistency, gates]
+
+
+def _with_interval(part: Mapping[str, object]) -> str:
+    low, high = part['honest_interval']
+    return f'{_number(part["mean_per_dof"])} ({low:.2f} to {high:.2f})'
 
 
 def _number(value: float | None) -> str:

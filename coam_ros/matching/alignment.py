@@ -150,17 +150,26 @@ def align(
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
     )
     # Where the view shows the moved point is where the query has it.
-    in_query = cv2.remap(view, moved[:, None], _NO_MAP, cv2.INTER_LINEAR)[:, 0]
+    in_query = cv2.remap(
+        view, moved[:, None], _NO_MAP, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )[:, 0]
     is_aligned = (
         (disagreement[rows, columns] < _MAX_DISAGREEMENT_PX)
         & (is_found[:, 0] > 0)
         & (np.linalg.norm(moved - corners, axis=1) < _MAX_FLOW_PX)
+        & _is_inside(moved, keyframe.shape)
+        & _is_inside(in_query, query.shape)
     )
     return AlignedPoints(
         np.where(is_aligned[:, None], in_query, query_points),
         np.where(is_aligned[:, None], corners, keyframe_points),
         is_aligned,
     )
+
+
+def _is_inside(points: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Tell which of (N, 2) pixels lie between the pixels of an image of this shape."""
+    return ((points >= 0) & (points <= (shape[1] - 1, shape[0] - 1))).all(axis=1)
 
 
 def weigh_evidence(
@@ -262,9 +271,10 @@ def _equalize_contrast(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     grey = image.astype(np.float32)
     window = (_CONTRAST_WINDOW_PX, _CONTRAST_WINDOW_PX)
     difference = grey - cv2.blur(grey, window)
-    deviation = cv2.sqrt(cv2.blur(difference * difference, window))
-    equal = _MIDDLE_GREY + difference * (_CONTRAST / (deviation + _NOISE))
-    return np.asarray(cv2.convertScaleAbs(equal), np.uint8)
+    # Its running sums leave a little less than nothing where all is one grey.
+    variance = np.maximum(cv2.blur(difference * difference, window), 0.0)
+    equal = _MIDDLE_GREY + difference * (_CONTRAST / (np.sqrt(variance) + _NOISE))
+    return np.clip(np.rint(equal), 0, 255).astype(np.uint8)
 
 
 def _corner_points(

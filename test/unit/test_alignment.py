@@ -124,6 +124,37 @@ def test_no_matches_give_none(keyframe):
     assert [len(part) for part in aligned] == [0, 0, 0]
 
 
+def test_nothing_aligns_where_the_night_is_black():
+    def by_night(image):
+        return np.clip(2 * image.astype(int) - 200, 0, 255).astype(np.uint8)
+
+    photo = cv2.cvtColor(data.rocket(), cv2.COLOR_RGB2GRAY)
+    keyframe = by_night(photo)
+    points, found = rough_matches(keyframe, np.random.default_rng(0))
+    query = by_night(cv2.warpPerspective(photo, HOMOGRAPHY, photo.shape[::-1]))
+    aligned = align(query, keyframe, found, points, np.full(len(points), 0.8, np.float32))
+    # Black as far around as the window of contrast and the patch of the flow reach.
+    around = cv2.dilate(keyframe, np.ones((65, 65), np.uint8))
+    is_black = around[tuple(points.astype(int)[:, ::-1].T)] == 0
+    assert is_black.sum() > 500
+    assert not aligned.is_aligned[is_black].any()
+    assert aligned.is_aligned[~is_black].mean() > 0.5
+
+
+def test_what_flow_moves_out_of_the_image_is_not_aligned(keyframe):
+    # The last rows of the keyframe lie below what the query shows.
+    query = keyframe[:-12]
+    height, width = keyframe.shape
+    rows, columns = np.mgrid[: height // BLOCK_PX, : width // BLOCK_PX]
+    points = (np.stack([columns.ravel(), rows.ravel()], axis=1) + 0.5) * BLOCK_PX - 0.5
+    points = points.astype(np.float32)
+    aligned = align(query, keyframe, points, points, np.full(len(points), 0.8, np.float32))
+    assert aligned.is_aligned.sum() > 3000
+    found = aligned.query_points[aligned.is_aligned]
+    assert (found >= 0).all()
+    assert (found <= (width - 1, len(query) - 1)).all()
+
+
 def test_an_image_whose_size_is_no_multiple_of_the_blocks(keyframe):
     image = keyframe[:101, :157]
     # In the last, cut, block of both sides.

@@ -78,7 +78,9 @@ def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_pa
     assert result['summary']['auc_3px'] > 0.95
     names = [pair['name'] for pair in result['per_pair']]
     assert names == ['a 1.png 2.png', 'c 1.png 2.png']
-    assert all(pair['duration_s'] > 0 for pair in result['per_pair'])
+    # The second pair shows the same images as the first one, whose matches are kept.
+    assert result['per_pair'][0]['duration_s'] > 0
+    assert result['per_pair'][1]['duration_s'] is None
     low, high = result['intervals']['mma_1px']
     assert low <= result['summary']['mma_1px'] <= high
     assert {path.name for path in out.parent.iterdir()} == {
@@ -134,12 +136,17 @@ def test_an_interrupted_run_continues(tmp_path, cache):
     (result,) = json.loads(out.read_text())['results']
     assert result['kept_matches'] == kept
     assert result['summary']['pairs'] == 8
-    assert all(pair['duration_s'] > 0 for pair in result['per_pair'])
+    durations_s = [pair['duration_s'] for pair in result['per_pair']]
+    assert durations_s[:kept] == [None] * kept
+    assert all(duration_s > 0 for duration_s in durations_s[kept:])
     # Once more, all from what is kept, and then nothing of it.
     assert bench(*words) == 0
     (again,) = json.loads(out.read_text())['results']
     assert again['kept_matches'] == 8
-    assert again['per_pair'] == result['per_pair']
+    assert again['summary']['median_ms_per_pair'] is None
+    figures = ('errors', 'corner_errors_px', 'accuracy', 'num_matches')
+    for pair, former in zip(again['per_pair'], result['per_pair'], strict=True):
+        assert all(pair.get(name) == former.get(name) for name in figures)
     assert bench(*words, '--fresh', '--every', 8) == 0
     assert json.loads(out.read_text())['results'][0]['kept_matches'] == 0
 
@@ -242,9 +249,52 @@ def test_runs_lie_side_by_side_and_are_compared(sequences, tmp_path, capsys):
         'p_value': 1,
     }
     assert report['compared_with'].keys() == {'first', 'second'}
+    # They differ in the estimator, and say so.
+    assert 'estimator poselib' in report['compared_with']['first']
+    assert 'estimator opencv' in report['compared_with']['second']
     output = ' '.join(capsys.readouterr().out.split())
     assert 'planes: sift (first) against sift (second)' in output
     assert 'sift (second)' in out.with_suffix('.html').read_text()
+
+
+def test_former_runs_without_a_figure_are_to_be_measured_again(sequences, tmp_path, capsys):
+    out = tmp_path / 'run.json'
+    assert bench('homography', sequences, '--matcher', 'sift', '--out', out) == 0
+    report = json.loads(out.read_text())
+    for pair in report['results'][0]['per_pair']:
+        del pair['accuracy']
+    (tmp_path / 'old.json').write_text(json.dumps(report))
+    assert main(['bench', '--compare', str(out), str(tmp_path / 'old.json')]) == 2
+    error = capsys.readouterr().err
+    assert 'accuracy' in error
+    assert 'measure again' in error
+
+
+def test_a_difference_without_bounds_stands_in_the_report(sequences, tmp_path, capsys):
+    runs = [tmp_path / f'{name}.json' for name in ('some', 'none')]
+    for path in runs:
+        assert bench('homography', sequences, '--matcher', 'sift', '--out', path) == 0
+    report = json.loads(runs[1].read_text())
+    report['benchmark'] = 'localize'
+    for pair, error in zip(report['results'][0]['per_pair'], (0.1, None, None), strict=True):
+        pair |= {'is_within': {}, 'translation_error_m': error, 'rotation_error_deg': error}
+    runs[1].write_text(json.dumps(report))
+    for pair in report['results'][0]['per_pair']:
+        pair |= {'translation_error_m': 0.1, 'rotation_error_deg': 0.1}
+    runs[0].write_text(json.dumps(report))
+    out = tmp_path / 'both.json'
+    assert main(['bench', '--compare', *map(str, runs), '--out', str(out)]) == 0
+    (comparison,) = json.loads(out.read_text())['comparisons']
+    assert comparison['figures']['median_error_cm']['difference'] is None
+    assert out.with_suffix('.html').is_file()
+
+
+def test_an_absent_matcher_shows_before_another_is_measured(sequences, tmp_path, capsys):
+    out = tmp_path / 'report.json'
+    words = ['--matcher', 'sift', '--matcher', 'xfeat', '--out', out]
+    assert bench('homography', sequences, *words) == 2
+    assert 'xfeat' in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_runs_of_other_data_are_not_compared(sequences, tmp_path, capsys):

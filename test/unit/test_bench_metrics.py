@@ -63,6 +63,8 @@ def test_pose_error_is_the_larger_of_rotation_and_direction():
 def test_pose_error_without_a_baseline_is_that_of_the_rotation():
     turned = make_transform(rotation_from_vector([0, np.radians(2), 0]), [1, 0, 0])
     assert relative_pose_error_deg(turned, np.eye(4)) == pytest.approx(2, abs=1e-9)
+    # The other way round it is not known where the camera went.
+    assert relative_pose_error_deg(np.eye(4), turned) == pytest.approx(90)
 
 
 def test_corner_error_is_the_mean_distance_of_the_four_corners():

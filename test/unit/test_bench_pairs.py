@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 
 from bench_samples import (
@@ -201,6 +202,22 @@ def test_ranking_joins_the_matches_of_all_pairs(tmp_path):
     curve = dict(zip(summary['recall'], summary['precision_by_ranking']['score'], strict=True))
     assert curve[0.5] == 1
     assert curve[1.0] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize('failed', [0, 1])
+def test_ranking_goes_on_where_a_pair_failed(tmp_path, failed):
+    points0, points1 = planar_case(tmp_path)
+    column = np.array([0.9, 0.5], np.float32)
+    found = replace(
+        correspondences(points0[:2], points1[:2], column),
+        similarities=column,
+        distinctiveness=column,
+    )
+    answers = [found]
+    answers.insert(failed, None)
+    _, summary = run('ranking', tmp_path, KnownMatcher(answers))
+    assert summary['average_precision_by_similarity'] == pytest.approx(1)
+    assert summary['average_precision_by_score'] == pytest.approx(1)
 
 
 def test_ranking_without_a_match_has_no_precision(tmp_path):

@@ -63,6 +63,17 @@ def test_figures_that_are_no_numbers_in_a_sample_are_left_out_of_it():
     assert (low, high) == (1, 1)
 
 
+def test_a_figure_that_few_samples_have_keeps_its_interval_and_its_comparison():
+    def by_night(sample) -> dict:
+        night = [o['value'] for o in sample if o['value'] < 0]
+        return {'night': float(np.mean(night))} if night else {}
+
+    # With seed 0 the first draw of these holds no night.
+    values = outcomes([1, 1, 1, 1, -1])
+    assert bootstrap_intervals(values, by_night)['night'] == (-1, -1)
+    assert compare(values, values, by_night)['night'].difference == 0
+
+
 def test_a_constant_gain_is_certain_though_the_pairs_differ_much():
     easy_and_hard = np.random.default_rng(4).normal(0, 10, 50)
     comparison = compare(outcomes(easy_and_hard + 1), outcomes(easy_and_hard), mean)['mean']

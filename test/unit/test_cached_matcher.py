@@ -21,15 +21,16 @@ def first_points(matcher: CachedMatcher, *images: np.ndarray) -> float:
     return float(matcher.match(*images).points0[0, 0])
 
 
-def test_a_pair_is_matched_once_and_its_first_time_kept(tmp_path):
+def test_a_pair_is_matched_once_and_takes_time_once(tmp_path):
     cache = MatchCache(tmp_path)
     first = CachedMatcher(KnownMatcher([answer(1), answer(2)]), ['code'], cache)
     assert first_points(first, IMAGE, OTHER) == 1
-    duration_s = first.duration_s
+    assert first.duration_s > 0
     assert first_points(first, OTHER, IMAGE) == 2  # the order of the images counts
     again = CachedMatcher(KnownMatcher([]), ['code'], cache)
     assert first_points(again, IMAGE, OTHER) == 1
-    assert again.duration_s == duration_s > 0
+    # Who knows on which machine that was.
+    assert again.duration_s is None
     assert (first.num_kept, again.num_kept) == (0, 1)
 
 

@@ -22,6 +22,7 @@ HOMOGRAPHY = np.array([[1.02, 0.03, 5], [-0.02, 0.98, -4], [1e-5, 2e-5, 1]])
 INTRINSICS1 = np.diag([1.3, 1.3, 1]) @ INTRINSICS
 PAIR = PosedPair('pair', Path(), Path(), INTRINSICS, INTRINSICS1, T_1_0)
 
+POSELIB = ESTIMATORS['poselib']
 each_estimator = pytest.mark.parametrize('estimator', ESTIMATORS.values(), ids=ESTIMATORS)
 
 
@@ -67,6 +68,17 @@ def test_too_few_matches_make_nothing(estimator):
     found = correspondences(points0, points1)
     assert estimator.relative_pose(found, PAIR, 0) is None
     assert estimator.homography(found, 0) is None
+
+
+def test_matches_that_agree_on_nothing_make_nothing():
+    # PoseLib answers the identity then, which is near the truth of many a pair.
+    rng = np.random.default_rng(0)
+    line = np.column_stack([np.arange(20) * 10.0, np.arange(20) * 5.0])
+    assert POSELIB.homography(correspondences(line, rng.permutation(line)), 0) is None
+    points = rng.uniform(0, HEIGHT, (40, 2, 5, 2))
+    poses = [POSELIB.relative_pose(correspondences(*pair), PAIR, 0) for pair in points]
+    assert any(pose is None for pose in poses)
+    assert all(np.linalg.norm(pose[:3, 3]) > 0.9 for pose in poses if pose is not None)
 
 
 @each_estimator

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from coam_ros.evaluation.data.image_pairs import PosedPair
@@ -61,24 +62,31 @@ class PoseLibEstimator:
             }
             for K in (pair.intrinsics0, pair.intrinsics1)
         ]
-        pose, _ = poselib.estimate_relative_pose(
+        pose, info = poselib.estimate_relative_pose(
             found.points0.astype(np.float64),
             found.points1.astype(np.float64),
             *cameras,
             {**self._ransac, 'max_epipolar_error': MAX_EPIPOLAR_ERROR_PX, 'seed': seed},
         )
-        return _if_finite(make_transform(pose.R, pose.t))
+        return self._if_found(make_transform(pose.R, pose.t), info, _OF_POSE)
 
     def homography(self, found: Correspondences, seed: int) -> NDArray[np.float64] | None:
         """See `Estimator`."""
         if len(found) < _OF_HOMOGRAPHY:
             return None
-        homography, _ = poselib.estimate_homography(
+        homography, info = poselib.estimate_homography(
             found.points0.astype(np.float64),
             found.points1.astype(np.float64),
             {**self._ransac, 'max_reproj_error': MAX_TRANSFER_ERROR_PX, 'seed': seed},
         )
-        return _if_finite(homography)
+        return self._if_found(homography, info, _OF_HOMOGRAPHY)
+
+    @staticmethod
+    def _if_found(
+        matrix: NDArray[np.float64], info: Mapping[str, object], num_needed: int
+    ) -> NDArray[np.float64] | None:
+        # Where it finds nothing PoseLib answers the identity, which is near many a truth.
+        return _if_finite(matrix) if info['num_inliers'] >= num_needed else None
 
 
 class OpenCvEstimator:

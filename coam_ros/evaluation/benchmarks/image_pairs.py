@@ -183,8 +183,10 @@ def _summarise_rankings(outcomes: Sequence[Outcome]) -> dict[str, object]:
     is_right = np.concatenate([outcome['is_right'] for outcome in outcomes]).astype(bool)
     summary: dict[str, object] = {'precision': float(is_right.mean()) if len(is_right) else 0.0}
     curves = {}
-    for name in outcomes[0]['rankings']:
-        scores = np.concatenate([outcome['rankings'][name] for outcome in outcomes])
+    # A pair that failed has no numbers to rank by.
+    names = dict.fromkeys(name for outcome in outcomes for name in outcome['rankings'])
+    for name in names:
+        scores = np.concatenate([outcome['rankings'].get(name, []) for outcome in outcomes])
         precision, recall = precision_recall(is_right, scores)
         steps = np.diff(recall, prepend=0.0)
         summary[f'average_precision_by_{name}'] = float(precision @ steps)

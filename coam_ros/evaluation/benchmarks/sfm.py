@@ -9,6 +9,7 @@ from coam_ros.evaluation.benchmarks.sfm_figures import POSE_AUC_DEG
 from coam_ros.evaluation.data.image_collection import ImageCollection, match_collection
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.metrics.image_pairs import error_auc, relative_pose_error_deg
+from coam_ros.evaluation.metrics.statistics import mean_of_known
 from coam_ros.mapping.colmap_database import reconstruct, relative_poses, write_database
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, share_keypoints, SharedKeypoints
 import numpy as np
@@ -47,7 +48,7 @@ def reconstruct_scene(
         'name': name,
         'figures': figures,
         'num_matches': float(np.mean([len(pair.found) for pair in matched])),
-        'duration_s': float(np.mean([pair.duration_s for pair in matched])),
+        'duration_s': mean_of_known([pair.duration_s for pair in matched]),
         'failure': '; '.join(failures) or None,
     }
 

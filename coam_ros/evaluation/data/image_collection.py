@@ -66,11 +66,11 @@ class CollectionMatches(PairMatches):
     """What a matcher found in a pair of a collection; nothing when it failed.
 
     Attributes:
-        duration_s: of the matcher.
+        duration_s: of the matcher; None where the matches were kept.
         failure: what it said when it failed.
     """
 
-    duration_s: float
+    duration_s: float | None
     failure: str | None
 
 

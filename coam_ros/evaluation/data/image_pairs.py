@@ -154,14 +154,14 @@ class MatchedPair:
         pair: geometry in pixels of the images as matched.
         images: both as matched, (H, W, 3) uint8 RGB.
         found: empty when the matcher failed.
-        duration_s: of the matcher.
+        duration_s: of the matcher; None where the matches were kept.
         failure: what it said when it failed.
     """
 
     pair: ImagePair
     images: tuple[NDArray[np.uint8], NDArray[np.uint8]]
     found: Correspondences
-    duration_s: float
+    duration_s: float | None
     failure: str | None
 
 

@@ -4,13 +4,13 @@ A folder holds one of these, looked for in this order:
 
 views.txt, pairs.txt, images/       MegaDepth-1500 of glue-factory: name R t MODEL width height
                                     parameters a line (world in the camera), two names a line
-pairs.txt                           SuperGlue: name0 name1 0 0 K0 K1 T_1_0
-scannet_test_pairs_with_gt.txt      ScanNet-1500 of SuperGlue, the same
 pairs_calibrated.txt                glue-factory, ScanNet-1500 among others: name0 name1 K0 K1, and
                                     R t or T_1_0
 *scene_info*/*.npz                  MegaDepth-1500 of LoFTR
 test.npz, intrinsics.npz            ScanNet-1500 of LoFTR, images scene0707_00/color/15.jpg in the
                                     folder or in scannet_test_1500
+pairs.txt                           SuperGlue: name0 name1 0 0 K0 K1 T_1_0
+scannet_test_pairs_with_gt.txt      ScanNet-1500 of SuperGlue, the same
 """
 
 from __future__ import annotations

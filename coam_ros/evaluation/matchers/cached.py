@@ -44,19 +44,19 @@ class MatchCache:
         self.directory = directory
         self._reads = reads
 
-    def read(self, key: str) -> tuple[Correspondences, float] | None:
-        """Give the matches and the seconds that they took; None when they are not there."""
+    def read(self, key: str) -> Correspondences | None:
+        """Give the matches; None when they are not there."""
         if not self._reads:
             return None
         try:
             with np.load(self._path(key), allow_pickle=False) as content:
                 columns = {name: content[name] for name in _COLUMNS if name in content}
-                return Correspondences(**columns), float(content['duration_s'])
+                return Correspondences(**columns)
         # Not there; or damaged, by a full disk or by hand, and then made anew.
         except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
             return None
 
-    def write(self, key: str, found: Correspondences, duration_s: float) -> None:
+    def write(self, key: str, found: Correspondences) -> None:
         """Keep matches, aside first and then renamed.
 
         Raises:
@@ -69,7 +69,7 @@ class MatchCache:
         try:
             with aside.open('wb') as stream:
                 present = {name: x for name, x in columns.items() if x is not None}
-                np.savez(stream, duration_s=duration_s, **present)
+                np.savez(stream, **present)
             aside.replace(path)
         except OSError as error:
             aside.unlink(missing_ok=True)
@@ -92,7 +92,8 @@ class CachedMatcher:
     Attributes:
         model_id: of the other one.
         content_hash: of all that makes its matches.
-        duration_s: of the last pair [s]; when its matches were kept, of when they were made.
+        duration_s: of the last pair [s]; None when its matches were kept: other threads, or
+            another machine, may have made them.
         num_kept: pairs whose matches were there already.
     """
 
@@ -110,7 +111,7 @@ class CachedMatcher:
         self._cache = cache
         self.model_id = matcher.model_id
         self.content_hash = hash_bytes(word.encode() for word in (self.model_id, *made_of))
-        self.duration_s = 0.0
+        self.duration_s: float | None = None
         self.num_kept = 0
 
     def match(self, image0: NDArray[np.uint8], image1: NDArray[np.uint8]) -> Correspondences:
@@ -124,9 +125,9 @@ class CachedMatcher:
             key = self._key(image0, image1)
             kept = self._cache.read(key)
             if kept is not None:
-                found, self.duration_s = kept
+                self.duration_s = None
                 self.num_kept += 1
-                return found
+                return kept
         start = time.perf_counter()
         try:
             found = self._matcher.match(image0, image1)
@@ -137,7 +138,7 @@ class CachedMatcher:
         finally:
             self.duration_s = time.perf_counter() - start
         if self._cache is not None:
-            self._cache.write(key, found, self.duration_s)
+            self._cache.write(key, found)
         return found
 
     def match_or_fail(

@@ -131,7 +131,7 @@ def add_matcher_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--fresh',
         action='store_true',
-        help='match anew what is kept already, to take the time on this machine',
+        help='match anew what is kept already: times are of pairs matched in this very run',
     )
 
 

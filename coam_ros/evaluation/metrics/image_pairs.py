@@ -53,17 +53,16 @@ def relative_pose_error_deg(T_1_0_estimated: ArrayLike, T_1_0_true: ArrayLike) -
         T_1_0_true: (4, 4), of any scale; without a translation only the rotation counts.
 
     Returns:
-        [deg]. Directions of opposite sign count as equal, as in the evaluation of SuperGlue.
+        [deg]; at least 90 where the estimate alone has no translation. Directions of opposite sign count as equal, as in the evaluation of SuperGlue.
     """
     estimated, true = np.asarray(T_1_0_estimated), np.asarray(T_1_0_true)
     angle_rad = np.linalg.norm(rotation_vector(estimated[:3, :3] @ true[:3, :3].T))
-    lengths = np.linalg.norm(estimated[:3, 3]) * np.linalg.norm(true[:3, 3])
     direction_rad = 0.0
-    if lengths > 0:
+    if true[:3, 3].any():
         # atan2 keeps its digits near 0, where arccos has none.
-        sine = np.linalg.norm(np.cross(estimated[:3, 3], true[:3, 3])) / lengths
-        cosine = abs(estimated[:3, 3] @ true[:3, 3]) / lengths
-        direction_rad = np.arctan2(sine, cosine)
+        sine = np.linalg.norm(np.cross(estimated[:3, 3], true[:3, 3]))
+        cosine = abs(estimated[:3, 3] @ true[:3, 3])
+        direction_rad = np.arctan2(sine, cosine) if estimated[:3, 3].any() else np.pi / 2
     return float(np.degrees(max(angle_rad, direction_rad)))
 
 

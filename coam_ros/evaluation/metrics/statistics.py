@@ -42,6 +42,12 @@ class Comparison:
     p_value: float
 
 
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Give the mean of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
 def bootstrap_intervals(
     outcomes: Sequence[Outcome], summarise: Summarise, num_samples: int = NUM_SAMPLES
 ) -> dict[str, tuple[float, float]]:
@@ -105,7 +111,7 @@ def compare(
             difference,
             intervals[name],
             # The pairs as they are count as one of the samples.
-            (1 + sum(_is_as_large(sample[name], difference) for sample in by_chance))
+            (1 + sum(_is_as_large(sample.get(name, np.nan), difference) for sample in by_chance))
             / (1 + num_samples),
         )
         for name, difference in found.items()
@@ -157,7 +163,8 @@ def _numbers(summary: Mapping[str, object]) -> dict[str, float]:
 
 def _intervals(samples: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
     intervals = {}
-    for name in samples[0]:
+    # One that many samples lack, as of few queries by night, is an interval of the others.
+    for name in dict.fromkeys(name for sample in samples for name in sample):
         values = np.array([sample.get(name, np.nan) for sample in samples])
         values = values[np.isfinite(values)]
         if len(values):

@@ -55,16 +55,24 @@ def make_result(
 
 
 def with_costs(summarise: Summarise) -> Summarise:
-    """Add to the figures of a benchmark what every matcher has: number of matches and time."""
+    """Add to the figures of a benchmark what every matcher has: number of matches and time.
+
+    The time is that of the pairs matched in this very run; kept matches say nothing of it.
+    """
 
     def summarise_all(outcomes: Sequence[Outcome]) -> dict[str, object]:
         return {
             **summarise(outcomes),
             'mean_matches': float(np.mean([o['num_matches'] for o in outcomes])),
-            'median_ms_per_pair': 1000 * float(np.median([o['duration_s'] for o in outcomes])),
+            'median_ms_per_pair': _median_ms(outcomes),
         }
 
     return summarise_all
+
+
+def _median_ms(outcomes: Sequence[Outcome]) -> float | None:
+    durations_s = [o['duration_s'] for o in outcomes if o['duration_s'] is not None]
+    return 1000 * float(np.median(durations_s)) if durations_s else None
 
 
 def compare_results(
@@ -182,7 +190,7 @@ def join_runs(results: Sequence[Result], runs: Mapping[str, Mapping[str, object]
 
 def write_report(path: Path, header: Mapping[str, object], results: Sequence[Result]) -> None:
     """Write all results as JSON; see `write_file`."""
-    report = {**header, 'results': list(results)}
+    report = to_json_values({**header, 'results': list(results)})
     write_file(path, (json.dumps(report, allow_nan=False) + '\n').encode())
 
 
@@ -240,5 +248,7 @@ def format_figure(name: str, value: float) -> str:
     """Write a figure as in tables; shares in percent."""
     if isinstance(value, int):
         return str(value)
-    is_share = name.startswith(('auc', 'mma', 'recall', 'success')) or 'precision' in name
+    is_share = name.startswith(('auc', 'mma', 'success', 'share')) or any(
+        word in name for word in ('precision', 'recall')
+    )
     return f'{100 * value:.1f}' if is_share else f'{value:.0f}' if value >= 10 else f'{value:.2f}'
