@@ -164,9 +164,12 @@ class PinholeCamera:
 
         Returns:
             (N, 2) float64 pixels, which may lie outside the image; NaN for points that are not
-            in front of the camera.
+            in front of the camera, or so far off its axis that the lens model folds back.
         """
-        return self._to_pixels(self._distort(_normalized(points_camera)))
+        ideal = _normalized(points_camera)
+        distorted = self._distort(ideal)
+        distorted[~self._is_unfolded(ideal, distorted)] = np.nan
+        return self._to_pixels(distorted)
 
     def projection_jacobians(self, points_camera: ArrayLike) -> NDArray[np.float64]:
         """Differentiate the projection.
@@ -222,7 +225,7 @@ class PinholeCamera:
                 if not (np.abs(residual) > _NEWTON_TOLERANCE).any():
                     break
                 by_x, by_y = self._distortion_slopes(ideal)
-                determinant = by_x[:, 0] * by_y[:, 1] - by_x[:, 1] * by_y[:, 0]
+                determinant = _determinant(by_x, by_y)
                 ideal[:, 0] -= (by_y[:, 1] * residual[:, 0] - by_y[:, 0] * residual[:, 1]) / (
                     determinant
                 )
@@ -230,7 +233,8 @@ class PinholeCamera:
                     determinant
                 )
             error = np.abs(self._to_pixels(self._distort(ideal)) - pixels).max(axis=1)
-        ideal[~(error < _UNDISTORT_TOLERANCE_PX)] = np.nan
+            has_inverse = (error < _UNDISTORT_TOLERANCE_PX) & self._is_unfolded(ideal, distorted)
+        ideal[~has_inverse] = np.nan
         return self._to_pixels(ideal)
 
     def _distortion_slopes(
@@ -242,6 +246,19 @@ class PinholeCamera:
             for step in _NEWTON_STEP * np.eye(2)
         )
         return by_x, by_y
+
+    def _is_unfolded(
+        self, ideal: NDArray[np.float64], distorted: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Tell where (N, 2) points lie before the fold of the lens model.
+
+        Far off the axis its polynomials turn back, which no lens does: what lies farther out
+        would be seen mirrored, or on the other side of the axis.
+        """
+        if not self.is_distorted:
+            return np.ones(len(ideal), bool)
+        by_x, by_y = self._distortion_slopes(ideal)
+        return (_determinant(by_x, by_y) > 0) & ((ideal * distorted).sum(axis=1) >= 0)
 
     def _to_pixels(self, normalized: NDArray[np.float64]) -> NDArray[np.float64]:
         return normalized * (self.fx, self.fy) + (self.cx, self.cy)
@@ -272,6 +289,10 @@ class PinholeCamera:
                 y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * xy,
             ]
         )
+
+
+def _determinant(by_x: NDArray[np.float64], by_y: NDArray[np.float64]) -> NDArray[np.float64]:
+    return by_x[:, 0] * by_y[:, 1] - by_x[:, 1] * by_y[:, 0]
 
 
 def _normalized(points_camera: ArrayLike) -> NDArray[np.float64]:

@@ -221,7 +221,8 @@ def main_axes(points: ArrayLike) -> NDArray[np.float64]:
     points = np.asarray(points, dtype=np.float64).reshape(-1, 3)
     if len(points) < 2:
         return np.eye(3)
-    _, _, directions = np.linalg.svd(points - points.mean(axis=0), full_matrices=True)
+    offsets = points - points.mean(axis=0)
+    _, _, directions = np.linalg.svd(offsets.T @ offsets)
     # A mirrored map would mislead.
     directions[2] *= np.sign(np.linalg.det(directions))
     return directions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 import logging
@@ -130,7 +130,11 @@ class Relocalizer:
         with _timed('match', durations):
             matches, positions_map = self._match(query, keyframes)
         with _timed('pose', durations):
-            result = self._locate(matches, positions_map, camera, prior)
+            result = (
+                self._locate(matches, positions_map, camera, prior)
+                if matches
+                else self._without_keyframe(keyframes, prior)
+            )
         return replace(result, stage_durations_s=durations)
 
     def _check_descriptors(self) -> None:
@@ -184,6 +188,26 @@ class Relocalizer:
                 self._map.discard(keyframe)
         return cached
 
+    def _without_keyframe(
+        self, retrieved: list[Keyframe], prior: PosePrior | None
+    ) -> RelocalizationResult:
+        """Say why no keyframe was there to match."""
+        if retrieved:
+            message = (
+                'The keyframes that look like the image do not decode and were removed from the '
+                'map. Make the map again.'
+            )
+        elif not any(k.global_descriptor is not None for k in self._map):
+            message = 'No keyframe has a global descriptor. Compute them for this map.'
+        elif prior is not None:
+            message = (
+                f'No keyframe within {prior.radius_m:.2f} m of the prior pose. Give a better one, '
+                'or none.'
+            )
+        else:
+            message = 'The keyframes that look like the image have just left the map. Try again.'
+        return RelocalizationResult(failure=FailureReason.NO_KEYFRAMES, message=message)
+
     def _locate(
         self,
         matches: list[KeyframeMatches],
@@ -192,13 +216,6 @@ class Relocalizer:
         prior: PosePrior | None,
     ) -> RelocalizationResult:
         config = self.config
-        if not matches:
-            return RelocalizationResult(
-                failure=FailureReason.NO_KEYFRAMES,
-                message='No keyframe near the prior pose. Give a better one, or none.'
-                if prior
-                else 'No keyframe has a global descriptor. Compute them for this map.',
-            )
         query_pixels = np.concatenate([part.query_pixels for part in matches])
         points_map = np.concatenate([part.points_map for part in matches])
         num_matches = int(np.isfinite(points_map).all(axis=1).sum())
@@ -221,19 +238,7 @@ class Relocalizer:
                 message=f'{num_matches} of {len(query_pixels)} matches with known depth, wanted '
                 f'{config.min_inliers}: {reason}',
             )
-        pose = estimate_absolute_pose(
-            query_pixels,
-            points_map,
-            camera,
-            scores=np.concatenate([part.scores for part in matches]),
-            groups=np.repeat(np.arange(len(matches)), [len(part.scores) for part in matches]),
-            group_errors=GroupErrors(
-                config.keyframe_position_std_m,
-                math.radians(config.keyframe_rotation_std_deg),
-                positions_map,
-            ),
-            max_reprojection_error_px=config.max_reprojection_error_px * camera.pixels_per_nominal,
-        )
+        pose = estimate_pose(matches, positions_map, camera, config)
         if pose is None:
             return replace(
                 result,
@@ -255,6 +260,39 @@ class Relocalizer:
                     f'{prior.radius_m:.2f} m. Give a better prior, or none.',
                 )
         return replace(result, T_map_camera=pose.T_map_camera, covariance=covariance)
+
+
+def estimate_pose(
+    matches: Sequence[KeyframeMatches],
+    positions_map: NDArray[np.float64],
+    camera: PinholeCamera,
+    config: LocalizationConfig,
+) -> AbsolutePose | None:
+    """Estimate the pose that the matches of an image with some keyframes give, before all gates.
+
+    Args:
+        matches: K of them, at least one.
+        positions_map: (K, 3) of the keyframes [m].
+        camera: of the image.
+        config: with the tolerance of inliers and the keyframes' own errors.
+
+    Returns:
+        The pose, its covariance without what the map as a whole does not know; None when no pose
+        agrees with the matches.
+    """
+    return estimate_absolute_pose(
+        np.concatenate([part.query_pixels for part in matches]),
+        np.concatenate([part.points_map for part in matches]),
+        camera,
+        scores=np.concatenate([part.scores for part in matches]),
+        groups=np.repeat(np.arange(len(matches)), [len(part.scores) for part in matches]),
+        group_errors=GroupErrors(
+            config.keyframe_position_std_m,
+            math.radians(config.keyframe_rotation_std_deg),
+            positions_map,
+        ),
+        max_reprojection_error_px=config.max_reprojection_error_px * camera.pixels_per_nominal,
+    )
 
 
 def _spread(candidates: list[Keyframe], num_keyframes: int) -> list[Keyframe]:

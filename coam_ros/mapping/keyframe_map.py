@@ -14,6 +14,7 @@ class KeyframeMap:
     """Keyframes by id, in the order in which they came; safe to use from several threads.
 
     Keyframes themselves never change: a new one with the same id takes the place of the old one.
+    The global descriptors are all of one model and of one length.
 
     Attributes:
         map_id: tells maps apart; kept when a map is saved and loaded.
@@ -39,6 +40,7 @@ class KeyframeMap:
         self.map_id = map_id or uuid.uuid4().hex
         self.frame_id = frame_id
         self._descriptor_model_id = descriptor_model_id
+        self._descriptor_length = 0  # not known yet
         self._lock = threading.Lock()
         self._keyframes: dict[int, Keyframe] = {}
         self._revision = 0
@@ -67,11 +69,9 @@ class KeyframeMap:
             former, self._descriptor_model_id = self._descriptor_model_id, model_id
             if former == model_id:
                 return ''
-            stale = [k for k in self._keyframes.values() if k.global_descriptor is not None]
-            for keyframe in stale:
-                self._keyframes[keyframe.id] = keyframe.with_descriptor(None)
+            is_dropped = self._drop_descriptors()
             self._revision += 1
-            return former if stale else ''
+            return former if is_dropped else ''
 
     def add(self, keyframe: Keyframe, descriptor_model_id: str | None = None) -> bool:
         """Add a keyframe, or put it in the place of the one with its id.
@@ -82,17 +82,24 @@ class KeyframeMap:
         Args:
             keyframe: to add.
             descriptor_model_id: model that made its descriptor, which is left out where the map
-                has those of another; an empty map takes the model over. None: the map's model.
+                has those of another, or of another length; an empty map takes both over. None:
+                the map's model.
 
         Returns:
             False when the map already held the very same keyframe, and nothing changed.
         """
         with self._lock:
-            if descriptor_model_id is not None:
-                if not self._keyframes:
+            if not self._keyframes:
+                self._descriptor_length = 0
+                if descriptor_model_id is not None:
                     self._descriptor_model_id = descriptor_model_id
-                elif descriptor_model_id != self._descriptor_model_id:
-                    keyframe = keyframe.with_descriptor(None)
+            elif descriptor_model_id not in (None, self._descriptor_model_id):
+                keyframe = keyframe.with_descriptor(None)
+            length = _descriptor_length(keyframe)
+            if length and self._descriptor_length not in (0, length):
+                keyframe = keyframe.with_descriptor(None)
+            elif length:
+                self._descriptor_length = length
             known = self._keyframes.get(keyframe.id)
             if known is not None:
                 if keyframe.global_descriptor is None and keyframe.image == known.image:
@@ -118,12 +125,18 @@ class KeyframeMap:
     def exchange(self, old: Keyframe, new: Keyframe) -> bool:
         """Put a keyframe in the place of another one of its id, which it was made of.
 
+        The length of its descriptor, which was computed just now, is that of the map from now on.
+
         Returns:
             False when the map does not hold the old one any more, and nothing changed.
         """
         with self._lock:
             if self._keyframes.get(new.id) is not old:
                 return False
+            length = _descriptor_length(new)
+            if length and length != self._descriptor_length:
+                self._drop_descriptors()
+                self._descriptor_length = length
             self._keyframes[new.id] = new
             self._revision += 1
             return True
@@ -151,6 +164,14 @@ class KeyframeMap:
         with self._lock:
             return self._revision, self._descriptor_model_id, tuple(self._keyframes.values())
 
+    def _drop_descriptors(self) -> bool:
+        """Drop all descriptors; tells whether there were any."""
+        described = [k for k in self._keyframes.values() if k.global_descriptor is not None]
+        for keyframe in described:
+            self._keyframes[keyframe.id] = keyframe.with_descriptor(None)
+        self._descriptor_length = 0
+        return bool(described)
+
     def __len__(self) -> int:
         """Return the number of keyframes."""
         with self._lock:
@@ -163,6 +184,10 @@ class KeyframeMap:
     def __contains__(self, keyframe_id: int) -> bool:
         """Tell whether the map has a keyframe with this id."""
         return self.get(keyframe_id) is not None
+
+
+def _descriptor_length(keyframe: Keyframe) -> int:
+    return 0 if keyframe.global_descriptor is None else len(keyframe.global_descriptor)
 
 
 def _with_descriptor_of(described: Keyframe, keyframe: Keyframe) -> Keyframe:

@@ -96,16 +96,10 @@ class KeyframeRetriever:
         self._index = None
         if not described:
             return
-        lengths = {len(descriptor) for _, descriptor in described}
-        if len(lengths) > 1:
-            self._revision = -1
-            raise MapFormatError(
-                f'Map {self._map.map_id} mixes descriptors of lengths {sorted(lengths)}, wanted '
-                'one length; compute its descriptors again with one model'
-            )
         self._positions_map = np.stack([k.T_map_camera[:3, 3] for k, _ in described])
-        self._index = faiss.IndexFlatIP(lengths.pop())
-        self._index.add(np.stack([descriptor for _, descriptor in described]))
+        descriptors = np.stack([descriptor for _, descriptor in described])
+        self._index = faiss.IndexFlatIP(descriptors.shape[1])
+        self._index.add(descriptors)
 
 
 def most_similar_pairs(

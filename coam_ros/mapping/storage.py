@@ -13,12 +13,17 @@ at load without decoding a pixel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
+import fcntl
+import glob
 import io
 import json
+import logging
 import os
 from pathlib import Path
 import shutil
+import time
 from typing import Any
 import uuid
 import zlib
@@ -29,6 +34,8 @@ from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 import numpy as np
 
+_log = logging.getLogger(__name__)
+
 FORMAT_NAME = 'coam_ros keyframe map'
 FORMAT_VERSION = 1
 
@@ -37,6 +44,9 @@ _Json = Any
 _EXTENSIONS = {'jpeg': 'jpg', 'png': 'png'}
 # All that a folder of a map holds.
 _PARTS = {'map.json', 'images', 'depth', 'landmarks', 'descriptors.npy'}
+# Whoever saves waits this long for another one; who called a service waits as long.
+_LOCK_TIMEOUT_S = 5.0
+_LOCK_PERIOD_S = 0.02
 
 
 def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: bool = True) -> int:
@@ -48,7 +58,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
 
     Args:
         keyframe_map: with at least one keyframe.
-        directory: of the map; parents are made. One process writes a map at a time.
+        directory: of the map; parents are made.
         overwrite: whether a map that is there already may be replaced.
 
     Returns:
@@ -57,6 +67,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
     Raises:
         MapFormatError: the map is empty.
         FileExistsError: something else is there, or a map that may not be replaced.
+        TimeoutError: another process or thread is saving a map there.
         OSError: the disk is full, not writable and the like; the former map is untouched.
     """
     target = _resolve(directory)
@@ -66,24 +77,9 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
             f'Map {keyframe_map.map_id} has no keyframes, wanted at least 1 to save; nothing was '
             f'written to {target}. Add keyframes first.'
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    _clear_leftovers(target)
-    check_target(target, overwrite=overwrite)
-    # The id of this process tells leftovers of a kill from the work of another one.
-    staging = target.with_name(f'{_staging_prefix(target)}{os.getpid()}-{uuid.uuid4().hex}')
-    try:
-        staging.mkdir()
+    with _staging_beside(target, overwrite=overwrite) as staging:
         _write(keyframe_map, descriptor_model_id, keyframes, staging)
         _put_in_place(staging, target)
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f'Map was not saved to {target}: {error.strerror or error}. What was there before is '
-            'untouched. Make room or choose another directory, and save again.',
-        ) from error
-    finally:
-        # Gone already when all went well.
-        shutil.rmtree(staging, ignore_errors=True)
     return len(keyframes)
 
 
@@ -103,32 +99,19 @@ def load_map(directory: str | Path) -> KeyframeMap:
         MapFormatError: it is not a map, of another version, empty, or damaged.
     """
     target = _resolve(directory)
-    # A kill between the two renames of _put_in_place leaves the former map under this name.
-    source = target if target.exists() else _former(target)
-    if not source.is_dir():
-        raise FileNotFoundError(
-            f'No map at {target}: wanted a directory with map.json. Check the path, or make a map '
-            'with `coam map build`.'
-        )
-    header = _read_header(source)
-    cameras = _read_cameras(source, header)
-    descriptors = _read_descriptors(source, header)
-    entries = header['keyframes']
-    keyframe_map = KeyframeMap(
-        map_id=str(header['map_id']),
-        frame_id=str(header['frame_id']),
-        descriptor_model_id=str(header['descriptor_model_id']),
-    )
-    for position, entry in enumerate(entries):
-        keyframe = _read_keyframe(source, position, entry, cameras, descriptors)
-        if keyframe.id in keyframe_map:
-            raise _broken(source, f'keyframe {keyframe.id} is listed twice, wanted every id once')
-        keyframe_map.add(keyframe)
-    return keyframe_map
+    while True:
+        source = _source(target)
+        state = _state(source)
+        try:
+            return _read_map(source)
+        except (MapFormatError, OSError):
+            # A save took away what was being read; it takes longer than a load, so this ends.
+            if _source(target) == source and _state(source) == state:
+                raise
 
 
 def check_target(directory: str | Path, *, overwrite: bool) -> None:
-    """Check that a map may be saved to a directory, before the work of making one.
+    """Check that a map can be saved to a directory, before the work of making one.
 
     Args:
         directory: does not exist, is empty, or holds a map.
@@ -136,26 +119,11 @@ def check_target(directory: str | Path, *, overwrite: bool) -> None:
 
     Raises:
         FileExistsError: something else is there, or a map that may not be replaced.
+        TimeoutError: another process or thread is saving a map there.
+        OSError: nothing can be written there, or it is a mount point.
     """
-    target = _resolve(directory)
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not is_map(target):
-        raise FileExistsError(
-            f'{target} exists and is not a map (no map.json in it); it was left alone. Choose '
-            'another directory.'
-        )
-    if not overwrite:
-        raise FileExistsError(
-            f'{target} holds a map already; it was left alone. Allow overwriting, or choose '
-            'another directory.'
-        )
-    others = sorted({path.name for path in target.iterdir()} - _PARTS)
-    if others:
-        raise FileExistsError(
-            f'{target} holds what is no part of a map and would be lost: {", ".join(others[:5])}; '
-            'it was left alone. Move that somewhere else.'
-        )
+    with _staging_beside(_resolve(directory), overwrite=overwrite):
+        pass
 
 
 def is_map(directory: str | Path) -> bool:
@@ -173,42 +141,151 @@ def _resolve(directory: str | Path) -> Path:
         raise FileNotFoundError(f'No folder {directory}: {error} Check the path.') from error
 
 
-def _staging_prefix(target: Path) -> str:
-    return f'.{target.name}.saving-'
-
-
 def _former(target: Path) -> Path:
     return target.with_name(f'.{target.name}.former')
 
 
-def _clear_leftovers(target: Path) -> None:
-    """Tidy up what killed processes left beside the target."""
+def _source(target: Path) -> Path:
+    """Find the map: a kill between the two renames of _put_in_place leaves it as the former."""
     former = _former(target)
-    if former.exists() and not target.exists():
-        former.rename(target)
-    shutil.rmtree(former, ignore_errors=True)
-    prefix = _staging_prefix(target)
-    for leftover in target.parent.glob(f'{prefix}*'):
-        process = leftover.name[len(prefix) :].split('-')[0]
-        if process.isdigit() and not _is_another_running_process(int(process)):
-            shutil.rmtree(leftover, ignore_errors=True)
+    return former if _is_vacant(target) and is_map(former) else target
 
 
-def _is_another_running_process(process: int) -> bool:
-    if process == os.getpid():
-        return False
+def _is_vacant(directory: Path) -> bool:
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        return not any(directory.iterdir())
+    except FileNotFoundError:
         return True
-    return True
+    except NotADirectoryError:
+        return False
+
+
+def _state(directory: Path) -> tuple[int, int] | None:
+    """Give numbers that differ between a folder and the one that takes its place."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _staging_beside(target: Path, *, overwrite: bool) -> Iterator[Path]:
+    """Make a folder to write a map in, for as long as it takes; nobody else saves there then.
+
+    Raises:
+        FileExistsError, TimeoutError, OSError: as of `check_target`; or of what is done with the
+            folder, explained.
+    """
+    prefix = f'.{target.name}.saving-'
+    try:
+        if target.is_mount():
+            raise OSError(
+                f'{target} is a mount point, in whose place no map can be put; nothing was '
+                f'written. Mount its parent {target.parent} instead, or choose a directory inside '
+                f'{target}.'
+            )
+        with _parents_of(target), _alone_at(target):
+            _check_contents(target, overwrite=overwrite)
+            # Of killed processes: whoever lives has the lock.
+            for leftover in target.parent.glob(f'{glob.escape(prefix)}*'):
+                shutil.rmtree(leftover, ignore_errors=True)
+            staging = target.with_name(f'{prefix}{uuid.uuid4().hex}')
+            staging.mkdir()
+            try:
+                yield staging
+            finally:
+                # Gone already when it was put in place.
+                shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        if error.errno is None:  # of this module, explained already
+            raise
+        where = f' ({error.filename})' if error.filename else ''
+        raise OSError(
+            error.errno,
+            f'No map can be saved to {target}: {error.strerror}{where}. What was there before is '
+            'untouched. Make room or choose another directory, and save again.',
+        ) from error
+
+
+@contextlib.contextmanager
+def _parents_of(target: Path) -> Iterator[None]:
+    """Make the folders around a target; those into which nothing came do not stay."""
+    missing = [parent for parent in target.parents if not parent.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _alone_at(target: Path) -> Iterator[None]:
+    """Let one saver at a time write to a target; a lock ends with the process that holds it."""
+    path = target.with_name(f'.{target.name}.lock')
+    end_s = time.monotonic() + _LOCK_TIMEOUT_S
+    while (descriptor := _lock(path)) is None:
+        if time.monotonic() >= end_s:
+            raise TimeoutError(
+                f'Another process or thread is saving a map to {target}, since more than '
+                f'{_LOCK_TIMEOUT_S:g} s; nothing was written. Wait until it is done, or choose '
+                'another directory.'
+            )
+        time.sleep(_LOCK_PERIOD_S)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """Open a file and lock it, where the disk knows locks; None while somebody else has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Who had it may have removed it since it was opened.
+        is_held = os.path.samestat(os.fstat(descriptor), path.stat())
+    except (BlockingIOError, FileNotFoundError):
+        is_held = False
+    except OSError as error:
+        _log.warning('maps are saved without a lock: %s', error)
+        is_held = True
+    if is_held:
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _check_contents(target: Path, *, overwrite: bool) -> None:
+    source = _source(target)
+    if not is_map(source):
+        if _is_vacant(target):
+            return
+        raise FileExistsError(
+            f'{target} exists and is not a map (no map.json in it); it was left alone. Choose '
+            'another directory.'
+        )
+    if not overwrite:
+        raise FileExistsError(
+            f'{target} holds a map already; it was left alone. Allow overwriting, or choose '
+            'another directory.'
+        )
+    others = sorted({path.name for path in source.iterdir()} - _PARTS)
+    if others:
+        raise FileExistsError(
+            f'{target} holds what is no part of a map and would be lost: {", ".join(others[:5])}; '
+            'it was left alone. Move that somewhere else.'
+        )
 
 
 def _put_in_place(staging: Path, target: Path) -> None:
     former = _former(target)
-    if target.exists():
+    # Where there is nothing to move aside, a former one is the map until the new one is there.
+    if not _is_vacant(target):
+        shutil.rmtree(former, ignore_errors=True)
         target.rename(former)
     try:
         staging.rename(target)
@@ -334,6 +411,30 @@ def _broken(directory: Path, problem: str) -> MapFormatError:
         f'Map {directory} cannot be used: {problem}. Copy the map again, or make it again with '
         '`coam map build`.'
     )
+
+
+def _read_map(directory: Path) -> KeyframeMap:
+    if not directory.is_dir():
+        raise FileNotFoundError(
+            f'No map at {directory}: wanted a directory with map.json. Check the path, or make a '
+            'map with `coam map build`.'
+        )
+    header = _read_header(directory)
+    cameras = _read_cameras(directory, header)
+    descriptors = _read_descriptors(directory, header)
+    keyframe_map = KeyframeMap(
+        map_id=str(header['map_id']),
+        frame_id=str(header['frame_id']),
+        descriptor_model_id=str(header['descriptor_model_id']),
+    )
+    for position, entry in enumerate(header['keyframes']):
+        keyframe = _read_keyframe(directory, position, entry, cameras, descriptors)
+        if keyframe.id in keyframe_map:
+            raise _broken(
+                directory, f'keyframe {keyframe.id} is listed twice, wanted every id once'
+            )
+        keyframe_map.add(keyframe)
+    return keyframe_map
 
 
 def _read_header(directory: Path) -> dict:

@@ -17,7 +17,7 @@ from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.matching.correspondences import Correspondences
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 # Aligned matches of two images that are enough for any estimator, and below which it is doubtful
 # that the images match at all: those of different places give some 35, a few of them up to 120
@@ -167,9 +167,10 @@ def align(
     )
 
 
-def _is_inside(points: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+def _is_inside(points: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Tell which of (N, 2) pixels lie between the pixels of an image of this shape."""
-    return ((points >= 0) & (points <= (shape[1] - 1, shape[0] - 1))).all(axis=1)
+    x, y = np.asarray(points, np.float32).T
+    return (x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)
 
 
 def weigh_evidence(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from coam_ros.inference.model import BACKENDS
 from coam_ros.matching.drawing import draw_matches
-from coam_ros.matching.image_files import read_image, write_image
+from coam_ros.matching.image_files import check_image_name, read_image, write_image
 from coam_ros.matching.matcher import CoamMatcher
 from rich.console import Console
 
@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Match, draw and say how many matches there are."""
     if args.max_lines < 1:
         raise ValueError(f'--max-lines is {args.max_lines}, wanted 1 or more.')
+    # Before the work, not after it.
+    check_image_name(args.out)
     image0, image1 = read_image(args.image0), read_image(args.image1)
     matcher = load_matcher(args)
     found = matcher.match(image0, image1)

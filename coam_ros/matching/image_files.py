@@ -74,10 +74,18 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write (H, W, 3) uint8 RGB as the kind of file that the name says.
 
     Raises:
-        ValueError: OpenCV does not write this kind.
+        ValueError: OpenCV does not write this kind, or the image is too large for it.
         OSError: the file cannot be written.
     """
     check_image_name(path)
-    _, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    try:
+        is_encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    except cv2.error:  # of older versions, which newer ones answer with False
+        is_encoded = False
+    if not is_encoded:
+        raise ValueError(
+            f'{path}: OpenCV does not write an image of {image.shape[1]} x {image.shape[0]} px as '
+            f'{path.suffix}; make it smaller, or write PNG.'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     write_aside(path, data.tobytes())

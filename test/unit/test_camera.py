@@ -73,12 +73,50 @@ def test_points_not_in_front_project_to_nan():
     assert camera.undistort(np.empty((0, 2))).shape == (0, 2)
 
 
-def test_pixel_that_no_ray_reaches_undistorts_to_nan():
-    # r (1 - 0.3 r^2) never exceeds 0.703: nothing is imaged 700 px from the centre.
-    camera = PinholeCamera(**SIZE, distortion=(-0.3, 0, 0, 0, 0))
-    pixels = camera.undistort([[322.0 + 700, 238.0], [322.0 + 100, 238.0]])
-    assert np.isnan(pixels[0]).all()
-    assert np.isfinite(pixels[1]).all()
+FOLDING = [(-0.3, 0, 0, 0, 0), (-0.45, 0.3, 0, 0, -0.1), (-0.3, 0, 0.001, -0.001)]
+
+
+@pytest.mark.parametrize('distortion', FOLDING)
+def test_pixels_that_no_ray_reaches_undistort_to_nan(distortion):
+    camera = PinholeCamera(**SIZE | {'fx': 350.0, 'fy': 350.0}, distortion=distortion)
+    # r (1 + k1 r^2 + k2 r^4 + k3 r^6) grows up to the first root of its slope.
+    k1, k2, *_, k3 = (*distortion, 0.0)[:5]
+    slope = np.polynomial.Polynomial((1, 3 * k1, 5 * k2, 7 * k3))
+    fold = min(np.sqrt(root.real) for root in slope.roots() if root.real > 0 == root.imag)
+    limit_px = 350 * (fold + k1 * fold**3 + k2 * fold**5 + k3 * fold**7)
+    grid = np.meshgrid(np.arange(0, 640, 4), np.arange(0, 480, 4))
+    pixels = np.stack(grid, axis=-1).reshape(-1, 2)
+    offsets_px, ideal_px = pixels - (322.0, 238.0), camera.undistort(pixels) - (322.0, 238.0)
+    radius_px = np.linalg.norm(offsets_px, axis=1)
+    # The tangential part, where there is one, moves the limit by less than two pixels.
+    assert np.isnan(ideal_px[radius_px > limit_px + 2]).all()
+    is_reached = radius_px < limit_px - 2
+    assert ((ideal_px * offsets_px).sum(axis=1)[is_reached] >= 0).all()
+
+
+@pytest.mark.parametrize('distortion', FOLDING)
+def test_points_beyond_the_fold_of_the_lens_model_project_to_nan(distortion):
+    camera = PinholeCamera(**SIZE | {'fx': 350.0, 'fy': 350.0}, distortion=distortion)
+    # 22, 58 and 76 degrees off the axis; without a check the second one lands in the image, and
+    # the third one on the other side of it.
+    pixels = camera.project([[0.4, 0, 1], [1.6, 0, 1], [0, 4, 1]])
+    assert np.isfinite(pixels[0]).all()
+    assert np.isnan(pixels[1:]).all()
+
+
+# Of a lens of 107 deg, the cameras of freiburg1 of TUM and cam0 of EuRoC.
+@pytest.mark.parametrize(
+    ('focal_px', 'distortion'),
+    [
+        (300.0, (-0.3, 0.1, 0, 0)),
+        (517.3, (0.262383, -0.953104, -0.005358, 0.002628, 1.163314)),
+        (458.7, (-0.28340811, 0.07395907, 0.00019359, 0.0000176187)),
+    ],
+)
+def test_common_calibrations_keep_every_pixel(focal_px, distortion):
+    camera = PinholeCamera(**SIZE | {'fx': focal_px, 'fy': focal_px}, distortion=distortion)
+    pixels = image_pixels(camera)
+    np.testing.assert_allclose(camera.project(camera.unproject(pixels, 2.0)), pixels, atol=0.01)
 
 
 def test_jacobians_are_those_of_the_projection(camera):

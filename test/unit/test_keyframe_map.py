@@ -125,3 +125,26 @@ def test_descriptors_of_two_models_never_mix():
     assert [k.global_descriptor is None for k in keyframe_map] == [True, True, False]
     assert keyframe_map.use_descriptors_of('new') == ''
     assert keyframe_map.get(3).global_descriptor is not None
+
+
+def test_descriptor_of_another_length_is_left_out_and_computed_again():
+    keyframe_map = KeyframeMap([make_keyframe(id=1, global_descriptor=DESCRIPTOR)])
+    longer = np.array([0.0, 1.0, 0.0], np.float32)
+    keyframe_map.add(make_keyframe(id=2, global_descriptor=longer))
+    assert keyframe_map.get(2).global_descriptor is None
+    assert keyframe_map.get(1).global_descriptor is not None
+    # An empty map has no length to keep to.
+    keyframe_map.remove(1)
+    keyframe_map.remove(2)
+    keyframe_map.add(make_keyframe(id=2, global_descriptor=longer))
+    assert keyframe_map.get(2).global_descriptor is not None
+
+
+def test_computed_descriptor_drops_those_of_another_length():
+    keyframe_map = KeyframeMap([make_keyframe(id=1, global_descriptor=DESCRIPTOR)])
+    bare = make_keyframe(id=2)
+    keyframe_map.add(bare)
+    computed = bare.with_descriptor(np.array([0.0, 1.0, 0.0], np.float32))
+    assert keyframe_map.exchange(bare, computed)
+    assert keyframe_map.get(1).global_descriptor is None
+    assert keyframe_map.get(2) is computed

@@ -77,10 +77,27 @@ def test_is_lost_after_a_time_without_a_pose(tracker):
 
 def test_old_pose_confirms_nothing(tracker):
     # Once lost, a weak pose at the old place is as good as one anywhere else.
-    feed(tracker, (fix(num_inlier_blocks=200), 0.0))
+    feed(tracker, (fix(num_inlier_blocks=200), 0.0), (FAILED, 2.0))
     assert feed(tracker, (fix(), 4.0)) == (LOST, False)
-    assert feed(tracker, (fix(), 8.0)) == (LOST, False)
+    assert feed(tracker, (FAILED, 6.0), (fix(), 8.0)) == (LOST, False)
     assert feed(tracker, (fix(), 8.5)) == (LOCALIZED, True)
+
+
+def test_poses_of_images_that_follow_one_another_agree_at_any_rate(tracker):
+    # Every image is older than lost_after_s when the next one comes; the camera may go farther.
+    assert feed(tracker, (fix(0.0), 0.0)) == (SEARCHING, False)
+    assert feed(tracker, (fix(6.0), 4.0)) == (SEARCHING, False)
+    assert feed(tracker, (fix(9.0), 8.0)) == (LOCALIZED, True)
+    assert feed(tracker, (fix(9.0), 12.0)) == (LOCALIZED, True)
+    assert feed(tracker, (fix(15.0), 16.0)) == (LOST, False)
+    assert feed(tracker, (FAILED, 20.0), (fix(15.0), 24.0)) == (LOST, False)
+
+
+def test_who_is_lost_for_want_of_images_is_found_by_two_poses(tracker):
+    feed(tracker, (fix(num_inlier_blocks=200), 0.0))
+    tracker.lose()
+    assert feed(tracker, (fix(), 60.0)) == (LOST, False)
+    assert feed(tracker, (fix(), 60.5)) == (LOCALIZED, True)
 
 
 def test_time_that_jumps_backwards_forgets_everything(tracker):
@@ -96,6 +113,13 @@ def test_late_image_is_no_jump_back(tracker):
     assert feed(tracker, (fix(0.1), 49.8)) == (LOCALIZED, True)
     # What came late does not hide a jump back that follows.
     assert feed(tracker, (FAILED, 48.9)) == (SEARCHING, False)
+
+
+def test_late_pose_does_not_make_the_published_one_older(tracker):
+    feed(tracker, (fix(num_inlier_blocks=200), 50.0))
+    assert feed(tracker, (fix(0.1), 49.5)) == (LOCALIZED, True)
+    assert feed(tracker, (FAILED, 52.8)) == (LOCALIZED, False)
+    assert feed(tracker, (FAILED, 53.1)) == (LOST, False)
 
 
 def test_two_images_of_one_stamp_are_no_jump_back(tracker):

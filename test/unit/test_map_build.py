@@ -6,6 +6,7 @@ import importlib.util
 
 from coam_ros.cli import main
 from coam_ros.localization import LocalizationConfig, Relocalizer
+from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.mapping.storage import load_map
 from coam_ros.matching import CoamMatcher
 import numpy as np
@@ -78,6 +79,36 @@ def test_recording_without_any_pose_is_refused(tmp_path, capsys):
 def test_empty_folder_is_told_by_the_list_that_it_lacks(tmp_path, capsys):
     assert build('tum', tmp_path, '--out', tmp_path / 'map') == 2
     assert f'No {tmp_path / "rgb.txt"}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('file', ['rgb/frame-000000.color.jpg', 'depth/0.png'])
+def test_damaged_image_of_a_tum_recording_is_named(tmp_path, file):
+    directory = write_tum(tmp_path)
+    path = directory / file
+    path.write_bytes(path.read_bytes()[:-20])
+    named = rf'{directory}/rgb/frame-000000\.color\.jpg \(depth: depth/0\.png\): .*cut short'
+    with pytest.raises(ValueError, match=named):
+        TumSequence(directory, None)[0]
+
+
+@pytest.mark.parametrize(
+    ('name', 'line'),
+    [
+        ('rgb.txt', 'yesterday rgb/1.jpg'),
+        ('rgb.txt', '1.0'),
+        ('groundtruth.txt', '1.0 0 0 zero 0 0 0 1'),
+        ('groundtruth.txt', '1.0 0 0 nan 0 0 0 1'),
+        ('groundtruth.txt', '1.0 0 0 0 0 0 0 0'),
+        ('groundtruth.txt', '1.0 0 0 0 0 0 1'),
+    ],
+)
+def test_bad_line_of_a_tum_list_is_named(tmp_path, capsys, name, line):
+    directory = write_tum(tmp_path)
+    lines = (directory / name).read_text().splitlines()
+    lines[1] = line
+    (directory / name).write_text('# made by hand\n' + '\n'.join(lines))
+    assert build('tum', directory, '--out', tmp_path / 'map') == 2
+    assert f'{directory / name}, line 3: got {line!r}, wanted' in capsys.readouterr().err
 
 
 @without_colmap

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+import errno
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -11,9 +14,10 @@ import time
 import zlib
 
 from coam_ros.geometry.camera import PinholeCamera
+from coam_ros.mapping import storage
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import is_map, load_map, save_map
+from coam_ros.mapping.storage import check_target, is_map, load_map, save_map
 from map_samples import encode, make_image, make_keyframe
 import numpy as np
 import pytest
@@ -130,6 +134,29 @@ def test_empty_map_is_not_saved_over_a_good_one(saved):
     with pytest.raises(MapFormatError, match='no keyframes'):
         save_map(KeyframeMap(), saved)
     assert len(load_map(saved)) == 3
+
+
+def test_place_where_nothing_can_be_written_is_refused_before_the_work(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for parent in (Path('/proc/maps'), tmp_path / 'file'):
+        with pytest.raises(OSError, match=f'No map can be saved to {parent}/map: .*{parent}'):
+            check_target(parent / 'map', overwrite=True)
+        with pytest.raises(OSError, match='No map can be saved'):
+            save_map(make_map(1), parent / 'map')
+
+
+def test_mount_point_is_refused_before_the_work_with_what_to_mount():
+    with pytest.raises(OSError, match=r'/proc is a mount point.*Mount its parent / instead'):
+        check_target('/proc', overwrite=True)
+
+
+def test_check_of_a_target_leaves_nothing(saved):
+    check_target(saved.parent / 'some' / 'where' / 'map', overwrite=False)
+    assert names_beside(saved) == ['map']
+    check_target(saved, overwrite=True)
+    assert len(load_map(saved)) == 3
+    with pytest.raises(FileExistsError, match='holds a map already'):
+        check_target(saved, overwrite=False)
 
 
 # --- damaged maps ---------------------------------------------------------------------------
@@ -305,6 +332,33 @@ def test_map_is_found_after_a_kill_between_the_two_renames(saved):
     assert names_beside(saved) == ['map']
 
 
+def test_former_map_is_the_map_while_its_place_is_an_empty_folder(saved, monkeypatch):
+    saved.rename(saved.with_name('.map.former'))
+    saved.mkdir()
+    assert len(load_map(saved)) == 3
+    with pytest.raises(FileExistsError, match='holds a map already'):
+        check_target(saved, overwrite=False)
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, '_write', fail)
+        with pytest.raises(OSError, match='No space left'):
+            save_map(make_map(1), saved)
+    assert len(load_map(saved)) == 3
+    save_map(make_map(1), saved)
+    assert len(load_map(saved)) == 1
+    assert names_beside(saved) == ['map']
+
+
+def test_leftovers_of_a_kill_go_whatever_the_name_of_the_map(tmp_path):
+    leftover = tmp_path / '.m[1].saving-0123'
+    leftover.mkdir()
+    save_map(make_map(1), tmp_path / 'm[1]')
+    assert names_beside(tmp_path / 'm[1]') == ['m[1]']
+
+
 SAVE_WITH_A_LIMIT = """
 import resource, signal, sys
 from test_map_storage import make_map
@@ -325,6 +379,98 @@ def test_former_map_survives_a_write_that_the_system_refuses(saved):
     assert 'untouched' in output
     assert len(load_map(saved)) == 3
     assert names_beside(saved) == ['map']
+
+
+# --- several at one map ---------------------------------------------------------------------
+
+
+SAVE_FIVE_TIMES = """
+import sys
+from test_map_storage import make_map
+from coam_ros.mapping import storage
+storage._LOCK_TIMEOUT_S = 60.0
+print('ready', flush=True)
+for _ in range(5):
+    storage.save_map(make_map(4), sys.argv[1])
+"""
+
+
+def test_saves_of_several_threads_and_processes_come_one_after_the_other(saved, monkeypatch):
+    # Whoever waits is not served in turn, and the disk of a busy machine is slow.
+    monkeypatch.setattr(storage, '_LOCK_TIMEOUT_S', 60.0)
+    child = start_child(SAVE_FIVE_TIMES, str(saved))
+    assert child.stdout.readline() == 'ready\n'
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda _: save_map(make_map(5), saved), range(6))) == [5] * 6
+    child.communicate(timeout=30)
+    assert child.returncode == 0
+    assert len(load_map(saved)) in (4, 5)
+    assert names_beside(saved) == ['map']
+
+
+def test_save_waits_for_another_one_no_longer_than_it_says(saved, monkeypatch):
+    monkeypatch.setattr(storage, '_LOCK_TIMEOUT_S', 0.05)
+    lock = saved.with_name('.map.lock')
+    with lock.open('w') as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        for save in (check_target, lambda *_, **__: save_map(make_map(1), saved)):
+            with pytest.raises(TimeoutError, match=r'is saving a map to .*nothing was written'):
+                save(saved, overwrite=True)
+        assert len(load_map(saved)) == 3
+    save_map(make_map(1), saved)
+    assert len(load_map(saved)) == 1
+    assert names_beside(saved) == ['map']
+
+
+def test_disk_without_locks_takes_maps(saved, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    save_map(make_map(1), saved)
+    assert len(load_map(saved)) == 1
+    assert names_beside(saved) == ['map']
+
+
+def test_load_during_a_save_gives_the_former_map_or_the_new_one(saved, monkeypatch):
+    read_keyframe = storage._read_keyframe
+    saves = [make_map(n, image=encode(make_image(n), '.jpg')) for n in (4, 5)]
+
+    def read_while_it_is_saved(*arguments):
+        if saves:
+            save_map(saves.pop(0), saved)
+        return read_keyframe(*arguments)
+
+    monkeypatch.setattr(storage, '_read_keyframe', read_while_it_is_saved)
+    assert len(load_map(saved)) == 5
+
+
+def test_load_of_the_former_map_ends_with_the_new_one_when_the_former_goes(
+    saved, pristine, monkeypatch
+):
+    # What a load meets when it begins between the two renames of a save.
+    former = saved.rename(saved.with_name('.map.former'))
+    read_keyframe = storage._read_keyframe
+
+    def read_when_the_new_one_is_there(*arguments):
+        if not saved.exists():
+            shutil.copytree(pristine, saved)
+            shutil.rmtree(former / 'images')
+        return read_keyframe(*arguments)
+
+    monkeypatch.setattr(storage, '_read_keyframe', read_when_the_new_one_is_there)
+    assert len(load_map(saved)) == 3
+
+
+def test_map_in_a_folder_that_is_only_readable_is_loaded(saved):
+    folders = (saved, saved.parent)
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert len(load_map(saved)) == 3
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
 
 
 def test_load_is_quick_and_takes_the_memory_of_the_files(tmp_path):

@@ -184,6 +184,27 @@ def test_keyframes_without_descriptors_are_named(matcher):
     assert 'descriptor' in result.message
 
 
+def test_keyframes_without_descriptors_are_named_with_a_prior_too(matcher):
+    bare = replace(make_keyframe(1, wall_points()), global_descriptor=None)
+    prior = PosePrior(np.array([0.5, 0.0, 0.1]), 5.0)
+    result = Relocalizer(matcher, KeyframeMap([bare])).relocalize(image_of(12), CAMERA, prior)
+    assert result.failure is FailureReason.NO_KEYFRAMES
+    assert 'descriptor' in result.message
+
+
+@pytest.mark.parametrize('prior', [None, PosePrior(np.array([0.5, 0.0, 0.1]), 5.0)])
+def test_keyframes_that_do_not_decode_are_named(matcher, prior):
+    whole = encode(image_of(1), '.jpg')
+    # All marks of a JPEG, and no pixel between them.
+    hollow = whole[: whole.rfind(b'\xff\xda')] + b'\xff\xda\x00\x02\xff\xd9'
+    damaged = replace(make_keyframe(1, wall_points()), image=hollow)
+    keyframe_map = KeyframeMap([damaged], descriptor_model_id=MODEL_ID)
+    result = Relocalizer(matcher, keyframe_map).relocalize(image_of(12), CAMERA, prior)
+    assert result.failure is FailureReason.NO_KEYFRAMES
+    assert 'do not decode' in result.message
+    assert 'prior' not in result.message
+
+
 def test_descriptors_of_another_model_are_refused(matcher):
     keyframe_map = KeyframeMap([make_keyframe(1, wall_points())], descriptor_model_id='other')
     with pytest.raises(MapFormatError, match=r"'other'.*'exact-0'"):

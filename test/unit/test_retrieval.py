@@ -85,13 +85,12 @@ def test_descriptors_of_another_length_are_refused_with_what_to_do():
         retriever.retrieve(unit_vectors(1, 16)[0], 1)
 
 
-def test_mixed_descriptor_lengths_are_refused_at_every_call():
-    keyframe_map = make_map(unit_vectors(3, 8))
+def test_descriptor_of_another_length_does_not_keep_the_others_from_being_found():
+    descriptors = unit_vectors(3, 8)
+    keyframe_map = make_map(descriptors)
     keyframe_map.add(make_keyframe(id=99, global_descriptor=unit_vectors(1, 4)[0]))
-    retriever = KeyframeRetriever(keyframe_map)
-    for _ in range(2):
-        with pytest.raises(MapFormatError, match='mixes'):
-            retriever.retrieve(unit_vectors(1, 8)[0], 1)
+    found = KeyframeRetriever(keyframe_map).retrieve(descriptors[1], 9)
+    assert sorted(i for i, _ in found) == [0, 10, 20]
 
 
 def test_bad_arguments_are_refused():

@@ -1,3 +1,5 @@
+import tracemalloc
+
 from coam_ros.geometry import transforms
 import numpy as np
 import pytest
@@ -111,3 +113,15 @@ def test_main_axes_are_those_of_the_floor_that_the_camera_moved_on(rng):
     assert np.linalg.det(axes) == pytest.approx(1.0)
     np.testing.assert_array_equal(transforms.main_axes(np.empty((0, 3))), np.eye(3))
     assert np.linalg.det(transforms.main_axes(np.zeros((2, 3)))) == pytest.approx(1.0)
+
+
+def test_main_axes_of_many_points_take_little_memory(rng):
+    points = rng.normal(size=(2000, 3))
+    tracemalloc.start()
+    try:
+        transforms.main_axes(points)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # The points are 48 kB; a matrix of points by points is 32 MB.
+    assert peak_bytes < 1e6

@@ -7,11 +7,14 @@ DIR/rgb/*.png, depth/*.png images; 16-bit depth registered to them, 5,000 counts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import math
 from pathlib import Path
+from typing import TypeVar
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import make_transform, rotation_from_quaternion_xyzw
+from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import read_image_header
 from coam_ros.mapping.keyframe import Keyframe
 import numpy as np
@@ -33,6 +36,7 @@ _CALIBRATIONS = {
     # Recorded without distortion.
     'freiburg3': ((535.433105, 539.212524, 320.106653, 247.632132), ()),
 }
+_Row = TypeVar('_Row')
 
 
 class TumSequence(Sequence[Keyframe]):
@@ -90,20 +94,25 @@ class TumSequence(Sequence[Keyframe]):
         pose, depth_name = self._poses[index], self._depth_names[index]
         if pose is None:
             raise ValueError(f'no pose within {_MAX_DELAY_S} s in groundtruth.txt')
-        image = (self._directory / self.names[index]).read_bytes()
-        header = read_image_header(image)
+        path = self._directory / self.names[index]
+        image = path.read_bytes()
+        depth = None if depth_name is None else (self._directory / depth_name).read_bytes()
         fx, fy, cx, cy = self._intrinsics
-        return Keyframe(
-            id=index,
-            stamp_s=self._stamps[index],
-            T_map_camera=make_transform(rotation_from_quaternion_xyzw(pose[3:]), pose[:3]),
-            camera=PinholeCamera(
-                header.width, header.height, fx, fy, cx, cy, tuple(self._distortion)
-            ),
-            image=image,
-            depth=None if depth_name is None else (self._directory / depth_name).read_bytes(),
-            depth_scale_m=_DEPTH_SCALE_M,
-        )
+        try:
+            header = read_image_header(image)
+            return Keyframe(
+                id=index,
+                stamp_s=self._stamps[index],
+                T_map_camera=pose,
+                camera=PinholeCamera(
+                    header.width, header.height, fx, fy, cx, cy, tuple(self._distortion)
+                ),
+                image=image,
+                depth=depth,
+                depth_scale_m=_DEPTH_SCALE_M,
+            )
+        except MapFormatError as error:
+            raise ValueError(f'{path} (depth: {depth_name}): {error}') from error
 
 
 def _default_calibration(directory: Path) -> tuple[Sequence[float], Sequence[float]]:
@@ -117,7 +126,8 @@ def _default_calibration(directory: Path) -> tuple[Sequence[float], Sequence[flo
     )
 
 
-def _read_lines(path: Path, num_words: int, wanted: str) -> list[list[str]]:
+def _read_rows(path: Path, wanted: str, parse: Callable[[list[str]], _Row]) -> list[_Row]:
+    """Read what the lines of a list say; errors name the line."""
     try:
         lines = path.read_text().splitlines()
     except FileNotFoundError:
@@ -127,22 +137,43 @@ def _read_lines(path: Path, num_words: int, wanted: str) -> list[list[str]]:
     rows = []
     for number, line in enumerate(lines, start=1):
         words = line.split('#')[0].split()
-        if words and len(words) != num_words:
-            raise ValueError(f'{path}, line {number}: got {line!r}, wanted {wanted}; correct it.')
-        if words:
-            rows.append(words)
+        if not words:
+            continue
+        try:
+            rows.append(parse(words))
+        except ValueError as error:
+            raise ValueError(
+                f'{path}, line {number}: got {line!r}, wanted {wanted}; correct it.'
+            ) from error
     return rows
 
 
 def _read_files(path: Path) -> tuple[list[float], list[str]]:
-    rows = _read_lines(path, 2, 'a stamp and a file a line')
-    return [float(stamp) for stamp, _ in rows], [name for _, name in rows]
+    rows = _read_rows(path, 'a stamp and a file a line', _parse_file)
+    return [stamp for stamp, _ in rows], [name for _, name in rows]
 
 
-def _read_poses(path: Path) -> tuple[list[float], NDArray[np.float64]]:
-    rows = _read_lines(path, 8, 'stamp tx ty tz qx qy qz qw a line')
-    values = np.array(rows, np.float64).reshape(-1, 8)
-    return values[:, 0].tolist(), values[:, 1:]
+def _parse_file(words: list[str]) -> tuple[float, str]:
+    stamp, name = words
+    return _finite(stamp), name
+
+
+def _read_poses(path: Path) -> tuple[list[float], list[NDArray[np.float64]]]:
+    wanted = 'stamp tx ty tz qx qy qz qw a line, all finite, the quaternion not zero'
+    rows = _read_rows(path, wanted, _parse_pose)
+    return [stamp for stamp, _ in rows], [pose for _, pose in rows]
+
+
+def _parse_pose(words: list[str]) -> tuple[float, NDArray[np.float64]]:
+    stamp, x, y, z, *quaternion_xyzw = map(_finite, words)
+    return stamp, make_transform(rotation_from_quaternion_xyzw(quaternion_xyzw), (x, y, z))
+
+
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):
+        raise ValueError(f'{word} is not finite')
+    return number
 
 
 def _nearest(stamps: Sequence[float], others: Sequence[float]) -> list[int | None]:
