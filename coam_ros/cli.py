@@ -24,6 +24,9 @@ _COMMANDS = {
     ),
     'localize': _Command('coam_ros.evaluation.localize', 'localize a recording in a map, offline'),
     'bench': _Command('coam_ros.evaluation.bench', 'measure matchers side by side'),
+    'check-map': _Command(
+        'coam_ros.evaluation.check_map', 'see how far the keyframes of a map agree'
+    ),
     'check-covariance': _Command(
         'coam_ros.evaluation.check_covariance', 'judge covariances and gates by the truth'
     ),

@@ -53,7 +53,8 @@ def relative_pose_error_deg(T_1_0_estimated: ArrayLike, T_1_0_true: ArrayLike) -
         T_1_0_true: (4, 4), of any scale; without a translation only the rotation counts.
 
     Returns:
-        [deg]; at least 90 where the estimate alone has no translation. Directions of opposite sign count as equal, as in the evaluation of SuperGlue.
+        [deg]; at least 90 where the estimate alone has no translation. Directions of opposite
+        sign count as equal, as in the evaluation of SuperGlue.
     """
     estimated, true = np.asarray(T_1_0_estimated), np.asarray(T_1_0_true)
     angle_rad = np.linalg.norm(rotation_vector(estimated[:3, :3] @ true[:3, :3].T))
