@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 import weakref
 
-from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.errors import GpuMissingError
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,6 +48,7 @@ class CudaDevice:
         driver: PyCUDA's module.
         name: such as 'NVIDIA GeForce RTX 4090'.
         compute_capability: such as '8.9'.
+        num_multiprocessors: tells the GPUs apart that have one name, as all of a Jetson Orin.
         is_integrated: it shares the memory of the CPU, as on a Jetson.
         stream: of all work.
     """
@@ -56,12 +57,12 @@ class CudaDevice:
         """Open the GPU.
 
         Raises:
-            EngineIncompatibleError: no PyCUDA, no driver or no GPU.
+            GpuMissingError: no PyCUDA, no driver or no GPU.
         """
         try:
             import pycuda.driver as driver
         except ImportError as error:
-            raise EngineIncompatibleError(
+            raise GpuMissingError(
                 f'No PyCUDA ({error}); wanted it for TensorRT. `pip install pycuda`, or choose '
                 'another backend.'
             ) from error
@@ -70,11 +71,13 @@ class CudaDevice:
             device, self._context = _open_gpu(driver)
             self.name = device.name()
             self.compute_capability = '{}.{}'.format(*device.compute_capability())
-            self.is_integrated = bool(device.get_attribute(driver.device_attribute.INTEGRATED))
+            attribute = driver.device_attribute
+            self.num_multiprocessors = device.get_attribute(attribute.MULTIPROCESSOR_COUNT)
+            self.is_integrated = bool(device.get_attribute(attribute.INTEGRATED))
             with self:
                 self.stream = driver.Stream(_NON_BLOCKING)
         except driver.Error as error:
-            raise EngineIncompatibleError(
+            raise GpuMissingError(
                 f'No NVIDIA GPU that CUDA can use ({error}); wanted one for TensorRT. Check '
                 '`nvidia-smi`, or choose another backend.'
             ) from error

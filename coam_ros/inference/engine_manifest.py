@@ -14,7 +14,7 @@ from coam_ros.inference.sealed_json import (
     save_sealed,
 )
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = 'engine.json'
 _REMEDY = 'build the engines with `coam build-engine`'
 
@@ -44,12 +44,16 @@ class Target:
         package_version: of it.
         compute_capability: of the GPU, such as '8.9'.
         gpu: name of the GPU; '' for any of this compute capability.
+        num_multiprocessors: of the GPU, since all of a Jetson Orin are called 'Orin'; 0 for any.
+        is_integrated: the GPU shares the memory of the CPU.
     """
 
     package: str
     package_version: str
     compute_capability: str
     gpu: str
+    num_multiprocessors: int = 0
+    is_integrated: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,11 @@ class EngineManifest:
             ('compute capability', mine.compute_capability, wanted.compute_capability),
             # Built ahead of time, they are for any GPU of the compute capability.
             ('GPU', mine.gpu or wanted.gpu, wanted.gpu),
+            (
+                'multiprocessors',
+                mine.num_multiprocessors or wanted.num_multiprocessors,
+                wanted.num_multiprocessors,
+            ),
             ('encoder ONNX', self.encoder.onnx_sha256[:12], model.encoder.sha256[:12]),
             (
                 'pair matcher ONNX',

@@ -67,7 +67,12 @@ def this_machine() -> Target:
     try:
         tensorrt = import_tensorrt()
         return Target(
-            tensorrt.__name__, tensorrt.__version__, device.compute_capability, device.name
+            tensorrt.__name__,
+            tensorrt.__version__,
+            device.compute_capability,
+            device.name,
+            device.num_multiprocessors,
+            device.is_integrated,
         )
     finally:
         device.close()
@@ -167,6 +172,7 @@ def _build(
         is_half=options.precision == 'fp16',
         max_keyframes=options.max_keyframes,
         compute_capability=target.compute_capability,
+        is_integrated=target.is_integrated,
         timing_cache=_cache_directory() / _TIMING_CACHE_NAME,
     )
     # The folder itself stays what it is: it may be a mounted one, or hold the model too. Before

@@ -7,5 +7,9 @@ class EngineIncompatibleError(ValueError):
     """The files of a model do not fit their manifest, this software or this machine."""
 
 
+class GpuMissingError(EngineIncompatibleError):
+    """There is no GPU that CUDA can use, or no PyCUDA to use it with."""
+
+
 class BuildCancelledError(RuntimeError):
     """Whoever watched the building of an engine asked it to stop."""

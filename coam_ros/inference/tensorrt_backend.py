@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+import contextlib
 import logging
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,7 @@ from coam_ros.inference.backend import DeviceLostError
 from coam_ros.inference.cuda_device import CudaDevice, DeviceArray, DevicePool, SharedBuffer
 from coam_ros.inference.cuda_graph import CudaGraph, CudaGraphError
 from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.tensorrt_package import start, tensorrt_logger
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,32 +40,38 @@ class TensorRTBackend:
             device_names: inputs and outputs that stay on the GPU, as `DeviceArray`.
 
         Raises:
-            EngineIncompatibleError: there is no GPU, or the engine does not load on it.
+            EngineIncompatibleError: there is no GPU, TensorRT cannot start, or the engine does not
+                load on the GPU.
         """
         self._device = CudaDevice()
         self.name = (
             f'{tensorrt.__name__}-{tensorrt.__version__}-{precision} on {self._device.name}'
         )
         self._tensorrt = tensorrt
+        self._is_rtx = tensorrt.__name__ == 'tensorrt_rtx'
         self._batch = 0
         self._graph: CudaGraph | None = None
         self._can_record = True
         self._buffers: dict[str, SharedBuffer] = {}
-        self._engine = self._context = None
+        # Objects of TensorRT, which has no types.
+        self._engine: Any = None
+        self._config: Any = None
+        self._context: Any = None
+        self._memory: DeviceArray | None = None
         self._pool = DevicePool(self._device)
         try:
             with self._device:
                 self._load(data)
                 self._bind(device_names)
-        except EngineIncompatibleError:
-            self._free()
-            raise
         except (RuntimeError, self._device.driver.Error) as error:
             self._free()
             raise EngineIncompatibleError(
                 f'{self.name} cannot hold the engine ({error}); free memory of the GPU, build for '
                 'fewer keyframes, or choose another backend.'
             ) from error
+        except BaseException:
+            self._free()
+            raise
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Run the engine.
@@ -119,29 +127,42 @@ class TensorRTBackend:
             self._free()
 
     def _load(self, data: bytes) -> None:
-        tensorrt = self._tensorrt
-        runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.ERROR))
-        self._engine = runtime.deserialize_cuda_engine(data)
+        self._engine = start(self._tensorrt, 'Runtime').deserialize_cuda_engine(data)
         if self._engine is None:
             raise EngineIncompatibleError(
-                f'{self.name} cannot load the engine of {len(data)} bytes; wanted one that this '
-                'version built for this GPU. Build it again with `coam build-engine`.'
+                f'{self.name} cannot load the engine of {len(data)} bytes: {self._reason()}. '
+                'Wanted one that this version built for this GPU; build it again with '
+                '`coam build-engine`.'
             )
-        # TensorRT RTX compiles when it first runs. A graph must not record what it puts in the
-        # place of kernels that are still to come.
-        strategies = getattr(tensorrt, 'DynamicShapesKernelSpecializationStrategy', None)
-        if strategies is None:
-            self._context = self._engine.create_execution_context()
+        if self._is_rtx:
+            self._configure()
+            self._context = self._engine.create_execution_context(self._config)
         else:
-            config = self._engine.create_runtime_config()
-            config.dynamic_shapes_kernel_specialization_strategy = strategies.EAGER
-            self._context = self._engine.create_execution_context(config)
+            self._context = self._engine.create_execution_context()
+        size = self._engine.device_memory_size_v2
         if self._context is None:
             raise EngineIncompatibleError(
-                f'{self.name} cannot run the engine, which wants '
-                f'{self._engine.device_memory_size_v2} bytes of memory beside its weights; free '
-                'memory of the GPU or build for fewer keyframes.'
+                f'{self.name} cannot run the engine, which wants {size} bytes beside its weights: '
+                f'{self._reason()}. Free memory of the GPU or build for fewer keyframes.'
             )
+        if self._is_rtx and size:
+            # Enough for the largest batch, so it is set once. Held, or the pool gives it away.
+            self._memory = self._pool.take((size,), np.dtype(np.uint8))
+            self._context.set_device_memory(self._memory.address, size)
+
+    def _configure(self) -> None:
+        """Let TensorRT RTX compile and allocate such that what it then does can be recorded."""
+        tensorrt = self._tensorrt
+        self._config = self._engine.create_runtime_config()
+        # It compiles for a shape when it first runs it. A graph must not record what it puts in
+        # the place of kernels that are still to come.
+        self._config.dynamic_shapes_kernel_specialization_strategy = (
+            tensorrt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        # The builder's REQUIRE_USER_ALLOCATION allows nothing else.
+        self._config.set_execution_context_allocation_strategy(
+            tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
 
     def _bind(self, device_names: Collection[str]) -> None:
         """Allocate for the largest batch and tell the engine the addresses, once."""
@@ -240,11 +261,17 @@ class TensorRTBackend:
             self._graph.launch()
 
     def _record(self) -> None:
+        stream = self._device.stream.handle
         try:
-            self._graph = CudaGraph(self._device.stream.handle, self._execute)
+            if self._is_rtx and not self._context.is_stream_capturable(stream):
+                raise CudaGraphError(f'TensorRT says that it cannot record: {self._reason()}.')
+            self._graph = CudaGraph(stream, self._execute)
         except (CudaGraphError, RuntimeError) as error:
             self._can_record = False
             _logger.warning('%s runs without CUDA graphs, more slowly: %s', self.name, error)
+            # A failed recording leaves an error behind, which the next call takes for its own.
+            with contextlib.suppress(RuntimeError):
+                self._execute()
 
     def _drop_graph(self) -> None:
         if self._graph is not None:
@@ -257,15 +284,19 @@ class TensorRTBackend:
 
     def _check(self, is_done: bool, what: str) -> None:
         if not is_done:
-            raise RuntimeError(f'{self.name} failed to {what}; see the log of TensorRT.')
+            raise RuntimeError(f'{self.name} failed to {what}: {self._reason()}.')
+
+    def _reason(self) -> str:
+        return tensorrt_logger(self._tensorrt).take_error()
 
     def _free(self) -> None:
         try:
             with self._device:
                 self._device.stream.synchronize()
                 self._drop_graph()
-                # Before the engine, whose it is.
+                # Before the engine, whose they are; the memory that it works in is the pool's.
                 self._context = None
+                self._config = None
                 self._engine = None
                 for buffer in self._buffers.values():
                     buffer.free()
@@ -274,5 +305,5 @@ class TensorRTBackend:
             self._device.close()
         except (self._device.driver.Error, CudaGraphError) as error:
             # After a fault of the GPU nothing can be freed before the process ends.
-            self._context = self._engine = None
+            self._context = self._config = self._engine = None
             _logger.warning('%s was not freed: %s', self.name, error)

@@ -16,11 +16,17 @@ from typing import Any
 from coam_ros.inference.errors import BuildCancelledError, EngineIncompatibleError
 from coam_ros.inference.files import write_aside
 from coam_ros.inference.half_precision import to_half
+from coam_ros.inference.tensorrt_package import start, tensorrt_logger
 import onnx
 
 # Called with what is being done; answers whether to go on.
 Report = Callable[[str], bool]
 Shape = tuple[int, ...]
+
+# TensorRT takes all there is, which on a GPU that shares the memory of the CPU is the robot's.
+# The included pair matcher takes 0.44 GB for ten keyframes of 640 x 480, 0.87 GB for twenty (as
+# TensorRT RTX 1.7 says when it builds for 8.9).
+_SHARED_WORKSPACE_BYTES = 1 << 30
 
 _logger = logging.getLogger(__name__)
 
@@ -65,12 +71,14 @@ class BuildSettings:
         is_half: fp16 with fp32 islands, see `half_precision`; otherwise all is fp32.
         max_keyframes: largest batch of a free first axis.
         compute_capability: of the GPU, such as '8.9'. `tensorrt` builds for the one that is here.
+        is_integrated: the GPU shares the memory of the CPU.
         timing_cache: file that keeps measured kernels for later builds.
     """
 
     is_half: bool
     max_keyframes: int
     compute_capability: str
+    is_integrated: bool
     timing_cache: Path
 
 
@@ -92,11 +100,11 @@ def build(
         report: is told what is being done.
 
     Raises:
-        EngineIncompatibleError: TensorRT does not take the network, or cannot build for the GPU.
+        EngineIncompatibleError: TensorRT cannot start, does not take the network, or cannot build
+            for the GPU.
         BuildCancelledError: `report` said so.
     """
-    logger = _make_logger(tensorrt)
-    builder = tensorrt.Builder(logger)
+    builder = start(tensorrt, 'Builder')
     config = builder.create_builder_config()
     # fp32 means fp32: TF32 has the digits of fp16.
     config.clear_flag(tensorrt.BuilderFlag.TF32)
@@ -107,15 +115,17 @@ def build(
         config.set_compute_capability(capability, 0)
         # Else it may allocate when it runs, which no CUDA graph can record.
         config.set_flag(tensorrt.BuilderFlag.REQUIRE_USER_ALLOCATION)
-    network = _parse(tensorrt, logger, builder, _read(path, settings), path)
-    profile = builder.create_optimization_profile()
+    if settings.is_integrated:
+        config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, _SHARED_WORKSPACE_BYTES)
+    network = _parse(tensorrt, builder, _read(path, settings), path)
+    free = {}
     for index in range(network.num_inputs):
         value = network.get_input(index)
         value.shape = shape = input_shapes[value.name]
         if shape[0] < 0:
-            batches = (1, min(3, settings.max_keyframes), settings.max_keyframes)
-            profile.set_shape(value.name, *((batch, *shape[1:]) for batch in batches))
-    config.add_optimization_profile(profile)
+            free[value.name] = shape
+    if free:
+        _add_profile(tensorrt, builder, config, free, settings.max_keyframes)
     config.progress_monitor = monitor = _make_monitor(tensorrt, path.stem, report)
     # TensorRT RTX measures nothing when it builds.
     measures = tensorrt.__name__ == 'tensorrt'
@@ -128,8 +138,9 @@ def build(
         raise EngineIncompatibleError(
             f'{tensorrt.__name__} {tensorrt.__version__} cannot build {path} for compute '
             f'capability {settings.compute_capability} in '
-            f'{"fp16" if settings.is_half else "fp32"}: {logger.last_error}. Try the other '
-            'precision (enable_fp16), or another backend.'
+            f'{"fp16" if settings.is_half else "fp32"}: {tensorrt_logger(tensorrt).take_error()}. '
+            'Try the other precision (enable_fp16), fewer keyframes at once, smaller images, or '
+            'another backend.'
         )
     if measures:
         _save_timing_cache(config, settings.timing_cache)
@@ -169,14 +180,13 @@ def _read(path: Path, settings: BuildSettings) -> bytes:
 
 def _parse(
     tensorrt: ModuleType,
-    logger: Any,  # noqa: ANN401 - of the package
-    builder: Any,  # noqa: ANN401
+    builder: Any,  # noqa: ANN401 - of the package
     data: bytes,
     path: Path,
 ) -> Any:  # noqa: ANN401
     flag = tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED
     network = builder.create_network(1 << int(flag))
-    parser = tensorrt.OnnxParser(network, logger)
+    parser = tensorrt.OnnxParser(network, tensorrt_logger(tensorrt))
     if not parser.parse(data):
         errors = [str(parser.get_error(index)) for index in range(parser.num_errors)]
         raise EngineIncompatibleError(
@@ -185,6 +195,26 @@ def _parse(
             'again.'
         )
     return network
+
+
+def _add_profile(
+    tensorrt: ModuleType,
+    builder: Any,  # noqa: ANN401
+    config: Any,  # noqa: ANN401
+    shapes: Mapping[str, Shape],
+    max_keyframes: int,
+) -> None:
+    """Tell which batches the inputs with a free first axis take."""
+    profile = builder.create_optimization_profile()
+    batches = (1, min(3, max_keyframes), max_keyframes)
+    for name, shape in shapes.items():
+        profile.set_shape(name, *((batch, *shape[1:]) for batch in batches))
+    if config.add_optimization_profile(profile) < 0:
+        raise EngineIncompatibleError(
+            f'{tensorrt.__name__} {tensorrt.__version__} does not take batches of 1 to '
+            f'{max_keyframes} keyframes: {tensorrt_logger(tensorrt).take_error()}. Try another '
+            'number (--max-keyframes), or another backend.'
+        )
 
 
 def _load_timing_cache(config: Any, path: Path) -> None:  # noqa: ANN401
@@ -208,24 +238,6 @@ def _save_timing_cache(config: Any, path: Path) -> None:  # noqa: ANN401
 def _layer(layer: Any) -> Layer:  # noqa: ANN401
     value = layer.get_output(0)
     return Layer(layer.name, layer.type.name, value.dtype.name, tuple(value.shape))
-
-
-def _make_logger(tensorrt: ModuleType) -> Any:  # noqa: ANN401
-    class Logger(tensorrt.ILogger):
-        """Forwards to `logging`, and remembers what went wrong."""
-
-        def __init__(self) -> None:
-            tensorrt.ILogger.__init__(self)
-            self.last_error = 'no reason given'
-
-        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401
-            if severity in (tensorrt.ILogger.ERROR, tensorrt.ILogger.INTERNAL_ERROR):
-                self.last_error = message
-                _logger.warning('TensorRT: %s', message)
-            else:
-                _logger.debug('TensorRT: %s', message)
-
-    return Logger()
 
 
 def _make_monitor(tensorrt: ModuleType, name: str, report: Report) -> Any:  # noqa: ANN401

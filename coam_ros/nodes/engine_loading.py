@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+import logging
 from pathlib import Path
 import threading
 
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference import engines as tensorrt_engines
 from coam_ros.inference.engine_manifest import EngineOptions, Target
+from coam_ros.inference.errors import GpuMissingError
 from coam_ros.inference.manifest import Manifest
 from coam_ros.nodes.parameters import MatcherParameters
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 _LOG_PERIOD_S = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
     """Choose engines as the parameters say.
 
     Returns:
-        None where the model runs on the CPU.
+        None where the model runs on the CPU; the log tells why it is not TensorRT.
 
     Raises:
         FileNotFoundError, EngineIncompatibleError: the model is damaged; or the parameters want
@@ -50,9 +54,12 @@ def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
         return None
     try:
         target = tensorrt_engines.this_machine()
-    except EngineIncompatibleError:
+    except EngineIncompatibleError as error:
         if parameters.backend == 'tensorrt':
             raise
+        # That there is no GPU is no cause for alarm, that one lies idle is.
+        level = logging.INFO if isinstance(error, GpuMissingError) else logging.WARNING
+        _log.log(level, 'No TensorRT: %s The CPU runs the model instead.', error)
         return None
     model = Path(parameters.model_file_path or default_model_directory())
     options = EngineOptions(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import re
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +17,11 @@ trt = pytest.importorskip(
     'tensorrt_rtx', reason='tensorrt_rtx is not here; ./run test brings it on x86-64'
 )
 
-from coam_ros.inference import default_model_directory, EngineIncompatibleError  # noqa: E402
+from coam_ros.inference import (  # noqa: E402
+    default_model_directory,
+    EngineIncompatibleError,
+    tensorrt_builder,
+)
 from coam_ros.inference.manifest import Manifest  # noqa: E402
 from coam_ros.inference.tensorrt_builder import (  # noqa: E402
     build,
@@ -38,6 +44,7 @@ def settings(tmp_path, **changes):
         'is_half': True,
         'max_keyframes': 5,
         'compute_capability': '8.9',
+        'is_integrated': False,
         'timing_cache': tmp_path / 'timing.cache',
     }
     return BuildSettings(**defaults | changes)
@@ -87,6 +94,33 @@ def test_turing_has_no_fp32_in_tensorrt_rtx_and_the_message_says_so(tmp_path):
     chosen = settings(tmp_path, compute_capability='7.5', is_half=False)
     with pytest.raises(EngineIncompatibleError, match=r'7\.5 in fp32.*FP32 GEMM.*enable_fp16'):
         build(trt, ENCODER, IMAGE, chosen, lambda text: True)
+
+
+def test_memory_that_is_shared_with_the_cpu_is_not_all_taken(tmp_path, monkeypatch):
+    """The default number of keyframes finds room; a network that does not is refused."""
+    chosen = settings(tmp_path, is_integrated=True, max_keyframes=10)
+    encoder = build(trt, ENCODER, IMAGE, chosen, lambda text: True)
+    build(trt, PAIR_MATCHER, pair_shapes(encoder), chosen, lambda text: True)
+    monkeypatch.setattr(tensorrt_builder, '_SHARED_WORKSPACE_BYTES', 1 << 20)
+    with pytest.raises(EngineIncompatibleError, match=r'cannot build .*smaller images'):
+        build(trt, ENCODER, IMAGE, chosen, lambda text: True)
+    build(trt, ENCODER, IMAGE, settings(tmp_path), lambda text: True)
+
+
+def test_only_a_network_with_a_free_axis_has_a_profile(tmp_path, monkeypatch):
+    added = []
+
+    def refuse(config, profile):
+        added.append(profile)
+        return -1
+
+    encoder = build(trt, ENCODER, IMAGE, settings(tmp_path), lambda text: True)
+    monkeypatch.setattr(trt.IBuilderConfig, 'add_optimization_profile', refuse)
+    build(trt, ENCODER, IMAGE, settings(tmp_path), lambda text: True)
+    assert not added
+    with pytest.raises(EngineIncompatibleError, match='batches of 1 to 5 keyframes'):
+        build(trt, PAIR_MATCHER, pair_shapes(encoder), settings(tmp_path), lambda text: True)
+    assert len(added) == 1
 
 
 def test_feature_maps_leave_the_encoder_as_fp16_and_static(tmp_path):
@@ -141,9 +175,58 @@ def test_a_missing_tensorrt_is_named():
         import_tensorrt('tensorrt_for_nobody')
 
 
-def test_a_tensorrt_that_is_too_old_is_named(monkeypatch):
-    old = types.ModuleType('tensorrt')
-    old.__version__ = '8.6.1'
-    monkeypatch.setitem(sys.modules, 'tensorrt', old)
-    with pytest.raises(EngineIncompatibleError, match=r'version 8\.6\.1, wanted 10 or newer'):
-        import_tensorrt('tensorrt')
+@pytest.mark.parametrize(
+    ('name', 'version', 'least'),
+    [
+        ('tensorrt', '8.6.1', '10.1'),
+        ('tensorrt', '10.0.1', '10.1'),
+        ('tensorrt_rtx', '1.1.1.26', '1.2'),
+    ],
+)
+def test_a_tensorrt_that_is_too_old_is_named(monkeypatch, name, version, least):
+    old = types.ModuleType(name)
+    old.__version__ = version
+    monkeypatch.setitem(sys.modules, name, old)
+    message = re.escape(f'{name}: version {version}, wanted {least} or newer')
+    with pytest.raises(EngineIncompatibleError, match=message):
+        import_tensorrt(name)
+
+
+@pytest.mark.parametrize(
+    ('name', 'version'),
+    [('tensorrt', '10.1.0'), ('tensorrt', '10.13.3.9.post1'), ('tensorrt_rtx', '1.10.0.1')],
+)
+def test_a_tensorrt_that_is_new_enough_is_taken(monkeypatch, name, version):
+    new = types.ModuleType(name)
+    new.__version__ = version
+    monkeypatch.setitem(sys.modules, name, new)
+    assert import_tensorrt(name) is new
+
+
+def test_a_builder_that_cannot_start_cuda_is_named(tmp_path, monkeypatch):
+    def refuse(logger):
+        logger.log(trt.ILogger.ERROR, 'CUDA initialization failure with error: 35')
+        raise TypeError('pybind11::init(): factory function returned nullptr')
+
+    monkeypatch.setattr(trt, 'Builder', refuse)
+    with pytest.raises(EngineIncompatibleError, match=r'start CUDA: .*error: 35\. .*nvidia-smi'):
+        build(trt, ENCODER, IMAGE, settings(tmp_path), lambda text: True)
+
+
+def test_what_tensorrt_says_while_python_ends_is_dropped():
+    """Handlers of a log may be gone by then, and what they write to."""
+    program = """
+import tensorrt_rtx
+from coam_ros.inference.tensorrt_package import start, tensorrt_logger
+
+class Late:
+    logger, severity = tensorrt_logger(tensorrt_rtx), tensorrt_rtx.ILogger.ERROR
+    kept = start(tensorrt_rtx, 'Builder')
+
+    def __del__(self):
+        self.logger.log(self.severity, 'late')
+
+late = Late()
+"""
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '', '')

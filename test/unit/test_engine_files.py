@@ -104,6 +104,18 @@ def test_engines_of_another_gpu_are_refused(engines):
         find_engines(MODEL, engines, OPTIONS, other)
 
 
+def test_engines_of_a_smaller_gpu_of_the_same_name_are_refused(engines):
+    """AGX, NX and Nano are all called Orin."""
+    agx = dataclasses.replace(MACHINE, gpu='Orin', num_multiprocessors=16)
+    nano = dataclasses.replace(agx, num_multiprocessors=8)
+    manifest = EngineManifest.load(engines)
+    find_engines(MODEL, engines, OPTIONS, nano)
+    dataclasses.replace(manifest, target=agx).save(engines)
+    find_engines(MODEL, engines, OPTIONS, agx)
+    with pytest.raises(EngineIncompatibleError, match='multiprocessors: built 16, wanted 8'):
+        find_engines(MODEL, engines, OPTIONS, nano)
+
+
 def test_engines_of_another_model_are_refused(engines, tmp_path):
     """The manifest of the model agrees with its files, the engines were built from others."""
     model = shutil.copytree(MODEL, tmp_path / 'model')

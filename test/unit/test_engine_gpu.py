@@ -13,6 +13,8 @@ import pytest
 
 MODEL = default_model_directory()
 OPTIONS = EngineOptions('fp16', (640, 480), 5)
+# Other programs of the GPU, and the blocks in which the driver gives memory.
+SLACK_BYTES = 32 << 20
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +89,9 @@ def test_descriptors_agree_with_onnx_runtime(model, images):
 @pytest.mark.gpu
 def test_memory_of_the_gpu_does_not_grow(model, images):
     driver = pytest.importorskip('pycuda.driver')
-    match(model, images, 5)
+    # All is there once the shapes are set, the graph is recorded and has been replayed.
+    for _ in range(3):
+        match(model, images, 5)
     device = model._encoder._device
     with device:
         before = driver.mem_get_info()[0]
@@ -95,7 +99,7 @@ def test_memory_of_the_gpu_does_not_grow(model, images):
         match(model, images, 5)
     gc.collect()
     with device:
-        assert driver.mem_get_info()[0] >= before
+        assert driver.mem_get_info()[0] >= before - SLACK_BYTES
 
 
 @pytest.mark.gpu
