@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 import contextlib
 import fcntl
+import functools
 import glob
 import io
 import json
@@ -78,7 +79,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
             f'written to {target}. Add keyframes first.'
         )
     with _staging_beside(target, overwrite=overwrite) as staging:
-        _write(keyframe_map, descriptor_model_id, keyframes, staging)
+        _write(keyframe_map, descriptor_model_id, keyframes, staging, _source(target))
         _put_in_place(staging, target)
     return len(keyframes)
 
@@ -313,7 +314,10 @@ def _write(
     descriptor_model_id: str,
     keyframes: Iterable[Keyframe],
     directory: Path,
+    former: Path,
 ) -> None:
+    """Write all files of a map, but for those that the former map has already."""
+    write = functools.partial(_write_file, directory, former)
     cameras: dict[PinholeCamera, int] = {}
     rows: list[np.ndarray] = []
     entries = []
@@ -327,12 +331,10 @@ def _write(
                 'stamp_s': float(keyframe.stamp_s),
                 'camera': cameras.setdefault(keyframe.camera, len(cameras)),
                 'T_map_camera': keyframe.T_map_camera.tolist(),
-                'image': _write_file(directory, f'images/{name}.{extension}', keyframe.image),
-                'depth': _write_file(directory, f'depth/{name}.png', keyframe.depth),
+                'image': write(f'images/{name}.{extension}', keyframe.image),
+                'depth': write(f'depth/{name}.png', keyframe.depth),
                 'depth_scale_m': float(keyframe.depth_scale_m),
-                'landmarks': _write_file(
-                    directory, f'landmarks/{name}.npy', _landmark_bytes(keyframe)
-                ),
+                'landmarks': write(f'landmarks/{name}.npy', _landmark_bytes(keyframe)),
                 'descriptor_row': None if descriptor is None else len(rows),
             }
         )
@@ -344,9 +346,7 @@ def _write(
         'map_id': keyframe_map.map_id,
         'frame_id': keyframe_map.frame_id,
         'descriptor_model_id': descriptor_model_id,
-        'descriptors': _write_file(
-            directory, 'descriptors.npy', _array_bytes(np.stack(rows)) if rows else None
-        ),
+        'descriptors': write('descriptors.npy', _array_bytes(np.stack(rows)) if rows else None),
         'cameras': [_camera_entry(camera) for camera in cameras],
         'keyframes': entries,
     }
@@ -356,13 +356,26 @@ def _write(
         _sync(path)
 
 
-def _write_file(directory: Path, name: str, data: bytes | None) -> dict | None:
+def _write_file(directory: Path, former: Path, name: str, data: bytes | None) -> dict | None:
     if data is None:
         return None
     path = directory / name
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
+    # A map that is saved now and then while it grows costs what is new, in time and on the disk.
+    if not _link_equal(former / name, path, data):
+        path.write_bytes(data)
     return {'file': name, 'num_bytes': len(data), 'crc32': zlib.crc32(data)}
+
+
+def _link_equal(former: Path, path: Path, data: bytes) -> bool:
+    """Make a file another name of a former one, where that holds the same and the disk can."""
+    try:
+        if former.stat().st_size != len(data) or former.read_bytes() != data:
+            return False
+        path.hardlink_to(former)
+    except OSError:
+        return False
+    return True
 
 
 def _array_bytes(array: np.ndarray) -> bytes:

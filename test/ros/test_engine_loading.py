@@ -6,8 +6,6 @@ import logging
 
 import pytest
 
-pytest.importorskip('rclpy')
-
 from coam_ros.inference import EngineIncompatibleError
 from coam_ros.inference import engines as tensorrt_engines
 from coam_ros.inference.errors import GpuMissingError

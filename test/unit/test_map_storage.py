@@ -109,6 +109,36 @@ def test_new_map_replaces_the_old_one_without_leftovers(saved):
     assert names_beside(saved) == ['map']
 
 
+def inodes(directory: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in directory.rglob('0*')}
+
+
+def test_what_a_grown_map_has_already_is_not_written_again(saved):
+    before = inodes(saved)
+    save_map(make_map(4), saved)
+    after = inodes(saved)
+    assert before.items() <= after.items()
+    assert len(after) > len(before)
+    assert len(load_map(saved)) == 4
+
+
+def test_what_was_damaged_on_the_disk_is_written_anew(saved):
+    flip(next((saved / 'images').iterdir()))
+    save_map(make_map(), saved)
+    assert len(load_map(saved)) == 3
+
+
+def test_disk_without_second_names_for_files_takes_maps(saved, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, 'link', refuse)
+    before = inodes(saved)
+    save_map(make_map(4), saved)
+    assert not before.items() & inodes(saved).items()
+    assert len(load_map(saved)) == 4
+
+
 def test_old_map_stays_when_overwriting_is_not_allowed(saved):
     with pytest.raises(FileExistsError, match='left alone'):
         save_map(make_map(1), saved, overwrite=False)
