@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 
-import pytest
-
 from coam_ros.inference import EngineIncompatibleError
 from coam_ros.inference import engines as tensorrt_engines
 from coam_ros.inference.errors import GpuMissingError
 from coam_ros.nodes.engine_loading import plan_engines
 from coam_ros.nodes.parameters import MatcherParameters
+import pytest
 
 
 @pytest.mark.parametrize(
