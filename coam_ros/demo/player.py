@@ -56,6 +56,7 @@ _REASONS = {
         'NO_MAP',
         'ENGINE_ERROR',
         'NO_TRANSFORM',
+        'NO_IMAGE',
     )
 }
 _FAILURES = {reason.name.lower(): reason for reason in FailureReason}

@@ -71,7 +71,7 @@ def save_map(keyframe_map: KeyframeMap, directory: str | Path, *, overwrite: boo
         TimeoutError: another process or thread is saving a map there.
         OSError: the disk is full, not writable and the like; the former map is untouched.
     """
-    target = _resolve(directory)
+    target = resolve_folder(directory)
     _, descriptor_model_id, keyframes = keyframe_map.snapshot()
     if not keyframes:
         raise MapFormatError(
@@ -99,7 +99,7 @@ def load_map(directory: str | Path) -> KeyframeMap:
         FileNotFoundError: there is no such directory.
         MapFormatError: it is not a map, of another version, empty, or damaged.
     """
-    target = _resolve(directory)
+    target = resolve_folder(directory)
     while True:
         source = _source(target)
         state = _state(source)
@@ -123,7 +123,7 @@ def check_target(directory: str | Path, *, overwrite: bool) -> None:
         TimeoutError: another process or thread is saving a map there.
         OSError: nothing can be written there, or it is a mount point.
     """
-    with _staging_beside(_resolve(directory), overwrite=overwrite):
+    with _staging_beside(resolve_folder(directory), overwrite=overwrite):
         pass
 
 
@@ -135,7 +135,12 @@ def is_map(directory: str | Path) -> bool:
 # --- places on disk -------------------------------------------------------------------------
 
 
-def _resolve(directory: str | Path) -> Path:
+def resolve_folder(directory: str | Path) -> Path:
+    """Give a folder the one name by which it is known here, `~` and links followed.
+
+    Raises:
+        FileNotFoundError: the home that it names is not known.
+    """
     try:
         return Path(directory).expanduser().resolve()
     except RuntimeError as error:  # no home directory

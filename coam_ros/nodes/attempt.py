@@ -7,6 +7,7 @@ worker's thread.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+import threading
 import time
 
 from builtin_interfaces.msg import Time
@@ -82,10 +83,10 @@ class Prior:
 
 @dataclass(frozen=True, eq=False)
 class Attempt:
-    """The outcome for one frame, be it localized, failed or refused.
+    """The outcome for one frame, be it localized, failed or refused, or for one that never came.
 
     Attributes:
-        header: stamp of the image, optical frame of the camera.
+        header: stamp of the image, optical frame of the camera; without an image the time alone.
         state: after it.
         reason: a constant of RelocalizationStatus; NONE exactly when there is a pose.
         message: the reason in words.
@@ -130,7 +131,7 @@ class _Session:
 
 
 class FrameLocalizer:
-    """Makes attempts; `use_map` and `parameters` may be used from any thread, the rest from one.
+    """Makes attempts, in one thread; `use_map`, `miss` and `parameters` may be used from any.
 
     Attributes:
         parameters: in force from the next frame on.
@@ -154,6 +155,8 @@ class FrameLocalizer:
         self.parameters = parameters
         self._matcher = matcher
         self._transforms = transforms
+        # Images, and their absence, come from two threads.
+        self._tracker_lock = threading.Lock()
         self.use_map(keyframe_map)
 
     @property
@@ -205,6 +208,14 @@ class FrameLocalizer:
         message = f'{type(error).__name__}: {error}'
         return self._refuse(self._session, frame, RelocalizationStatus.ENGINE_ERROR, message)
 
+    def miss(self, stamp: Time, message: str) -> Attempt:
+        """Make the attempt of a frame that never came: a robot that was localized is lost."""
+        session = self._session
+        with self._tracker_lock:
+            session.tracker.lose()
+        state, reason = session.tracker.state, RelocalizationStatus.NO_IMAGE
+        return self._attempt(session, Header(stamp=stamp), state, reason, message)
+
     def forget_poses(self) -> None:
         """Begin anew as after a start; features that were computed stay."""
         self._session = replace(
@@ -255,7 +266,8 @@ class FrameLocalizer:
         header = self._header(frame)
         # Before the tracker: it must not count a pose as published that TF then holds back.
         pose = self._pose(header, result)
-        update = session.tracker.update(result, seconds_from_stamp(header.stamp))
+        with self._tracker_lock:
+            update = session.tracker.update(result, seconds_from_stamp(header.stamp))
         reason, message = RelocalizationStatus.NONE, ''
         if result.failure is not None:
             reason, message = getattr(RelocalizationStatus, result.failure.name), result.message
@@ -316,7 +328,8 @@ class FrameLocalizer:
         state, stamp_s = session.tracker.state, seconds_from_stamp(header.stamp)
         if stamp_s > 0:
             # No pose in it, but time goes on: without images that can be used the robot gets lost.
-            state = session.tracker.update(RelocalizationResult(), stamp_s).state
+            with self._tracker_lock:
+                state = session.tracker.update(RelocalizationResult(), stamp_s).state
         return self._attempt(session, header, state, reason, message)
 
     def _attempt(

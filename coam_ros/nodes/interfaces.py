@@ -73,7 +73,7 @@ DEPTH = Topic(
 CAMERA_POSE = Topic(
     'camera_pose',
     PoseStamped,
-    qos.events,
+    qos.sensor_data,
     'Pose of the optical frame in the map, with `pose_source` topic.',
 )
 INITIAL_POSE = Topic(
@@ -96,7 +96,10 @@ POSE = Topic(
     'Pose in the map with covariance, stamped as the image; only when localized.',
 )
 STATUS = Topic(
-    'status', RelocalizationStatus, qos.events, 'State, reason and evidence, for every image used.'
+    'status',
+    RelocalizationStatus,
+    qos.events,
+    'State, reason and evidence, for every image used, and when images stay away.',
 )
 DEBUG_IMAGE = Topic(
     'debug_image',

@@ -20,6 +20,9 @@ class LoggingBridge(logging.Handler):
         logger = logging.getLogger('coam_ros')
         if not any(isinstance(handler, LoggingBridge) for handler in logger.handlers):
             logger.addHandler(self)
+            # What is too fine is for ROS to leave out, by the level of the node.
+            self._former_level = logger.level
+            logger.setLevel(logging.DEBUG)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log one record at the nearest level of ROS."""
@@ -36,5 +39,8 @@ class LoggingBridge(logging.Handler):
 
     def close(self) -> None:
         """Stop forwarding."""
-        logging.getLogger('coam_ros').removeHandler(self)
+        logger = logging.getLogger('coam_ros')
+        if self in logger.handlers:
+            logger.removeHandler(self)
+            logger.setLevel(self._former_level)
         super().close()

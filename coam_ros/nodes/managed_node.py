@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+import concurrent.futures
+from concurrent.futures import ThreadPoolExecutor
 import signal
 import traceback
 from typing import Any, Generic, TypeVar
@@ -20,6 +22,7 @@ from rclpy.clock_type import ClockType
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.task import Future
 
 P = TypeVar('P')
 
@@ -39,6 +42,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         last_error: why the last transition failed, '' when it did not.
         exit_status: of the process when it ends, see `give_up`.
         steady_clock: for timers that must run whatever simulated time does.
+        pool: threads for what takes a while, see `done_aside`.
     """
 
     def __init__(self, name: str, parameters_class: type[P], **kwargs: Any) -> None:  # noqa: ANN401
@@ -55,6 +59,7 @@ class ManagedNode(LifecycleNode, Generic[P]):
         super().__init__(name, **kwargs)
         self._logging_bridge = LoggingBridge(self.get_logger())
         self.steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self.pool = ThreadPoolExecutor(2, thread_name_prefix='coam_aside')
         self.lifecycle_label = 'unconfigured'
         self.last_error = ''
         self.exit_status = 0
@@ -69,6 +74,8 @@ class ManagedNode(LifecycleNode, Generic[P]):
         for unknown, nearest in find_unknown_overrides(self).items():
             hint = f'did you mean {nearest!r}?' if nearest else 'it is ignored.'
             self.get_logger().warning(f'There is no parameter {unknown!r}; {hint}')
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._take_parameters)
         if self.parameters.autostart:
@@ -107,13 +114,13 @@ class ManagedNode(LifecycleNode, Generic[P]):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Activate."""
         super().on_activate(state)
-        return self._attempt('activate', self.activate, self.deactivate, 'active')
+        return self._attempt('activate', self.activate, lambda: self._stop(state), 'active')
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivate."""
-        self.deactivate()
+        self._stop(state)
         self.lifecycle_label = 'inactive'
-        return super().on_deactivate(state)
+        return TransitionCallbackReturn.SUCCESS
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything."""
@@ -123,20 +130,21 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and free everything, whatever the state."""
-        self.deactivate()
+        self._stop(state)
         self.cleanup()
         self.lifecycle_label = 'finalized'
         return super().on_shutdown(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything after a fault of the program; the node can be configured again."""
-        self.deactivate()
+        self._stop(state)
         self.cleanup()
         self.lifecycle_label = 'unconfigured'
         return TransitionCallbackReturn.SUCCESS
 
     def destroy_node(self) -> None:
         """Stop, free everything and destroy the node."""
+        self.pool.shutdown(wait=False)
         self.deactivate()
         self.cleanup()
         self._logging_bridge.close()
@@ -158,6 +166,46 @@ class ManagedNode(LifecycleNode, Generic[P]):
             self.last_error if is_expected else f'Cannot {what}:\n{traceback.format_exc()}'
         )
         return is_expected
+
+    async def done_aside(
+        self,
+        function: Callable[..., Any],
+        *arguments: Any,  # noqa: ANN401 - of the function
+        **options: Any,  # noqa: ANN401
+    ) -> concurrent.futures.Future:
+        """Call a function in a thread of the pool; returns its future once it is done.
+
+        For services of a callback group of their own: all other callbacks go on meanwhile.
+        """
+        done = Future(executor=self.executor)
+        job = self.pool.submit(function, *arguments, **options)
+        job.add_done_callback(lambda _: self._finish(done))
+        await done
+        return job
+
+    def _finish(self, future: Future) -> None:
+        future.set_result(None)
+        # rclpy looks at a pending coroutine only when something wakes the executor.
+        self.executor.wake()
+
+    def _on_change_state(self, request: Any, response: Any) -> Any:  # noqa: ANN401
+        """Refuse what does not fit the state: rclpy would end the executor with an error."""
+        machine, asked = self._state_machine, request.transition
+        fitting = {label: number for number, label, *_ in machine.available_transitions}
+        if asked.label in fitting or (not asked.label and asked.id in fitting.values()):
+            return self._change_state(request, response)
+        names = {number: label for number, label, *_ in machine.transition_graph}
+        self.get_logger().warning(
+            f'The transition {asked.label or names.get(asked.id, asked.id)} does not fit the '
+            f'state {machine.current_state[1]} and is refused; wanted one of {", ".join(fitting)}.'
+        )
+        response.success = False
+        return response
+
+    def _stop(self, state: LifecycleState) -> None:
+        """Stop to work, and the publishers with it."""
+        self.deactivate()
+        super().on_deactivate(state)
 
     def _attempt(
         self, what: str, action: Callable[[], None], undo: Callable[[], None], success_label: str

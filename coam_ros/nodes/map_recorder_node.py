@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from pathlib import Path
+from concurrent.futures import Future
+import time
 from typing import Any
 
 from coam_msgs.srv import SaveMap
@@ -11,17 +12,19 @@ from coam_ros.geometry.camera import CalibrationError
 from coam_ros.mapping.builder import is_covered
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
-from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import check_target, save_map
+from coam_ros.mapping.storage import check_target
 from coam_ros.nodes import interfaces, qos
 from coam_ros.nodes.conversions import camera_from_info, seconds_from_stamp, transform_from_pose
 from coam_ros.nodes.images import check_stamp, encode_depth, ImageError, stored_image
 from coam_ros.nodes.managed_node import ManagedNode, run
 from coam_ros.nodes.parameters import MapRecorderParameters
+from coam_ros.nodes.recorded_map import RecordedMap
 from coam_ros.nodes.tf import TransformError, Transforms
 from geometry_msgs.msg import PoseStamped
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
@@ -31,6 +34,8 @@ _WORK_PERIOD_S = 0.05
 _LOG_PERIOD_S = 5.0
 # Images, depth images and poses that wait for each other; a second of a fast camera.
 _MAX_WAITING = 60
+# Where a map goes that cannot be saved to map_path; what lies in the last one does not last.
+_SPARE_FOLDERS = ('~/.ros', '/tmp')
 
 
 class MapRecorderNode(ManagedNode[MapRecorderParameters]):
@@ -43,8 +48,11 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     def __init__(self, **kwargs: Any) -> None:  # noqa: ANN401
         """Declare parameters and the service."""
         super().__init__('map_recorder', MapRecorderParameters, **kwargs)
-        self._map: KeyframeMap | None = None
-        self._num_saved = self._num_left_out = self._num_received = 0
+        self._map: RecordedMap | None = None
+        self._spare_name = ''
+        self._saving: Future | None = None
+        self._last_save_s = 0.0
+        self._num_left_out = 0
         self._kept_poses: list[NDArray[np.float64]] = []
         self._camera_info: CameraInfo | None = None
         self._transforms: Transforms | None = None
@@ -54,8 +62,11 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         self._subscriptions_made: list[Subscription] = []
         self._timer: Timer | None = None
         self._image_topic = ''
+        self._last_image_s = 0.0
         save = interfaces.RECORDER_SAVE_MAP
-        self.create_service(save.type, save.name, self._on_save_map)
+        # It awaits the save; meanwhile all other callbacks go on.
+        group = MutuallyExclusiveCallbackGroup()
+        self.create_service(save.type, save.name, self._on_save_map, callback_group=group)
 
     # ---- life cycle
 
@@ -63,21 +74,22 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         """Begin an empty map.
 
         Raises:
-            ValueError: no path, or a map is there already.
+            ValueError: no path.
+            OSError: a map is there already, or nothing can be written there.
             ImportError: poses shall come from TF, which is not installed.
         """
         parameters = self.parameters
         if not parameters.map_path:
             raise ValueError('map_path is empty; wanted the folder of the map. Set map_path.')
-        try:
-            check_target(parameters.map_path, overwrite=parameters.overwrite)
-        except FileExistsError as error:
-            raise FileExistsError(f'{error} The parameter overwrite allows it.') from error
+        check_target(parameters.map_path, overwrite=parameters.overwrite)
         if parameters.pose_source == 'tf':
             self._transforms = Transforms(self, broadcasts=False)
-        self._map = KeyframeMap(frame_id=parameters.map_frame)
+        self._map = RecordedMap(parameters.map_frame)
+        # Of other recorders that begin in this second it differs by the id.
+        begun = time.strftime('%Y%m%d_%H%M%S')
+        self._spare_name = f'coam_map_{begun}_{self._map.map_id[:8]}'
         self._kept_poses = []
-        self._num_saved = self._num_left_out = self._num_received = 0
+        self._num_left_out = 0
 
     def activate(self) -> None:
         """Subscribe."""
@@ -101,6 +113,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             for topic, callback in wanted
         ]
         self._image_topic = self.resolve_topic_name(image.name)
+        self._last_image_s = self._last_save_s = time.monotonic()
         self._timer = self.create_timer(_WORK_PERIOD_S, self._work, clock=self.steady_clock)
 
     def deactivate(self) -> None:
@@ -115,11 +128,19 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         for waiting in (self._images, self._depths, self._poses):
             waiting.clear()
         self._camera_info = None
-        if self._map is not None and len(self._map) > self._num_saved:
-            try:
-                self._save(self.parameters.map_path, overwrite=self.parameters.overwrite)
-            except (OSError, ValueError) as error:
-                self.get_logger().error(f'The map is not saved: {error}')
+        if self._map:
+            self._save_last(self._map, self.parameters.map_path)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Forget the map, unless nowhere was room for it."""
+        if len(self._map) > self._map.num_saved():
+            self.last_error = (
+                f'Cannot clean up: {len(self._map)} keyframes are in memory only. Make room and '
+                'call save_map with a path, or shut the node down to lose them.'
+            )
+            self.get_logger().error(self.last_error)
+            return TransitionCallbackReturn.FAILURE
+        return super().on_cleanup(state)
 
     def cleanup(self) -> None:
         """Forget the map."""
@@ -131,7 +152,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     # ---- in
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._num_received += 1
+        self._last_image_s = time.monotonic()
         try:
             check_stamp(message.header.stamp)
         except ImageError as error:
@@ -160,22 +181,24 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             is_last: nothing will come any more.
             is_full: the oldest image must go.
         """
-        if not self._num_received:
+        silence_s = time.monotonic() - self._last_image_s
+        if silence_s > _LOG_PERIOD_S:
             self.get_logger().warning(
-                f'No image has come on {self._image_topic}.',
+                f'No image has come on {self._image_topic} for {silence_s:.0f} s.',
                 throttle_duration_sec=_LOG_PERIOD_S,
-                skip_first=True,
             )
+        self._save_meanwhile()
         while self._images:
             message = self._images[0]
             stamp_s = seconds_from_stamp(message.header.stamp)
-            waited_s = seconds_from_stamp(self._images[-1].header.stamp) - stamp_s
+            # Either sign: after a wrong stamp in the future, or a bag that begins again.
+            waited_s = abs(seconds_from_stamp(self._images[-1].header.stamp) - stamp_s)
             is_final = is_last or is_full or waited_s >= self.parameters.max_wait_s
             is_full = False
             try:
                 info = self._info()
                 T_map_camera = self._pose_at(message, is_final=is_final)
-                depth = self._depth_at(stamp_s, is_final=is_final)
+                depth = self._depth_at(message, is_final=is_final)
             except _NotYetError as missing:
                 if not is_final:
                     return
@@ -218,16 +241,24 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         except ValueError as error:
             raise _NotYetError(str(error)) from error
 
-    def _depth_at(self, stamp_s: float, *, is_final: bool) -> Image | None:
-        if not self.parameters.uses_depth:
+    def _depth_at(self, message: Image | CompressedImage, *, is_final: bool) -> Image | None:
+        parameters = self.parameters
+        if not parameters.uses_depth:
             return None
-        max_delay_s = self.parameters.max_delay_s
-        found = _nearest(self._depths, stamp_s, max_delay_s, is_final=is_final)
+        stamp_s = seconds_from_stamp(message.header.stamp)
+        found = _nearest(self._depths, stamp_s, parameters.max_delay_s, is_final=is_final)
         if found is None:
             topic = self.resolve_topic_name(interfaces.DEPTH.name)
             raise _NotYetError(
-                f'no depth within {self.parameters.max_delay_s} s of it on {topic}; set '
+                f'no depth within {parameters.max_delay_s} s of it on {topic}; set '
                 'uses_depth to false where there is none.'
+            )
+        frame, depth_frame = message.header.frame_id, found.header.frame_id
+        if frame and depth_frame and depth_frame not in (frame, parameters.camera_frame):
+            raise _NotYetError(
+                f'its depth is in frame {depth_frame!r}, wanted that of the image, {frame!r}. '
+                'Register the depth to the image: depth_image_proc, or the align option of the '
+                'driver.'
             )
         return found
 
@@ -268,14 +299,15 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
 
     # ---- out
 
-    def _on_save_map(
+    async def _on_save_map(
         self, request: SaveMap.Request, response: SaveMap.Response
     ) -> SaveMap.Response:
         path = request.path or self.parameters.map_path
         try:
-            if self._map is None or not len(self._map):
+            if not self._map:
                 raise ValueError('There is no keyframe to save yet; the log says what is missing.')
-            response.num_keyframes = self._save(path, overwrite=request.overwrite)
+            job = await self.done_aside(self._save, self._map, path, overwrite=request.overwrite)
+            response.num_keyframes = job.result()
         except (OSError, ValueError) as error:
             response.message = str(error)
             self.get_logger().error(response.message)
@@ -283,13 +315,37 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             response.success, response.message = True, path
         return response
 
-    def _save(self, path: str, *, overwrite: bool) -> int:
-        is_usual = Path(path).resolve() == Path(self.parameters.map_path).resolve()
-        # What this node has written it may write again.
-        is_own = is_usual and self._num_saved > 0
-        count = save_map(self._map, path, overwrite=overwrite or is_own)
-        if is_usual:
-            self._num_saved = count
+    def _save_meanwhile(self) -> None:
+        """Save aside from time to time: a robot that loses its power loses little."""
+        period_s, now_s = self.parameters.save_period_s, time.monotonic()
+        is_due = period_s > 0 and now_s >= self._last_save_s + period_s
+        if not is_due or not (self._saving is None or self._saving.done()):
+            return
+        self._last_save_s = now_s
+        self._saving = self.pool.submit(self._save_new, self._map, self.parameters.map_path)
+
+    def _save_new(self, recorded: RecordedMap, path: str) -> None:
+        try:
+            if recorded.num_saved(path) < len(recorded):
+                recorded.save(path, overwrite=self.parameters.overwrite)
+        except (OSError, ValueError) as error:
+            self.get_logger().error(f'The map is not saved yet: {error}')
+
+    def _save_last(self, recorded: RecordedMap, path: str) -> None:
+        """Save to a path, or else where there is room: what was driven is not lost."""
+        for place in (path, *(f'{folder}/{self._spare_name}' for folder in _SPARE_FOLDERS)):
+            try:
+                if recorded.num_saved(place) < len(recorded):
+                    self._save(recorded, place, overwrite=self.parameters.overwrite)
+            except (OSError, ValueError) as error:
+                self.get_logger().error(f'The map is not saved: {error}')
+                continue
+            if place != path:
+                self.get_logger().warning(f'The map is in {place}; move it to {path}.')
+            return
+
+    def _save(self, recorded: RecordedMap, path: str, *, overwrite: bool) -> int:
+        count = recorded.save(path, overwrite=overwrite)
         # Descriptors for retrieval, and with triangulate the 3D too.
         step = 'describe' if self.parameters.uses_depth else 'triangulate'
         self.get_logger().info(f'{count} keyframes in {path}. Next: coam map {step} {path}')

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import concurrent.futures
-from concurrent.futures import ThreadPoolExecutor
 import threading
 import time
 from typing import Any
@@ -40,13 +38,13 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.duration import Duration
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from rclpy.task import Future
 from rclpy.timer import Timer
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 _LOG_PERIOD_S = 5.0
 _DIAGNOSTICS_PERIOD_S = 1.0
+_CHECK_CAMERA_PERIOD_S = 1.0
 _SHOW_MAP_PERIOD_S = 1.0
 _TF_PERIOD_S = 0.05
 _LOADING_PERIOD_S = 0.1
@@ -73,6 +71,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         # Held where the map is replaced, and where what was found in it is published.
         self._map_lock = threading.Lock()
         self._camera_info: CameraInfo | None = None
+        # When the last image came, or was done with.
+        self._last_image_s = time.monotonic()
         self._T_map_odom: NDArray[np.float64] | None = None
         self._state = LocalizationState.SEARCHING
         self._camera_subscriptions: list[Subscription] = []
@@ -88,11 +88,11 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             diagnostics.type, diagnostics.name, diagnostics.profile()
         )
         self.create_timer(_DIAGNOSTICS_PERIOD_S, self._report, clock=self.steady_clock)
+        self.create_timer(_CHECK_CAMERA_PERIOD_S, self._check_camera, clock=self.steady_clock)
         self.create_timer(_SHOW_MAP_PERIOD_S, self._show_map, clock=self.steady_clock)
 
         # Both await something that takes a while; meanwhile all other callbacks go on.
         group = ReentrantCallbackGroup()
-        self._loader = ThreadPoolExecutor(2, thread_name_prefix='coam_loader')
         for service, callback in (
             (interfaces.RELOCALIZE, self._on_relocalize),
             (interfaces.LOAD_MAP, self._on_load_map),
@@ -114,7 +114,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if plan is None:
             self._use_matcher(self._load_matcher(parameters.backend))
             return
-        self._loading = EngineLoading(plan, self._loader, self.get_logger())
+        self._loading = EngineLoading(plan, self.pool, self.get_logger())
         self._loading_timer = self.create_timer(
             _LOADING_PERIOD_S, self._check_loading, clock=self.steady_clock
         )
@@ -207,6 +207,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
+        self._outputs.forget_pose()
         self._camera_info = self._T_map_odom = None
         self._state = LocalizationState.SEARCHING
 
@@ -227,11 +228,6 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._transforms.close()
             self._transforms = None
 
-    def destroy_node(self) -> None:
-        """Stop, free everything and destroy the node."""
-        self._loader.shutdown(wait=False)
-        super().destroy_node()
-
     def use_parameters(self) -> None:
         """Take over parameters that changed."""
         if self._localizer is not None:
@@ -240,6 +236,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     # ---- in
 
     def _on_image(self, message: Image | CompressedImage) -> None:
+        self._last_image_s = time.monotonic()
         if self._worker is not None:
             self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
         elif self._loading is not None:
@@ -299,6 +296,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         attempt = await caller.future
         self.destroy_timer(timer)
         worker.discard(caller)
+        if attempt is None and worker is not self._worker:
+            message = 'The matcher was deactivated meanwhile. Activate it and ask again.'
+            return self._unanswered(response, RelocalizationStatus.NOT_ACTIVE, message)
         if attempt is None:
             topic = self.resolve_topic_name(self._image_topic.name)
             message = f'No image on {topic} was worked on within {timeout_s:.1f} s.'
@@ -321,18 +321,18 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if self._localizer is None:
             response.message = self._why_no_map()
             return response
-        job = await self._done_aside(self._load_map, request.path)
+        job = await self.done_aside(self._load_map, request.path)
         try:
             receiver = MapReceiver(job.result())
         except (OSError, ValueError) as error:
             response.message = f'{error} The former map stays in use.'
             self.get_logger().error(response.message)
         else:
-            # It may have been cleaned up meanwhile.
-            if self._localizer is not None:
-                self._use_map(receiver)
-                response.success = True
-                response.message = f'Loaded {request.path}.'
+            if self._localizer is None:
+                response.message = 'The matcher was cleaned up meanwhile. Configure it first.'
+                return response
+            self._use_map(receiver)
+            response.success, response.message = True, f'Loaded {request.path}.'
         response.num_keyframes = len(self._map_receiver.keyframe_map)
         return response
 
@@ -342,7 +342,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if self._localizer is None:
             response.message = self._why_no_map()
             return response
-        job = await self._done_aside(
+        job = await self.done_aside(
             save_map,
             self._map_receiver.keyframe_map,
             request.path,
@@ -362,28 +362,14 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             return f'The engine is not ready: {self._loading.progress}.'
         return 'The matcher is not configured. Configure it first.'
 
-    async def _done_aside(
-        self,
-        function: Callable[..., Any],
-        *arguments: Any,  # noqa: ANN401 - of the function
-        **options: Any,  # noqa: ANN401
-    ) -> concurrent.futures.Future:
-        """Call a function in a thread of the loader; returns its future once it is done."""
-        done = Future(executor=self.executor)
-        job = self._loader.submit(function, *arguments, **options)
-        job.add_done_callback(lambda _: self._finish(done))
-        await done
-        return job
-
-    def _finish(self, future: Future) -> None:
-        future.set_result(None)
-        # rclpy looks at a pending coroutine only when something wakes the executor.
-        self.executor.wake()
-
     def _use_map(self, receiver: MapReceiver) -> None:
+        if self._worker is not None:
+            # What was said of a place in the former map.
+            self._worker.use_prior(None)
         with self._map_lock:
             self._map_receiver = receiver
             self._localizer.use_map(receiver.keyframe_map)
+            self._outputs.forget_pose()
             self._T_map_odom = None
             self._state = LocalizationState.SEARCHING
         if len(receiver.keyframe_map):
@@ -414,7 +400,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             f'refused_keyframes={receiver.num_refused}'
         )
 
-    # ---- out; in the worker's thread
+    # ---- out; in the worker's thread, but for what no image brings about
 
     def _publish(self, attempt: Attempt) -> bool:
         """Publish an attempt; False where it holds no more: the map was replaced meanwhile."""
@@ -429,6 +415,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
                 self._T_map_odom = attempt.T_map_odom
             elif attempt.state == LocalizationState.SEARCHING:
                 self._T_map_odom = None
+        self._last_image_s = time.monotonic()
         self._diagnostics.record(attempt, status.latency_s)
         self._log(attempt)
         return True
@@ -469,6 +456,16 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._transforms.broadcast(
                 T_map_odom, parameters.map_frame, parameters.odom_frame, stamp
             )
+
+    def _check_camera(self) -> None:
+        """Be lost when images stay away: the state, else only of images, would be of long ago."""
+        silence_s = time.monotonic() - self._last_image_s
+        lost_after_s = self.parameters.localization.lost_after_s
+        if self._state != LocalizationState.LOCALIZED or silence_s <= lost_after_s:
+            return
+        topic = self.resolve_topic_name(self._image_topic.name)
+        message = f'No image has come on {topic} for {silence_s:.1f} s. Look at the camera.'
+        self._publish(self._localizer.miss(self.get_clock().now().to_msg(), message))
 
     def _report(self) -> None:
         worker, localizer = self._worker, self._localizer

@@ -204,6 +204,13 @@ class MapRecorderParameters:
         '', 'Folder of the map, written when the node is deactivated or ends.'
     )
     overwrite: bool = _parameter(False, 'Replace a map that is there.')
+    save_period_s: float = _parameter(
+        60.0,
+        'How often the map is also written while it is recorded, if there is something new; 0 '
+        'waits for the end [s].',
+        range=(0.0, 86400.0),
+        read_only=False,
+    )
     map_frame: str = _parameter('map', 'Frame of the map and of the poses.')
     pose_source: str = _parameter(
         'tf',

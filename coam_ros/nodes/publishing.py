@@ -19,8 +19,7 @@ from coam_ros.nodes.visualization import (
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.lifecycle import LifecycleNode
-from rclpy.publisher import Publisher
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from std_msgs.msg import Header
 
 _STATES = {
@@ -41,18 +40,32 @@ class Outputs:
 
     def __init__(self, node: LifecycleNode) -> None:
         """Advertise the topics."""
-
-        def advertise(topic: interfaces.Topic) -> Publisher:
-            return node.create_lifecycle_publisher(topic.type, topic.name, topic.profile())
-
-        self.pose = advertise(interfaces.POSE)
-        self.status = advertise(interfaces.STATUS)
-        self.matches = advertise(interfaces.MATCHES)
-        self._debug_image = advertise(interfaces.DEBUG_IMAGE)
-        self._landmarks = advertise(interfaces.LANDMARKS)
-        self._keyframe_poses = advertise(interfaces.KEYFRAME_POSES)
+        self._node = node
+        self.pose = self._advertise(interfaces.POSE)
+        self.status = self._advertise(interfaces.STATUS)
+        self.matches = self._advertise(interfaces.MATCHES)
+        self._debug_image = self._advertise(interfaces.DEBUG_IMAGE)
+        self._landmarks = self._advertise(interfaces.LANDMARKS)
+        self._keyframe_poses = self._advertise(interfaces.KEYFRAME_POSES)
+        self._has_pose = False
         # What keyframe_poses shows.
         self._shown_poses: list[NDArray[np.float64]] | None = None
+
+    def _advertise(self, topic: interfaces.Topic) -> LifecyclePublisher:
+        return self._node.create_lifecycle_publisher(topic.type, topic.name, topic.profile())
+
+    def forget_pose(self) -> None:
+        """Take back the pose that is kept for who comes later: it is of another map, or time."""
+        # Where ROS ends, all publishers do.
+        if not (self._has_pose and self._node.context.ok()):
+            return
+        # What a publisher keeps goes with it alone.
+        is_activated = self.pose.is_activated
+        self._node.destroy_lifecycle_publisher(self.pose)
+        self.pose = self._advertise(interfaces.POSE)
+        if is_activated:
+            self.pose.on_activate(None)
+        self._has_pose = False
 
     def publish(self, attempt: Attempt, status: RelocalizationStatus, map_frame: str) -> None:
         """Publish an attempt; pictures of it only for who looks."""
@@ -61,6 +74,7 @@ class Outputs:
         pose = pose_message(attempt, map_frame)
         if pose is not None:
             self.pose.publish(pose)
+            self._has_pose = True
         self.status.publish(status)
         if self._debug_image.get_subscription_count():
             picture = debug_image_message(attempt)

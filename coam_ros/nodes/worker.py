@@ -82,8 +82,12 @@ class AttemptWorker:
         self._thread = threading.Thread(target=self._run, name='coam_worker', daemon=True)
         self._thread.start()
 
-    def use_prior(self, prior: Prior) -> None:
-        """Narrow the search of the next attempts, until one is localized or time is over."""
+    def use_prior(self, prior: Prior | None) -> None:
+        """Narrow the search of the next attempts, until one is localized or time is over.
+
+        Args:
+            prior: where to search; None searches freely.
+        """
         with self._lock:
             self._prior = prior
             self._prior_end_s = time.monotonic() + self._localizer.parameters.prior_lifetime_s
@@ -114,7 +118,7 @@ class AttemptWorker:
             rate_hz = self._localizer.parameters.max_rate_hz
             next_s = time.monotonic() + (1.0 / rate_hz if rate_hz else 0.0)
             requests = self._take_requests(frame)
-            attempt = self._attempt(frame, requests[0].prior if requests else None)
+            attempt = self._attempt(frame, requests)
             if attempt is None:
                 with self._lock:
                     self._requests = requests + self._requests
@@ -122,15 +126,20 @@ class AttemptWorker:
             for request in requests:
                 request.answer(attempt)
 
-    def _attempt(self, frame: Frame, prior: Prior | None) -> Attempt | None:
+    def _attempt(self, frame: Frame, requests: list[AttemptRequest]) -> Attempt | None:
         """Make and publish an attempt; nothing that goes wrong in it ends the thread.
+
+        Args:
+            frame: newest one.
+            requests: whose attempt it is; their prior alone counts, be it none.
 
         Returns:
             None where it does not hold any more.
         """
         lost: DeviceLostError | None = None
+        current_prior = self._current_prior()
+        prior = requests[0].prior if requests else current_prior
         try:
-            prior = prior or self._current_prior()
             attempt = self._localizer.localize(frame, prior)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next frame may go well
             self._report('An attempt failed')
@@ -142,7 +151,7 @@ class AttemptWorker:
         except Exception:  # noqa: BLE001 - nor may what was found end the thread, and with it all
             self._report('The outcome of an attempt was not published')
         if holds and attempt.T_map_frame is not None:
-            self._drop_prior(prior)
+            self._drop_prior(current_prior)
         if lost is not None:
             self._logger.fatal(f'The node ends, to be started again (use_respawn): {lost}')
             self._give_up()
@@ -162,10 +171,10 @@ class AttemptWorker:
             self._requests = [request for request in self._requests if request not in due]
             return due
 
-    def _drop_prior(self, used: Prior | None) -> None:
+    def _drop_prior(self, known: Prior | None) -> None:
         """Search freely again, unless a newer prior has come meanwhile."""
         with self._lock:
-            if self._prior is used:
+            if self._prior is known:
                 self._prior = None
 
     def _current_prior(self) -> Prior | None:

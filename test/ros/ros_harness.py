@@ -22,6 +22,8 @@ from coam_ros.nodes.map_server_node import MapServerNode
 from coam_ros.nodes.matcher_node import MatcherNode
 from coam_ros.rendering import camera_pose, Room
 from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 import numpy as np
 import rclpy
 from rclpy.event_handler import PublisherEventCallbacks
@@ -183,7 +185,7 @@ class Robot:
         self._namespace = namespace
         self.node = rclpy.create_node('robot', namespace=namespace)
         self.statuses = self.listen(RelocalizationStatus, 'status', qos.events(100))
-        self.poses = self.listen(PoseWithCovarianceStamped, 'pose', qos.latched())
+        self.poses = self.listen(PoseWithCovarianceStamped, 'pose', qos.events())
         self.matches = self.listen(Matches, 'matches', qos.events(20))
         self.images = self.talk(Image, 'image', qos.events(1))
         self.compressed_images = self.talk(CompressedImage, 'image/compressed', qos.events(1))
@@ -263,6 +265,14 @@ class Robot:
         client = self.node.create_client(service, name)
         assert client.wait_for_service(DEADLINE_S), f'no service {name}'
         return client.call_async(service.Request(**request))
+
+    def change_state(self, name: str, transition: str) -> bool:
+        """Ask a node for a transition of its life cycle; whether it went well."""
+        request = Transition(id=getattr(Transition, f'TRANSITION_{transition.upper()}'))
+        return self.call(ChangeState, f'{name}/change_state', transition=request).success
+
+    def state_of(self, name: str) -> str:
+        return self.call(GetState, f'{name}/get_state').current_state.label
 
     def forget_messages(self) -> None:
         for listener in (self.statuses, self.poses, self.matches):

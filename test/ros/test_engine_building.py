@@ -73,6 +73,10 @@ def test_a_node_lives_on_whatever_breaks_while_it_loads_engines(
     wait_until(lambda: node.last_error)
     assert 'Cannot load the engines: ' in node.last_error
     wait_until(lambda: node.lifecycle_label == 'unconfigured')
+    # A manager knows nothing of that.
+    for transition in ('deactivate', 'activate'):
+        assert not robot.change_state('matcher', transition)
+    assert robot.state_of('matcher') == 'unconfigured'
 
 
 def test_without_a_package_of_the_builder_the_cpu_runs_the_model(

@@ -8,84 +8,122 @@ from pathlib import Path
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 pytest.importorskip('rclpy')
 
 from coam_msgs.msg import RelocalizationStatus
-from coam_msgs.srv import Relocalize
+from coam_msgs.srv import LoadMap, Relocalize
 from coam_ros.nodes.conversions import info_from_camera
 from coam_ros.nodes.map_server_node import MapServerNode
 from coam_ros.nodes.matcher_node import MatcherNode
-from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from ros_harness import CAMERA, DEADLINE_S, wait_until
+from ros_harness import CAMERA, DEADLINE_S, log_of_nodes, wait_until
 
 ROOT = Path(__file__).parents[2]
-
-
-def change(robot, name, transition):
-    request = Transition(id=getattr(Transition, f'TRANSITION_{transition.upper()}'))
-    return robot.call(ChangeState, f'{name}/change_state', transition=request).success
-
-
-def state_of(robot, name):
-    return robot.call(GetState, f'{name}/get_state').current_state.label
 
 
 def test_matcher_goes_through_its_life_twice(robot, scene):
     node = robot.start(MatcherNode, map_path=str(scene.map_path), autostart=False)
     for _ in range(2):
-        assert state_of(robot, 'matcher') == 'unconfigured'
-        assert change(robot, 'matcher', 'configure')
+        assert robot.state_of('matcher') == 'unconfigured'
+        assert robot.change_state('matcher', 'configure')
         answer = robot.call(Relocalize, 'relocalize')
         assert answer.status.reason == RelocalizationStatus.NOT_ACTIVE
         assert 'not active' in answer.status.message
         for _ in range(2):
-            assert change(robot, 'matcher', 'activate')
+            assert robot.change_state('matcher', 'activate')
             status = robot.send(robot.image(scene.view(0.3)[0]))
             assert status.reason == RelocalizationStatus.NONE, status.message
             assert status.dropped_frames == 0
-            assert change(robot, 'matcher', 'deactivate')
+            assert robot.change_state('matcher', 'deactivate')
         assert node.count_subscribers('/coam/image') == 0
-        assert change(robot, 'matcher', 'cleanup')
+        assert robot.change_state('matcher', 'cleanup')
         assert node._matcher is None
         assert node._localizer is None
-    assert change(robot, 'matcher', 'unconfigured_shutdown')
+    assert robot.change_state('matcher', 'unconfigured_shutdown')
+
+
+def test_a_transition_that_does_not_fit_is_refused_and_the_node_goes_on(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path))
+    words = 'The transition configure does not fit the state active and is refused; wanted one of'
+    with log_of_nodes() as read_log:
+        assert not robot.change_state('matcher', 'configure')
+        wait_until(lambda: words in read_log())
+    assert robot.state_of('matcher') == 'active'
+    assert robot.send(robot.image(scene.view(0.3)[0])).reason == RelocalizationStatus.NONE
+    assert robot.change_state('matcher', 'deactivate')
 
 
 def test_who_waits_for_an_attempt_is_answered_when_the_node_is_deactivated(robot, scene):
     robot.start_matcher(map_path=str(scene.map_path))
     future = robot.call_async(Relocalize, 'relocalize', timeout_s=600.0)
     robot.call(Relocalize, 'relocalize', timeout_s=0.1)
-    assert change(robot, 'matcher', 'deactivate')
+    assert robot.change_state('matcher', 'deactivate')
     wait_until(future.done)
     assert not future.result().success
+    assert future.result().status.reason == RelocalizationStatus.NOT_ACTIVE
+    assert 'deactivated meanwhile' in future.result().status.message
+
+
+def test_who_loads_a_map_is_told_when_the_node_is_cleaned_up_meanwhile(robot, scene, monkeypatch):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def load_slowly(path, load=node._load_map):
+        has_begun.set()
+        may_end.wait(DEADLINE_S)
+        return load(path)
+
+    monkeypatch.setattr(node, '_load_map', load_slowly)
+    future = robot.call_async(LoadMap, 'load_map', path=str(scene.map_path))
+    assert has_begun.wait(DEADLINE_S)
+    assert robot.change_state('matcher', 'deactivate')
+    assert robot.change_state('matcher', 'cleanup')
+    may_end.set()
+    wait_until(future.done)
+    assert not future.result().success
+    assert 'cleaned up meanwhile' in future.result().message
 
 
 def test_failed_configuration_can_be_tried_again(robot, scene, tmp_path):
     path = tmp_path / 'map'
     robot.start(MatcherNode, map_path=str(path), autostart=False)
-    assert not change(robot, 'matcher', 'configure')
-    assert state_of(robot, 'matcher') == 'unconfigured'
+    assert not robot.change_state('matcher', 'configure')
+    assert robot.state_of('matcher') == 'unconfigured'
     path.symlink_to(scene.map_path)
-    assert change(robot, 'matcher', 'configure')
-    assert change(robot, 'matcher', 'activate')
+    assert robot.change_state('matcher', 'configure')
+    assert robot.change_state('matcher', 'activate')
 
 
 def test_after_a_fault_of_the_program_the_node_is_unconfigured_and_can_be_tried_again(
     robot, scene, monkeypatch
 ):
     node = robot.start(MatcherNode, map_path=str(scene.map_path), autostart=False)
-    assert change(robot, 'matcher', 'configure')
+    assert robot.change_state('matcher', 'configure')
     with monkeypatch.context() as patch:
         patch.setattr(node, '_start_work', lambda: 1 / 0)
-        assert not change(robot, 'matcher', 'activate')
-    assert state_of(robot, 'matcher') == node.lifecycle_label == 'unconfigured'
+        assert not robot.change_state('matcher', 'activate')
+    assert robot.state_of('matcher') == node.lifecycle_label == 'unconfigured'
     assert node._matcher is None
-    assert change(robot, 'matcher', 'configure')
-    assert change(robot, 'matcher', 'activate')
+    assert not node._outputs.status.is_activated
+    assert robot.change_state('matcher', 'configure')
+    assert robot.change_state('matcher', 'activate')
+
+
+def test_publishers_are_on_only_while_the_node_is_active(robot, scene, monkeypatch):
+    node = robot.start(MatcherNode, map_path=str(scene.map_path), autostart=False)
+    assert robot.change_state('matcher', 'configure')
+    with monkeypatch.context() as patch:
+        patch.setattr(node, '_start_work', lambda: int('none'))
+        assert not robot.change_state('matcher', 'activate')
+    assert robot.state_of('matcher') == 'inactive'
+    assert not node._outputs.status.is_activated
+    assert robot.change_state('matcher', 'activate')
+    assert node._outputs.status.is_activated
+    assert robot.change_state('matcher', 'active_shutdown')
+    assert not node._outputs.status.is_activated
 
 
 @pytest.mark.skipif(importlib.util.find_spec('tf2_ros') is not None, reason='tf2_ros is installed')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -12,15 +14,16 @@ pytest.importorskip('rclpy')
 from coam_msgs.msg import RelocalizationStatus
 from coam_msgs.srv import SaveMap
 from coam_ros.mapping.storage import load_map
-from coam_ros.nodes import qos
+from coam_ros.nodes import interfaces, map_recorder_node, qos, recorded_map
 from coam_ros.nodes.conversions import info_from_camera, pose_from_transform
 from coam_ros.nodes.images import encode_image
 from coam_ros.nodes.map_recorder_node import _MAX_WAITING, MapRecorderNode
 from coam_ros.rendering import camera_pose
 import cv2
 from geometry_msgs.msg import PoseStamped
-from ros_harness import CAMERA, log_of_nodes, wait_until
+from ros_harness import CAMERA, DEADLINE_S, log_of_nodes, wait_until
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 
 class Drive:
@@ -33,17 +36,29 @@ class Drive:
             self._depths = robot.talk(Image, 'depth', qos.events(1))
         self._poses = robot.talk(PoseStamped, 'camera_pose', qos.events(1))
 
-    def pass_by(self, angle_rad, *, x_m=1.9, depth='32FC1', frame_id='map', compressed=False):
+    def pass_by(
+        self,
+        angle_rad,
+        *,
+        x_m=1.9,
+        depth='32FC1',
+        frame_id='map',
+        depth_frame_id=None,
+        compressed=False,
+    ):
         """Publish what is seen at a place; returns the true depth [m] and T_map_camera."""
         T_map_camera = camera_pose((x_m, 2.0, 1.25), angle_rad)
         pixels, depth_m = self._scene.room.render(T_map_camera, CAMERA)
         header = self._robot.header()
-        pose = PoseStamped(header=header, pose=pose_from_transform(T_map_camera))
-        pose.header.frame_id = frame_id
-        self._poses.publish(pose)
+        pose_header = Header(stamp=header.stamp, frame_id=frame_id)
+        pose = pose_from_transform(T_map_camera)
+        self._poses.publish(PoseStamped(header=pose_header, pose=pose))
         self._robot.infos.publish(info_from_camera(CAMERA, header))
         if self._depths is not None:
-            self._depths.publish(depth_message(header, depth_m, depth))
+            message = depth_message(header, depth_m, depth)
+            if depth_frame_id is not None:
+                message.header = Header(stamp=header.stamp, frame_id=depth_frame_id)
+            self._depths.publish(message)
         if compressed:
             _, data = cv2.imencode('.png', cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
             self._robot.compressed_images.publish(
@@ -129,6 +144,10 @@ def test_a_place_is_kept_once_and_saved_on_demand(robot, start, tmp_path):
     [
         ({'frame_id': 'odom'}, "pose is in frame 'odom', wanted map_frame 'map'"),
         ({'depth': 'rgb8'}, "Depth encoding 'rgb8' is not supported"),
+        (
+            {'depth_frame_id': 'depth_optical'},
+            "depth is in frame 'depth_optical', wanted that of the image, 'camera_optical'",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, fields, words):
@@ -156,10 +175,150 @@ def test_images_that_wait_in_vain_are_counted_and_make_room(robot, start):
         assert 'An image is left out' in read_log()
 
 
+def test_an_image_of_the_future_holds_nothing_up(robot, start):
+    recorder, drive = start(uses_depth=False)
+    future = robot.image(np.zeros((240, 320, 3), np.uint8), 100_000.0)
+    robot.images.publish(future)
+    wait_until(lambda: recorder._images)
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    assert recorder._num_left_out == 1
+
+
+def test_depth_without_a_frame_is_taken_for_that_of_the_image(start):
+    _, drive = start()
+    drive.pass_by(0.0, depth_frame_id='')
+    drive.wait_for(1)
+
+
 def test_a_camera_that_is_silent_is_named(start):
     with log_of_nodes() as read_log:
         start(uses_depth=False)
-        wait_until(lambda: 'No image has come on /coam/image.' in read_log())
+        wait_until(lambda: 'No image has come on /coam/image for ' in read_log())
+
+
+def test_a_camera_that_falls_silent_is_named(start):
+    _, drive = start(uses_depth=False)
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    with log_of_nodes() as read_log:
+        wait_until(lambda: 'No image has come on /coam/image for ' in read_log())
+
+
+def test_subscriptions_are_those_of_the_list(robot, start):
+    start()
+    for topic in set(interfaces.MAP_RECORDER_SUBSCRIPTIONS) - {interfaces.COMPRESSED_IMAGE}:
+        name = f'/coam/{topic.name}'
+        wait_until(lambda name=name: robot.node.get_subscriptions_info_by_topic(name))
+        found = robot.node.get_subscriptions_info_by_topic(name)
+        assert {info.qos_profile.reliability for info in found} == {topic.profile().reliability}
+
+
+# ---- on disk
+
+
+def test_map_is_saved_while_it_is_recorded(start, tmp_path):
+    _, drive = start(save_period_s=0.1)
+    for count in (1, 2):
+        drive.pass_by(0.5 * count)
+        drive.wait_for(count)
+        wait_until(lambda: (tmp_path / 'map').is_dir())
+        # What is there at any moment is whole.
+        wait_until(lambda n=count: len(load_map(tmp_path / 'map')) == n)
+
+
+def test_images_that_come_during_a_save_are_kept(robot, start, monkeypatch, tmp_path):
+    recorder, drive = start(uses_depth=False)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def save_slowly(*arguments, save=recorded_map.save_map, **options):
+        count = save(*arguments, **options)
+        has_begun.set()
+        may_end.wait(DEADLINE_S)
+        return count
+
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    monkeypatch.setattr(recorded_map, 'save_map', save_slowly)
+    future = robot.call_async(SaveMap, 'map_recorder/save_map')
+    assert has_begun.wait(DEADLINE_S)
+    drive.pass_by(1.0)
+    drive.wait_for(2)
+    assert not future.done()
+    may_end.set()
+    wait_until(future.done)
+    assert (future.result().success, future.result().num_keyframes) == (True, 1)
+    robot.stop_node(recorder)
+    assert len(load_map(tmp_path / 'map')) == 2
+
+
+def test_one_folder_may_have_two_names(robot, start, monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    recorder, drive = start(uses_depth=False, map_path='~/map')
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    assert robot.call(SaveMap, 'map_recorder/save_map', path=str(tmp_path / 'map')).success
+    drive.pass_by(1.0)
+    drive.wait_for(2)
+    robot.stop_node(recorder)
+    assert len(load_map(tmp_path / 'map')) == 2
+
+
+def test_a_path_without_a_home_is_refused_by_name(robot, start):
+    _, drive = start(uses_depth=False)
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    answer = robot.call(SaveMap, 'map_recorder/save_map', path='~nobody_of_this_name/map')
+    assert not answer.success
+    assert '~nobody_of_this_name/map' in answer.message
+
+
+def lose_disk(disk):
+    """Let a folder vanish: nothing can be written to it from then on."""
+    shutil.rmtree(disk, ignore_errors=True)
+    disk.write_text('')
+
+
+def test_a_map_whose_disk_is_gone_is_saved_elsewhere(robot, start, monkeypatch, tmp_path):
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    recorder, drive = start(uses_depth=False, map_path=str(tmp_path / 'disk' / 'map'))
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    lose_disk(tmp_path / 'disk')
+    with log_of_nodes() as read_log:
+        assert robot.change_state('map_recorder', 'deactivate')
+        wait_until(lambda: 'The map is in ~/.ros/coam_map_' in read_log())
+    (path,) = (tmp_path / 'home' / '.ros').iterdir()
+    assert len(load_map(path)) == 1
+    # More of the same drive goes there, too.
+    assert robot.change_state('map_recorder', 'activate')
+    drive.pass_by(1.0)
+    drive.wait_for(2)
+    assert robot.change_state('map_recorder', 'deactivate')
+    assert list((tmp_path / 'home' / '.ros').iterdir()) == [path]
+    assert len(load_map(path)) == 2
+    assert robot.change_state('map_recorder', 'cleanup')
+    assert recorder._map is None
+
+
+def test_a_map_that_can_be_saved_nowhere_stays(robot, start, monkeypatch, tmp_path):
+    recorder, drive = start(uses_depth=False, map_path=str(tmp_path / 'disk' / 'map'))
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    lose_disk(tmp_path / 'disk')
+    monkeypatch.setattr(map_recorder_node, '_SPARE_FOLDERS', (str(tmp_path / 'disk' / 'spare'),))
+    assert robot.change_state('map_recorder', 'deactivate')
+    assert not robot.change_state('map_recorder', 'cleanup')
+    assert robot.state_of('map_recorder') == 'inactive'
+    assert '1 keyframes are in memory only' in recorder.last_error
+    # Recording may go on, and what it has is saved when there is a place for it.
+    assert robot.change_state('map_recorder', 'activate')
+    drive.pass_by(1.0)
+    drive.wait_for(2)
+    (tmp_path / 'disk').unlink()
+    assert robot.change_state('map_recorder', 'deactivate')
+    assert len(load_map(tmp_path / 'disk' / 'map')) == 2
+    assert robot.change_state('map_recorder', 'cleanup')
 
 
 def test_a_map_that_is_there_is_not_replaced_unasked(robot, scene):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 pytest.importorskip('rclpy')
@@ -67,6 +69,18 @@ def test_loading_another_map_replaces_the_former_for_all(robot, scene, tmp_path)
     failed = robot.call(LoadMap, 'map_server/load_map', path=str(tmp_path / 'nothing'))
     assert (failed.success, failed.num_keyframes) == (False, 1)
     assert node.lifecycle_label == 'active'
+
+
+def test_what_the_core_says_is_in_the_log_of_the_node(robot, scene):
+    logger = logging.getLogger('coam_ros')
+    level = logger.level
+    matcher = robot.start_matcher()
+    with log_of_nodes() as read_log:
+        robot.start_map_server(map_path=str(scene.map_path))
+        wait_until(lambda: ' takes the place of ' in read_log())
+        assert '[INFO]' in next(s for s in read_log().splitlines() if ' takes the place of ' in s)
+    robot.stop_node(matcher)
+    assert logger.level == level
 
 
 def test_publisher_with_another_qos_is_named_in_the_log(robot, scene):

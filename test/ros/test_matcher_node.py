@@ -140,11 +140,31 @@ def test_place_that_is_not_mapped_gives_status_and_matches_but_no_pose(robot, sc
 
 
 def test_robot_that_sees_nothing_known_for_long_is_lost(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), lost_after_s=60.0)
+    image = robot.image(scene.view(0.3)[0], 1000.0)
+    assert robot.send(image).state == RelocalizationStatus.LOCALIZED
+    image = robot.image(scene.other_image, 1050.0)
+    assert robot.send(image).state == RelocalizationStatus.LOCALIZED
+    assert robot.send(robot.image(scene.other_image, 1061.0)).state == RelocalizationStatus.LOST
+
+
+def test_robot_whose_camera_falls_silent_is_lost_until_it_is_localized_again(robot, scene):
     robot.start_matcher(map_path=str(scene.map_path), lost_after_s=1.0)
+    seen = robot.send(robot.image(scene.view(0.3)[0]))
+    assert seen.state == RelocalizationStatus.LOCALIZED
+    lost = robot.statuses.wait_for(lambda s: s.reason == RelocalizationStatus.NO_IMAGE)
+    assert lost.state == RelocalizationStatus.LOST
+    assert 'No image has come on /coam/image for ' in lost.message
+    assert (lost.map_id, lost.engine_id) == (seen.map_id, seen.engine_id)
+    # Long enough for the camera to be looked after again.
+    answer = robot.call(Relocalize, 'relocalize', timeout_s=2.5)
+    assert answer.status.state == RelocalizationStatus.LOST
+    assert answer.status.reason == RelocalizationStatus.NO_IMAGE
+    # It is said once, not with every look.
+    reasons = [status.reason for status in robot.statuses.messages]
+    assert reasons.count(RelocalizationStatus.NO_IMAGE) == 1
+    assert robot.send(robot.image(scene.other_image)).state == RelocalizationStatus.LOST
     assert robot.send(robot.image(scene.view(0.3)[0])).state == RelocalizationStatus.LOCALIZED
-    states = [robot.send(robot.image(scene.other_image)).state for _ in range(3)]
-    assert states[0] == RelocalizationStatus.LOCALIZED
-    assert states[-1] == RelocalizationStatus.LOST
 
 
 @pytest.mark.parametrize('encoding', ['mono8', 'bgr8'])
@@ -179,7 +199,7 @@ def test_distorted_camera_localizes_by_its_camera_info(robot, scene):
 
 
 def test_newest_image_wins_and_the_others_are_counted(robot, scene):
-    node = robot.start_matcher(map_path=str(scene.map_path), max_rate_hz=0.2)
+    node = robot.start_matcher(map_path=str(scene.map_path), max_rate_hz=0.2, lost_after_s=60.0)
     robot.send(robot.image(scene.view(0.3)[0]))
     mailbox = node._worker.mailbox
     num_before = mailbox.num_received
@@ -379,6 +399,60 @@ def test_initial_pose_narrows_the_search_until_the_robot_is_localized(robot, sce
     initial_pose.publish(prior)
     reasons = [robot.send(robot.image(pixels)).reason for _ in range(3)]
     assert reasons[-1] == NONE
+
+
+def far_away():
+    prior = PoseWithCovarianceStamped()
+    prior.header.frame_id = 'map'
+    prior.pose.pose.position.x = 50.0
+    return prior
+
+
+def send_until_narrowed(robot, pixels):
+    """Send images until an initial pose far away, sent before, has arrived."""
+    for _ in range(10):
+        if robot.send(robot.image(pixels)).reason == RelocalizationStatus.NO_KEYFRAMES:
+            return
+    raise AssertionError('the initial pose never arrived')
+
+
+def test_relocalize_without_a_prior_searches_everywhere_whatever_the_initial_pose(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), prior_lifetime_s=3600.0)
+    pixels, _ = scene.view(0.3)
+    robot.talk(PoseWithCovarianceStamped, 'initialpose', qos.events()).publish(far_away())
+    send_until_narrowed(robot, pixels)
+    images = [robot.image(pixels) for _ in range(5)]
+    answer = relocalize_while_images_come(robot, images, timeout_s=30.0)
+    assert answer.success, answer.status.message
+    # Localized, the robot needs that pose no more.
+    assert robot.send(robot.image(pixels)).reason == NONE
+
+
+def test_pose_is_kept_for_who_comes_later_but_not_beyond_its_map(robot, scene):
+    def late_poses():
+        return robot.listen(PoseWithCovarianceStamped, 'pose', qos.latched())
+
+    robot.start_matcher(map_path=str(scene.map_path))
+    image = robot.image(scene.view(0.3)[0])
+    assert robot.send(image).reason == NONE
+    assert late_poses().wait_for().header.stamp == image.header.stamp
+    assert robot.call(LoadMap, 'load_map', path=str(scene.map_path)).success
+    late = late_poses()
+    # A new one comes, and it is the first.
+    image = robot.image(scene.view(0.4)[0])
+    assert robot.send(image).reason == NONE
+    assert late.wait_for().header.stamp == image.header.stamp
+    assert robot.change_state('matcher', 'deactivate')
+    assert late_poses().find(lambda _: True, 1.0) is None
+
+
+def test_initial_pose_counts_in_the_map_alone_that_it_was_given_for(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), prior_lifetime_s=3600.0)
+    pixels, _ = scene.view(0.3)
+    robot.talk(PoseWithCovarianceStamped, 'initialpose', qos.events()).publish(far_away())
+    send_until_narrowed(robot, pixels)
+    assert robot.call(LoadMap, 'load_map', path=str(scene.map_path)).success
+    assert robot.send(robot.image(pixels)).reason == NONE
 
 
 def test_load_map_replaces_the_map_and_keeps_it_when_loading_fails(robot, scene, tmp_path):
