@@ -112,7 +112,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._transforms = Transforms(self, broadcasts=parameters.publish_tf)
         plan = plan_engines(parameters)
         if plan is None:
-            self._use_matcher(self._load_matcher(parameters.backend))
+            # Said already: not auto, which would look for TensorRT once more.
+            backend = 'cpu' if parameters.backend == 'auto' else parameters.backend
+            self._use_matcher(self._load_matcher(backend))
             return
         self._loading = EngineLoading(plan, self.pool, self.get_logger())
         self._loading_timer = self.create_timer(
