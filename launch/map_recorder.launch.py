@@ -15,7 +15,7 @@ _SHARE = get_package_share_directory('coam_ros')
 
 # name, default (None: must be given), description
 _ARGUMENTS = (
-    ('map', None, 'Folder of the map, written when the node ends.'),
+    ('map', None, 'Folder of the map, written when the node ends, and meanwhile.'),
     ('namespace', 'coam', 'Namespace of the node and its service save_map.'),
     ('params_file', f'{_SHARE}/config/coam.yaml', 'Parameter file of the node.'),
     ('use_sim_time', '', 'Whether time comes from /clock; empty = as in params_file.'),

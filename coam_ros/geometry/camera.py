@@ -250,10 +250,10 @@ class PinholeCamera:
     def _is_unfolded(
         self, ideal: NDArray[np.float64], distorted: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
-        """Tell where (N, 2) points lie before the fold of the lens model.
+        """Tell where the lens model runs outwards at (N, 2) points, on their side of the axis.
 
-        Far off the axis its polynomials turn back, which no lens does: what lies farther out
-        would be seen mirrored, or on the other side of the axis.
+        Far off the axis its polynomials turn back, which no lens does: what lies there would be
+        seen mirrored. Some turn outwards again still farther out; those points pass.
         """
         if not self.is_distorted:
             return np.ones(len(ideal), bool)

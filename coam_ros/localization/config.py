@@ -88,7 +88,11 @@ class LocalizationConfig:
         0.0, 'As map_position_std_m, for the orientation [deg].', 0.0, 90.0
     )
     lost_after_s: float = _setting(
-        3.0, 'Time without an accepted pose after which the state is LOST [s].', 0.1, 3600.0
+        3.0,
+        'Time without an accepted pose, or without an image, after which the state is LOST; keep '
+        'it above the time between two images [s].',
+        0.1,
+        3600.0,
     )
     max_speed_m_s: float = _setting(
         2.0, 'Fastest motion of the camera; more is a jump [m/s].', 0.01, 100.0

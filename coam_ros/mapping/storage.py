@@ -243,8 +243,10 @@ def _alone_at(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        try:
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 def _lock(path: Path) -> int | None:
@@ -366,7 +368,7 @@ def _write_file(directory: Path, former: Path, name: str, data: bytes | None) ->
         return None
     path = directory / name
     path.parent.mkdir(exist_ok=True)
-    # A map that is saved now and then while it grows costs what is new, in time and on the disk.
+    # A map that is saved now and then while it grows wears the disk by what is new alone.
     if not _link_equal(former / name, path, data):
         path.write_bytes(data)
     return {'file': name, 'num_bytes': len(data), 'crc32': zlib.crc32(data)}

@@ -1,7 +1,7 @@
 """From one camera frame to one attempt: the judgement is the core's, here is what surrounds it.
 
 Checks of the messages, transforms to the base, the state over time. All of it runs in the
-worker's thread.
+worker's thread, but for frames that never came.
 """
 
 from __future__ import annotations

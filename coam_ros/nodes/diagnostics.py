@@ -43,7 +43,7 @@ class NodeFacts:
 
 
 class DiagnosticsCollector:
-    """Counts attempts in the worker's thread and reports in the executor's."""
+    """Counts attempts and reports, in two threads."""
 
     def __init__(self, node_name: str) -> None:
         """Begin with nothing counted."""

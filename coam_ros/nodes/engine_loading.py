@@ -57,7 +57,7 @@ def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
     except EngineIncompatibleError as error:
         if parameters.backend == 'tensorrt':
             raise
-        # That there is no GPU is no cause for alarm, that one lies idle is.
+        # Who has no GPU, or never set one up, is not alarmed; who did is.
         level = logging.INFO if isinstance(error, GpuMissingError) else logging.WARNING
         _log.log(level, 'No TensorRT: %s The CPU runs the model instead.', error)
         return None

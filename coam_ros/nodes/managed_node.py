@@ -144,9 +144,9 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     def destroy_node(self) -> None:
         """Stop, free everything and destroy the node."""
-        self.pool.shutdown(wait=False)
         self.deactivate()
         self.cleanup()
+        self.pool.shutdown(wait=False)
         self._logging_bridge.close()
         super().destroy_node()
 

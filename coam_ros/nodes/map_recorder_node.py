@@ -187,7 +187,8 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
                 f'No image has come on {self._image_topic} for {silence_s:.0f} s.',
                 throttle_duration_sec=_LOG_PERIOD_S,
             )
-        self._save_meanwhile()
+        if not is_last:
+            self._save_meanwhile()
         while self._images:
             message = self._images[0]
             stamp_s = seconds_from_stamp(message.header.stamp)
@@ -341,8 +342,12 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
                 self.get_logger().error(f'The map is not saved: {error}')
                 continue
             if place != path:
-                self.get_logger().warning(f'The map is in {place}; move it to {path}.')
+                self.get_logger().warning(f'The map is in {place}.')
             return
+        self.get_logger().fatal(
+            f'{len(recorded)} keyframes are in memory only and end with this process. Make room '
+            'and call save_map before it ends.'
+        )
 
     def _save(self, recorded: RecordedMap, path: str, *, overwrite: bool) -> int:
         count = recorded.save(path, overwrite=overwrite)

@@ -71,8 +71,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         # Held where the map is replaced, and where what was found in it is published.
         self._map_lock = threading.Lock()
         self._camera_info: CameraInfo | None = None
-        # When the last image came, or was done with.
-        self._last_image_s = time.monotonic()
+        # When the last image came, or was done with, by the clock of ROS: one that is paused, or
+        # slow, makes no camera silent.
+        self._last_image_s = self._now_s()
         self._T_map_odom: NDArray[np.float64] | None = None
         self._state = LocalizationState.SEARCHING
         self._camera_subscriptions: list[Subscription] = []
@@ -91,7 +92,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self.create_timer(_CHECK_CAMERA_PERIOD_S, self._check_camera, clock=self.steady_clock)
         self.create_timer(_SHOW_MAP_PERIOD_S, self._show_map, clock=self.steady_clock)
 
-        # Both await something that takes a while; meanwhile all other callbacks go on.
+        # They await what takes a while; meanwhile all other callbacks go on.
         group = ReentrantCallbackGroup()
         for service, callback in (
             (interfaces.RELOCALIZE, self._on_relocalize),
@@ -238,7 +239,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
     # ---- in
 
     def _on_image(self, message: Image | CompressedImage) -> None:
-        self._last_image_s = time.monotonic()
+        self._last_image_s = self._now_s()
         if self._worker is not None:
             self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
         elif self._loading is not None:
@@ -365,7 +366,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         return 'The matcher is not configured. Configure it first.'
 
     def _use_map(self, receiver: MapReceiver) -> None:
-        if self._worker is not None:
+        if self._worker is not None and len(self._localizer.keyframe_map):
             # What was said of a place in the former map.
             self._worker.use_prior(None)
         with self._map_lock:
@@ -417,16 +418,19 @@ class MatcherNode(ManagedNode[MatcherParameters]):
                 self._T_map_odom = attempt.T_map_odom
             elif attempt.state == LocalizationState.SEARCHING:
                 self._T_map_odom = None
-        self._last_image_s = time.monotonic()
-        self._diagnostics.record(attempt, status.latency_s)
+        self._last_image_s = self._now_s()
+        # There is nothing to count where no image was.
+        if attempt.reason != RelocalizationStatus.NO_IMAGE:
+            self._diagnostics.record(attempt, status.latency_s)
         self._log(attempt)
         return True
 
     def _log(self, attempt: Attempt) -> None:
         logger, result = self.get_logger(), attempt.result
-        if attempt.is_refused:
-            logger.warning(attempt.message, throttle_duration_sec=_LOG_PERIOD_S)
-        if attempt.state != self._state:
+        if attempt.state == self._state:
+            if attempt.is_refused:
+                logger.warning(attempt.message, throttle_duration_sec=_LOG_PERIOD_S)
+        else:
             text = (
                 f'{self._state.value} -> {attempt.state.value} inliers={result.num_inliers} '
                 f'places={result.num_inlier_blocks} '
@@ -439,13 +443,15 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._state = attempt.state
 
     def _status_of(self, attempt: Attempt) -> RelocalizationStatus:
-        now_s = seconds_from_stamp(self.get_clock().now().to_msg())
         worker = self._worker
         return status_message(
             attempt,
-            latency_s=now_s - seconds_from_stamp(attempt.header.stamp),
+            latency_s=self._now_s() - seconds_from_stamp(attempt.header.stamp),
             num_dropped=0 if worker is None else worker.mailbox.num_dropped,
         )
+
+    def _now_s(self) -> float:
+        return seconds_from_stamp(self.get_clock().now().to_msg())
 
     # ---- timers
 
@@ -461,7 +467,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
     def _check_camera(self) -> None:
         """Be lost when images stay away: the state, else only of images, would be of long ago."""
-        silence_s = time.monotonic() - self._last_image_s
+        silence_s = self._now_s() - self._last_image_s
         lost_after_s = self.parameters.localization.lost_after_s
         if self._state != LocalizationState.LOCALIZED or silence_s <= lost_after_s:
             return

@@ -201,7 +201,7 @@ class MapRecorderParameters:
     """Parameters of the map recorder."""
 
     map_path: str = _parameter(
-        '', 'Folder of the map, written when the node is deactivated or ends.'
+        '', 'Folder of the map, written when the node is deactivated or ends, and meanwhile.'
     )
     overwrite: bool = _parameter(False, 'Replace a map that is there.')
     save_period_s: float = _parameter(

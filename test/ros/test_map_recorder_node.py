@@ -227,6 +227,15 @@ def test_map_is_saved_while_it_is_recorded(start, tmp_path):
         wait_until(lambda n=count: len(load_map(tmp_path / 'map')) == n)
 
 
+def test_map_is_saved_at_the_end_also_where_another_save_is_due(robot, start, tmp_path):
+    recorder, drive = start(save_period_s=1e-6)
+    for count in range(1, 6):
+        drive.pass_by(0.5 * count)
+        drive.wait_for(count)
+    robot.stop_node(recorder)
+    assert len(load_map(tmp_path / 'map')) == 5
+
+
 def test_images_that_come_during_a_save_are_kept(robot, start, monkeypatch, tmp_path):
     recorder, drive = start(uses_depth=False)
     has_begun, may_end = threading.Event(), threading.Event()

@@ -452,6 +452,18 @@ def test_save_waits_for_another_one_no_longer_than_it_says(saved, monkeypatch):
     assert names_beside(saved) == ['map']
 
 
+def test_disk_that_turns_read_only_during_a_save_leaves_no_lock(saved, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, 'unlink', refuse)
+        with pytest.raises(OSError, match='Read-only'):
+            save_map(make_map(), saved)
+    monkeypatch.setattr(storage, '_LOCK_TIMEOUT_S', 0.1)
+    assert save_map(make_map(4), saved) == 4
+
+
 def test_disk_without_locks_takes_maps(saved, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
