@@ -45,6 +45,14 @@ _COMMANDS = {
         'coam_ros.evaluation.check_engine', 'compare a backend with the fp32 reference'
     ),
 }
+# Names under which PyPI has what is imported by another one.
+_DISTRIBUTIONS = {
+    'cv2': 'opencv-python-headless',
+    'faiss': 'faiss-cpu',
+    'skimage': 'scikit-image',
+    'yaml': 'PyYAML',
+}
+_ROS_PACKAGES = ('rclpy', 'tf2_ros')
 _USER_ERROR = 2
 _INTERRUPTED = 130
 
@@ -79,12 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if chosen.debug or (error.name or '').startswith('coam_ros.'):
             raise
-        print(
-            f'coam {chosen.command} needs the Python package {error.name!r}, which is not '
-            'installed. Install it with pip; in a checkout `./run setup` brings all, and '
-            '`./run setup --training` PyTorch too.',
-            file=sys.stderr,
-        )
+        print(f'coam {chosen.command} {_say_missing(error.name or "")}', file=sys.stderr)
         return _USER_ERROR
     # What the package raises for bad input: its own errors are ValueErrors.
     except (OSError, ValueError) as error:
@@ -92,6 +95,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f'coam {chosen.command}: {error}', file=sys.stderr)
         return _USER_ERROR
+
+
+def _say_missing(module: str) -> str:
+    """Say how to get a module that is not there."""
+    package = module.split('.')[0]
+    if package in _ROS_PACKAGES or package.endswith('_msgs'):
+        return (
+            f'needs the ROS 2 package {package!r}, which Python does not find. Source a ROS 2 and '
+            'the workspace that holds coam_ros; in a checkout use `./run shell`.'
+        )
+    distribution = _DISTRIBUTIONS.get(package, package)
+    return (
+        f'needs the Python package {package!r}, which is not installed. Install it with '
+        f'`pip install {distribution}`; in a checkout `./run setup` brings all, and '
+        '`./run setup --training` PyTorch too.'
+    )
 
 
 def _parse_command(words: list[str]) -> argparse.Namespace:

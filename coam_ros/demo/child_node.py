@@ -60,20 +60,25 @@ class NodeDiedError(RuntimeError):
 def own_transport(domain_id: int, directory: Path) -> Iterator[None]:
     """Let this process and its children talk to each other only, without losing images.
 
-    What the user's environment says about the transport stands.
+    A profile of Fast DDS that the user's environment names stands.
 
     Args:
         domain_id: ROS domain of their own, 0..101.
-        directory: takes a profile for Fast DDS.
+        directory: takes a profile for Fast DDS, and what ROS itself logs.
     """
     profile = directory / 'fastdds.xml'
     profile.write_text(_FASTDDS_PROFILE)
-    settings = dict.fromkeys(
+    profiles = dict.fromkeys(
         ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'), str(profile.resolve())
     )
-    settings['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+    own = {
+        'ROS_DOMAIN_ID': str(domain_id),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+        # By default below HOME, without which, or where it is read-only, no node starts.
+        'ROS_LOG_DIR': str((directory / 'ros_log').resolve()),
+    }
     former = dict(os.environ)
-    os.environ.update({**settings, **former, 'ROS_DOMAIN_ID': str(domain_id)})
+    os.environ.update({**profiles, **former, **own})
     try:
         yield
     finally:

@@ -13,8 +13,9 @@ Examples:
                                          from its map.txt, played from its query.txt
 
 The report folder gets report.html (open it in a browser), report.json (all figures), demo.rrd
-(open it with `rerun demo.rrd`), the map, and the logs of the nodes. The exit status is 0 when the
-run came to its end, whether the bars were met or not, and 1 when the nodes failed.
+(open it with `rerun demo.rrd`; only where the Python package rerun-sdk is installed), the map, and
+the logs of the nodes. The exit status is 0 when the run came to its end, whether the bars were met
+or not, and 1 when the nodes failed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ from rich.table import Table
 
 _NODES_FAILED = 1
 _HTML, _RERUN = 'report.html', 'demo.rrd'
+# They are rendered before the drive and kept in memory: 35 kB an image, measured.
+_MAX_IMAGES = 20_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,32 +58,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--map-frames',
-        default='map.txt',
         metavar='LIST',
-        help='with --scene: frames that make the map, a name a line (%(default)s)',
+        help='with --scene: frames that make the map, a name a line (map.txt)',
     )
     parser.add_argument(
         '--live-frames',
-        default='query.txt',
         metavar='LIST',
-        help='with --scene: frames that are played (%(default)s)',
+        help='with --scene: frames that are played (query.txt)',
     )
     parser.add_argument(
-        '--seed', type=int, default=0, help='of the rendered room, its light and its noise (0)'
+        '--seed', type=_seed, help='of the rendered room, its light and its noise, from 0 on (0)'
     )
     parser.add_argument(
         '--rate',
         type=_number(0.2, 30.0),
-        default=None,
         metavar='HZ',
         help='images a second, 0.2 to 30 (5; 2 with --scene, whose frames lie farther apart)',
     )
     parser.add_argument(
         '--duration',
         type=_number(10.0, 3600.0),
-        default=60.0,
         metavar='S',
-        help='of the drive through the rendered room, 10 to 3600 seconds (%(default)g)',
+        help='of the drive through the rendered room, 10 to 3600 seconds (60)',
     )
     parser.add_argument(
         '--out',
@@ -97,7 +96,13 @@ def run(args: argparse.Namespace) -> int:
 
     Returns:
         0, or 1 when the nodes failed.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is missing.
+        ValueError: for options that do not fit together, or too many images.
+        OSError: a recording cannot be read, or the report not be written.
     """
+    _check_options(args)
     console = Console()
     started_s = time.monotonic()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -117,21 +122,57 @@ def run(args: argparse.Namespace) -> int:
         return _NODES_FAILED
     for table in _tables(result):
         console.print(table)
-    console.print(
-        f'Report: {args.out / _HTML}   Rerun recording: {args.out / _RERUN}   '
-        f'({time.monotonic() - started_s:.0f} s in all)',
-        soft_wrap=True,
-    )
+    written = [f'Report: {args.out / _HTML}']
+    if (args.out / _RERUN).exists():
+        written.append(f'Rerun recording: {args.out / _RERUN}')
+    written.append(f'({time.monotonic() - started_s:.0f} s in all)')
+    console.print('   '.join(written), soft_wrap=True)
     return 0
 
 
+def _check_options(args: argparse.Namespace) -> None:
+    if args.scene is None:
+        others, wanted = ('map_frames', 'live_frames'), 'wanted it only with --scene; add --scene'
+    else:
+        others, wanted = ('seed', 'duration'), 'wanted it only without --scene; leave --scene out'
+    for name in others:
+        value = getattr(args, name)
+        if value is not None:
+            raise ValueError(f'{_option(name)} is {value}, {wanted} or leave out {_option(name)}.')
+    num_images = round(_rate_hz(args) * _duration_s(args))
+    if args.scene is None and num_images > _MAX_IMAGES:
+        raise ValueError(
+            f'--rate {_rate_hz(args):g} and --duration {_duration_s(args):g} make {num_images} '
+            f'images, wanted at most {_MAX_IMAGES}; lower one of them.'
+        )
+
+
+def _rate_hz(args: argparse.Namespace) -> float:
+    return args.rate or (5.0 if args.scene is None else 2.0)
+
+
+def _duration_s(args: argparse.Namespace) -> float:
+    return args.duration or 60.0
+
+
 def _map_play_and_report(args: argparse.Namespace, progress: Progress) -> Score:
+    # Not at the top: matplotlib and rerun take a second to import. Not after the drive: where one
+    # is missing, a drive would be lost.
+    from coam_ros.demo.html_report import make_html
+
+    write_rerun = _import_write_rerun(progress.console)
+    (args.out / _RERUN).unlink(missing_ok=True)
     if args.scene is None:
         with _bar(progress, 'Render the room') as advance:
-            scenario = make_room_scenario(args.seed, args.rate or 5.0, args.duration, advance)
+            scenario = make_room_scenario(
+                args.seed or 0, _rate_hz(args), _duration_s(args), advance
+            )
     else:
         scenario = read_scene_scenario(
-            args.scene, args.map_frames, args.live_frames, args.rate or 2.0
+            args.scene,
+            args.map_frames or 'map.txt',
+            args.live_frames or 'query.txt',
+            _rate_hz(args),
         )
     map_directory = args.out / 'map'
     with _bar(progress, 'Build the map', len(scenario.map_frames)) as advance:
@@ -147,10 +188,6 @@ def _map_play_and_report(args: argparse.Namespace, progress: Progress) -> Score:
             model_path=args.model and args.model.resolve(),
         )
     with _bar(progress, 'Report', 3) as advance:
-        # matplotlib and rerun take a second to import.
-        from coam_ros.demo.html_report import make_html
-        from coam_ros.demo.rerun_recording import write_rerun
-
         result = score(scenario, recording)
         queries = [outcome for outcome in result.outcomes if outcome is not None]
         write_json(args.out / 'report.json', make_report(result.summary, queries))
@@ -160,9 +197,25 @@ def _map_play_and_report(args: argparse.Namespace, progress: Progress) -> Score:
         )
         (args.out / _HTML).write_text(page, encoding='utf-8')
         advance(2)
-        write_rerun(args.out / _RERUN, scenario, recording, result)
+        if write_rerun is not None:
+            write_rerun(args.out / _RERUN, scenario, recording, result)
         advance(3)
     return result
+
+
+def _import_write_rerun(console: Console) -> Callable[..., None] | None:
+    """Import what writes demo.rrd; without Rerun say so and give None."""
+    try:
+        from coam_ros.demo.rerun_recording import write_rerun
+    except ImportError as error:
+        # Rerun needs NumPy 2, which the OpenCV of Ubuntu 24.04 does not bear.
+        console.print(
+            f'No {_RERUN}: {error}. All else works without; pip install rerun-sdk brings it.',
+            markup=False,
+            soft_wrap=True,
+        )
+        return None
+    return write_rerun
 
 
 @contextmanager
@@ -182,14 +235,14 @@ def _bar(
 def _command_line(args: argparse.Namespace) -> str:
     """Give the command that makes this report again."""
     words = ['./run', 'demo']
-    if args.scene is not None:
-        words += ['--scene', args.scene.name]
-        words += ['--map-frames', args.map_frames, '--live-frames', args.live_frames]
-    else:
-        words += ['--seed', f'{args.seed}', '--duration', f'{args.duration:g}']
-    if args.rate:
-        words += ['--rate', f'{args.rate:g}']
+    for name, value in vars(args).items():
+        if value is not None:
+            words += [_option(name), f'{value}']
     return shlex.join(words)
+
+
+def _option(name: str) -> str:
+    return f'--{name.replace("_", "-")}'
 
 
 def _tables(result: Score) -> Iterator[Table]:
@@ -274,6 +327,13 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _number_or_dash(value: float | None, form: str) -> str:
     return '-' if value is None else form.format(value)
+
+
+def _seed(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f'{text} is below 0')
+    return value
 
 
 def _number(low: float, high: float) -> Callable[[str], float]:

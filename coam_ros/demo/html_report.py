@@ -37,13 +37,14 @@ def make_html(
     errors = plot_errors(scenario, recording, score)
     legend = (
         'One tick an image at the bottom: green with a pose, blue answered without one, grey '
-        'dropped because a newer image came first. '
+        'dropped for a newer one or lost on the way. '
         'Shaded: places that the map does not know; any pose there would be false.'
     )
     return make_page(
         'coam_ros demo',
         [
             f'<p>{html.escape(scenario.title)}. Made with <code>{html.escape(command)}</code></p>',
+            f'<p>Parameters of the matcher: {_parameters(scenario)}.</p>',
             _bars_table(score),
             make_table(rows),
             '<h2>Where</h2>',
@@ -60,6 +61,13 @@ def make_html(
             *_pictures(scenario, recording, score, keyframe_map),
         ],
     )
+
+
+def _parameters(scenario: Scenario) -> str:
+    changed = [f'{name} {value:g}' for name, value in scenario.matcher_parameters.items()]
+    if not changed:
+        return 'the defaults'
+    return f'the defaults, but for {", ".join(changed)}, as the poses of its map are exact'
 
 
 def _bars_table(score: Score) -> str:

@@ -25,8 +25,10 @@ import numpy as np
 import rclpy
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
@@ -66,7 +68,7 @@ _Stamp = tuple[int, int]
 
 
 class PlayError(RuntimeError):
-    """The nodes run, and yet nothing comes back."""
+    """The nodes run, and yet nothing comes back; or ROS 2 itself fails here."""
 
 
 def play(
@@ -94,16 +96,14 @@ def play(
 
     Raises:
         NodeDiedError: when a node ends.
-        PlayError: when the matcher does not answer.
+        PlayError: when the matcher does not answer, or ROS 2 fails in this process.
     """
     # Domains up to 101 leave the ports of ordinary programs alone.
     domain_id = 1 + os.getpid() % 100
     map_parameters = {'map_path': str(map_directory)}
-    matcher_parameters: dict[str, str | float] = {}
+    matcher_parameters: dict[str, str | float] = {**scenario.matcher_parameters}
     if model_path is not None:
         matcher_parameters['model_file_path'] = str(model_path)
-    if scenario.is_exact:
-        matcher_parameters |= {'keyframe_position_std_m': 0.0, 'keyframe_rotation_std_deg': 0.0}
     with own_transport(domain_id, log_directory):
         started_s = time.monotonic()
         with (
@@ -138,17 +138,23 @@ def _child(name: str, parameters: Mapping[str, str | float], log_directory: Path
 @contextmanager
 def _ros(domain_id: int) -> Iterator[tuple[Node, SingleThreadedExecutor]]:
     context = Context()
-    # Ctrl-C stays Python's own.
-    rclpy.init(
-        context=context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO
-    )
     try:
+        # Ctrl-C stays Python's own.
+        rclpy.init(
+            context=context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO
+        )
         node = Node('demo_camera', namespace=NAMESPACE, context=context)
         executor = SingleThreadedExecutor(context=context)
         executor.add_node(node)
         yield node, executor
         executor.shutdown()
         node.destroy_node()
+    except rclpy_implementation.RCLError as error:
+        # rcl breaks its messages into lines.
+        raise PlayError(
+            f'ROS 2 fails: {" ".join(str(error).split())}, wanted a node of it in this process; '
+            'source a ROS 2 that works, or use ./run demo.'
+        ) from error
     finally:
         context.try_shutdown()
 
@@ -172,6 +178,7 @@ class _Player:
         self.last_status: RelocalizationStatus | None = None
         self._statuses: dict[_Stamp, RelocalizationStatus] = {}
         self._poses: dict[_Stamp, PoseWithCovarianceStamped] = {}
+        self._pose_ages_s: dict[_Stamp, float] = {}
         self._matches: dict[_Stamp, list[Matches]] = {}
         node.create_subscription(RelocalizationStatus, 'status', self._on_status, events(100))
         node.create_subscription(PoseWithCovarianceStamped, 'pose', self._on_pose, events(100))
@@ -236,14 +243,20 @@ class _Player:
 
     def answer_of(self, stamp: _Stamp) -> Answer | None:
         """Put together what came for an image."""
-        status = self._statuses.get(stamp)
+        status, pose = self._statuses.get(stamp), self._poses.get(stamp)
+        T_map_camera = None if pose is None else transform_from_pose(pose.pose.pose)
+        covariance = None if pose is None else np.reshape(pose.pose.covariance, (6, 6))
         if status is None:
-            return None
-        pose = self._poses.get(stamp)
+            if pose is None:
+                return None
+            # A robot takes this pose for true, so it counts.
+            message = 'A pose without a status.'
+            result = RelocalizationResult(T_map_camera, covariance)
+            return Answer('localized', 'none', message, self._pose_ages_s[stamp], result)
         reason = _REASONS[status.reason]
         result = RelocalizationResult(
-            T_map_camera=None if pose is None else transform_from_pose(pose.pose.pose),
-            covariance=None if pose is None else np.reshape(pose.pose.covariance, (6, 6)),
+            T_map_camera=T_map_camera,
+            covariance=covariance,
             failure=None if pose is not None else _FAILURES.get(reason),
             message=status.message,
             num_matches=status.num_matches,
@@ -293,7 +306,10 @@ class _Player:
         self._statuses[_stamp_of(message.header)] = message
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:
-        self._poses[_stamp_of(message.header)] = message
+        stamp = _stamp_of(message.header)
+        self._poses[stamp] = message
+        age = self._node.get_clock().now() - Time.from_msg(message.header.stamp)
+        self._pose_ages_s[stamp] = age.nanoseconds / 1e9
 
     def _on_matches(self, message: Matches) -> None:
         self._matches.setdefault(_stamp_of(message.header), []).append(message)

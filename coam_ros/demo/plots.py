@@ -175,7 +175,7 @@ def plot_errors(scenario: Scenario, recording: Recording, score: Score) -> bytes
 def _plot_answers(
     axes: Axes, sent_s: NDArray[np.float64], recording: Recording, scenario: Scenario
 ) -> None:
-    """One tick an image: dropped, answered without a pose, answered with one."""
+    """One tick an image: not answered, answered without a pose, answered with one."""
     for index, answer in enumerate(recording.answers):
         if answer is None:
             colour, height = _GREY, 0.3
@@ -184,7 +184,7 @@ def _plot_answers(
         else:
             colour, height = _BLUE, 0.6
         axes.plot([sent_s[index]] * 2, [0, height], color=colour, lw=1)
-    axes.set(yticks=(0.3, 0.6, 1.0), yticklabels=('dropped', 'no pose', 'pose'), ylim=(0, 1.1))
+    axes.set(yticks=(0.3, 0.6, 1.0), yticklabels=('no answer', 'no pose', 'pose'), ylim=(0, 1.1))
 
 
 def _mark_events(axes: Axes, sent_s: NDArray[np.float64], scenario: Scenario) -> None:
@@ -230,16 +230,11 @@ def plot_latency(recording: Recording) -> bytes:
     figure = Figure(figsize=(5.5, 3.6), layout='constrained')
     axes = figure.add_subplot()
     if times_ms:
-        places = np.arange(len(times_ms))[::-1]
-        axes.boxplot(
-            list(times_ms.values()),
-            positions=places,
-            orientation='horizontal',
-            whis=(5, 95),
-            showfliers=False,
-        )
-        axes.set_yticks(places, list(times_ms))
-    axes.set_xlabel('time [ms]')
+        places = np.arange(len(times_ms))
+        # Upright: what lays boxes down has one name in matplotlib 3.6, another from 3.11 on.
+        axes.boxplot(list(times_ms.values()), positions=places, whis=(5, 95), showfliers=False)
+        axes.set_xticks(places, list(times_ms))
+    axes.set_ylabel('time [ms]')
     axes.grid(alpha=0.3)
     return _png(figure)
 

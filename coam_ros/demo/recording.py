@@ -10,13 +10,15 @@ from coam_ros.localization import RelocalizationResult
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The status of one image, with the pose and the matches of the same stamp.
+    """The status of one image, with the pose and the matches of the same stamp, or a pose alone.
 
     Attributes:
         state: of the node after it, in lower case.
-        reason: why there is no pose, in lower case; 'none' exactly when the status says localized.
+        reason: why there is no pose, in lower case; 'none' exactly when the status says localized,
+            or is missing.
         message: the reason in words.
-        latency_s: from the stamp of the image to the publication of its status.
+        latency_s: from the stamp of the image to the publication of its status; to the arrival of
+            the pose where a status is missing.
         result: evidence of the status; T_map_camera and covariance of the pose message, None when
             no pose was published.
     """

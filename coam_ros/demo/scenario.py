@@ -62,3 +62,10 @@ class Scenario:
     is_exact: bool
     kidnappings: tuple[int, ...] = ()
     outlines_map: tuple[NDArray[np.float64], ...] = ()
+
+    @property
+    def matcher_parameters(self) -> dict[str, float]:
+        """Parameters of the matcher that differ from its defaults."""
+        if not self.is_exact:
+            return {}
+        return {'keyframe_position_std_m': 0.0, 'keyframe_rotation_std_deg': 0.0}

@@ -41,7 +41,7 @@ def vignette(image: NDArray[np.uint8], strength: float) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     x, y = (np.linspace(-1.0, 1.0, n, dtype=np.float32) for n in (width, height))
     factor = 1.0 - np.float32(strength) * (x[None] ** 2 + y[:, None] ** 2) / 2
-    return (image * factor[..., None]).astype(np.uint8)
+    return np.rint(image * factor[..., None]).astype(np.uint8)
 
 
 def motion_blur(

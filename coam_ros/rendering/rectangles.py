@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 _NEAR_M = 0.02
 _ATLAS_WIDTH_PX = 8192
-# cv2.remap takes no side of 32,768 pixels or more.
+# cv2.remap takes no longer side, neither of its image nor of its map.
+_MAX_REMAP_SIDE_PX = 32767
 _REMAP_SIDE_PX = 1024
 # Temporary arrays of a few rows stay in the processor's cache: twice as fast as whole images.
 _BAND_ROWS = 48
@@ -58,7 +59,7 @@ class RectangleRenderer:
             rectangles: at least one.
 
         Raises:
-            ValueError: without rectangles.
+            ValueError: without rectangles, or with more texels than fit into one image.
         """
         if not rectangles:
             raise ValueError('Got 0 rectangles, wanted at least 1; add walls to the scene.')
@@ -268,7 +269,13 @@ class _MipAtlas:
             shelf = max(shelf, height_px)
             self._places[i, k] = x, y, width_px, height_px
             x += width_px
-        self._image = np.zeros((y + shelf, width, 3), np.uint8)
+        height = y + shelf
+        if max(width, height) > _MAX_REMAP_SIDE_PX:
+            raise ValueError(
+                f'The textures fill an image of {width} x {height} px, wanted no side over '
+                f'{_MAX_REMAP_SIDE_PX} px; give surfaces fewer texels.'
+            )
+        self._image = np.zeros((height, width, 3), np.uint8)
         for i, k, level in placed:
             left, top, width_px, height_px = self._places[i, k].astype(int)
             self._image[top : top + height_px, left : left + width_px] = level

@@ -45,9 +45,9 @@ class RoomConfig:
                 f'Room size is {self.size_m} m, wanted three lengths of at least 2 m; '
                 'make the room larger.'
             )
-        if not 20.0 <= self.texels_per_m <= 2000.0:
+        if not 20.0 <= self.texels_per_m <= 1000.0:
             raise ValueError(
-                f'Texture resolution is {self.texels_per_m} texels/m, wanted 20 to 2,000; '
+                f'Texture resolution is {self.texels_per_m} texels/m, wanted 20 to 1,000; '
                 '280 suits a 640 x 480 camera.'
             )
 
@@ -112,7 +112,7 @@ class Room:
 
         Raises:
             FileNotFoundError: when photographs are None and scikit-image is missing.
-            ValueError: for an empty list of photographs.
+            ValueError: for an empty list of photographs, or more texels than can be drawn.
         """
         config = RoomConfig() if config is None else config
         if photographs is None:

@@ -2,6 +2,9 @@
 
 Reads what https://github.com/hyenal/coam publishes (resnet50 or efficientnet-b1) without trusting
 its pickle and writes OUT/checkpoint.pt, as the `init` of `coam train` and for `coam bench`.
+
+Example:
+  coam import-checkpoint resnet50.pth --out runs/paper_resnet50
 """
 
 from __future__ import annotations

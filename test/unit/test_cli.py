@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 
-from coam_ros.cli import main
+from coam_ros.cli import _COMMANDS, main
 import cv2
 import pytest
 from recording_samples import HEIGHT, WIDTH, write_recording
 
 # The smallest input that the model takes is the quickest.
 SMALL = ['--image-area', '131072']
+# What not every machine with the unit tests has.
+NEEDED = {'demo': 'rclpy', 'train': 'torch', 'import-checkpoint': 'torch', 'export': 'torch'}
 
 
 @pytest.fixture(scope='module')
@@ -212,13 +214,36 @@ def test_wrong_command_line_ends_with_status_2(words):
 
 @pytest.mark.parametrize(
     'words',
-    ['', 'map', 'map build', 'map build 7scenes', 'map info', 'localize', 'match', 'bench'],
+    ['', 'map build', 'map build 7scenes', 'map info', *_COMMANDS],
 )
 def test_help_shows_an_example(words, capsys):
+    if words in NEEDED:
+        pytest.importorskip(NEEDED[words])
     with pytest.raises(SystemExit) as caught:
         main([*words.split(), '--help'])
     assert caught.value.code == 0
     assert f'  coam {words}' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('module', 'advice'),
+    [
+        ('cv2', '`pip install opencv-python-headless`'),
+        ('skimage.data', '`pip install scikit-image`'),
+        ('torch', '`pip install torch`'),
+        ('rclpy', 'Source a ROS 2'),
+        ('coam_msgs.msg', 'in a checkout use `./run shell`'),
+    ],
+)
+def test_missing_package_is_named_with_what_brings_it(module, advice, monkeypatch, capsys):
+    def fail(_):
+        raise ModuleNotFoundError(name=module)
+
+    monkeypatch.setattr('importlib.import_module', fail)
+    assert main(['map']) == 2
+    error = capsys.readouterr().err
+    assert advice in error
+    assert len(error.splitlines()) == 1
 
 
 def test_help_imports_nothing_heavy():

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import os
 from pathlib import Path
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 import warnings
 
-from coam_ros.demo.child_node import ChildNode, NodeDiedError
+from coam_ros.cli import main
+from coam_ros.demo.child_node import ChildNode, NodeDiedError, own_transport
 from coam_ros.demo.room_scenario import (
     _live_steps,
     _mapping_poses,
@@ -115,9 +118,46 @@ def test_bars_say_what_is_met():
     answers = [pose_answer(i, offset_m=2.0 * STD_M) for i in range(8)]
     answers[3] = failed_answer()
     good = score(scenario, make_recording(answers))
-    assert [bar.is_met for bar in good.bars] == [True] * 4
-    silent = score(scenario, make_recording([failed_answer()] * 8))
-    assert [bar.is_met for bar in silent.bars] == [False, True, False, False]
+    assert [bar.is_met for bar in good.bars] == [True] * 6
+    refusing = score(scenario, make_recording([failed_answer()] * 8))
+    assert [bar.is_met for bar in refusing.bars] == [False, False, True, False, True, False]
+
+
+def missed_bars(scenario, answers):
+    bars = score(scenario, make_recording(answers)).bars
+    return [bar.name for bar in bars if not bar.is_met]
+
+
+def test_a_matcher_that_drops_most_images_or_hangs_misses_a_bar():
+    unmapped = set(range(15, 25))
+    scenario = make_scenario(40, unmapped, kidnappings=(10, 30))
+    answers = [
+        failed_answer() if i in unmapped else pose_answer(i, offset_m=2.0 * STD_M)
+        for i in range(40)
+    ]
+    # A slow machine: an answer each 1.5 s.
+    slow = [answer if i % 3 == 0 else None for i, answer in enumerate(answers)]
+    assert missed_bars(scenario, slow) == []
+    hanging = answers[:31] + [None] * 9
+    assert missed_bars(scenario, hanging) == [
+        'longest time without such a pose while the place is mapped'
+    ]
+    two_answers = [answer if i in (10, 30) else None for i, answer in enumerate(answers)]
+    assert 'longest time without such a pose while the place is mapped' in missed_bars(
+        scenario, two_answers
+    )
+
+
+def test_silence_in_an_unmapped_place_is_not_the_knowledge_that_it_is_unmapped():
+    # The shortest visit, too: no answer there is no merit however soon it ends.
+    for unmapped in ({3}, set(range(3, 13))):
+        scenario = make_scenario(16, unmapped, kidnappings=())
+        answers = [
+            None if i in unmapped else pose_answer(i, offset_m=2.0 * STD_M) for i in range(16)
+        ]
+        assert missed_bars(scenario, answers) == [
+            'longest time without an answer while the place is not mapped'
+        ]
 
 
 def test_report_holds_the_promised_keys_and_is_json(played, tmp_path):
@@ -139,6 +179,8 @@ def test_page_stands_alone_and_shows_plots_and_matches(played):
         scenario, recording, score(scenario, recording), keyframe_map, [('a<b', '1')], './run demo'
     )
     assert 'a&lt;b' in page
+    assert 'dropped for a newer one or lost on the way' in page
+    assert 'keyframe_position_std_m 0, keyframe_rotation_std_deg 0' in page
     assert 'NOT met' in page
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) >= 6
@@ -153,6 +195,22 @@ def test_page_of_a_run_without_any_pose_is_made_too():
     recording = make_recording([failed_answer(), failed_answer(), None, failed_answer()])
     result = score(scenario, recording)
     assert 'NOT met' in make_html(scenario, recording, result, KeyframeMap(), [], './run demo')
+
+
+def test_latency_is_plotted_with_what_old_and_new_matplotlib_take(played, monkeypatch):
+    pytest.importorskip('matplotlib')
+    from coam_ros.demo.plots import plot_latency
+    from matplotlib.axes import Axes
+
+    boxplot = Axes.boxplot
+
+    def boxplot_of_every_version(self, x, positions, whis, showfliers):
+        return boxplot(self, x, positions=positions, whis=whis, showfliers=showfliers)
+
+    monkeypatch.setattr(Axes, 'boxplot', boxplot_of_every_version)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert plot_latency(played[1]).startswith(b'\x89PNG')
 
 
 def test_rerun_recording_is_written_without_complaints(played, tmp_path):
@@ -222,6 +280,130 @@ def test_recording_becomes_a_scenario(tmp_path):
     assert not scenario.is_exact
     with pytest.raises((SevenScenesError, FileNotFoundError), match=r'nothing\.txt'):
         read_scene_scenario(tmp_path, 'nothing.txt', 'query.txt', 2.0)
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('--seed 7 --scene {path}', '--seed is 7, wanted it only without --scene'),
+        ('--duration 20 --scene {path}', '--duration is 20.0, wanted it only without --scene'),
+        ('--map-frames a.txt', '--map-frames is a.txt, wanted it only with --scene'),
+        ('--live-frames a.txt', '--live-frames is a.txt, wanted it only with --scene'),
+        ('--rate 30 --duration 3600', '108000 images, wanted at most 20000'),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_written(
+    tmp_path, capsys, words, message
+):
+    pytest.importorskip('rclpy')
+    out = tmp_path / 'report'
+    assert main(['demo', *words.format(path=tmp_path).split(), '--out', str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_seed_below_zero_is_refused_by_name(capsys):
+    pytest.importorskip('rclpy')
+    with pytest.raises(SystemExit):
+        main(['demo', '--seed', '-1'])
+    assert 'argument --seed: -1 is below 0' in capsys.readouterr().err
+
+
+def test_report_names_the_whole_command_line():
+    pytest.importorskip('rclpy')
+    from coam_ros.demo.command import _command_line, add_arguments
+
+    words = ['--scene', 'far/away room', '--rate', '3.0', '--out', 'there', '--model', 'models/x']
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert shlex.split(_command_line(parser.parse_args(words))) == ['./run', 'demo', *words]
+    rendered = _command_line(parser.parse_args(['--seed', '0']))
+    assert rendered == './run demo --seed 0 --out demo_report'
+
+
+@pytest.fixture
+def without_package(monkeypatch):
+    """Hide a package, and forget those of ours that hold it."""
+
+    def hide(name):
+        for module in ('html_report', 'plots', 'rerun_recording'):
+            monkeypatch.delitem(sys.modules, f'coam_ros.demo.{module}', raising=False)
+            monkeypatch.delattr(f'coam_ros.demo.{module}', raising=False)
+        for module in [m for m in sys.modules if m.split('.')[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, name, None)
+
+    return hide
+
+
+def test_missing_matplotlib_ends_the_demo_before_its_work(
+    tmp_path, capsys, monkeypatch, without_package
+):
+    pytest.importorskip('rclpy')
+    monkeypatch.setattr('coam_ros.demo.command.make_room_scenario', pytest.fail)
+    without_package('matplotlib')
+    assert main(['demo', '--out', str(tmp_path)]) == 2
+    assert "'matplotlib'" in capsys.readouterr().err
+
+
+def test_demo_without_rerun_reports_all_else_and_says_so(
+    played, tmp_path, capsys, monkeypatch, without_package
+):
+    pytest.importorskip('rclpy')
+    pytest.importorskip('matplotlib')
+    scenario, recording = played
+    # Room and nodes take a minute: test/ros has them.
+    monkeypatch.setattr('coam_ros.demo.command.make_room_scenario', lambda *_: scenario)
+    monkeypatch.setattr('coam_ros.demo.command.play', lambda *_, **__: recording)
+    without_package('rerun')
+    (tmp_path / 'demo.rrd').write_text('of an earlier run')
+    assert main(['demo', '--out', str(tmp_path)]) == 0
+    assert 'No demo.rrd: ' in capsys.readouterr().out
+    assert (tmp_path / 'report.html').exists()
+    assert json.loads((tmp_path / 'report.json').read_text())['sent_frames'] == 10
+    assert not (tmp_path / 'demo.rrd').exists()
+
+
+def test_pose_without_a_status_is_an_answer_and_false_when_it_is_far_off():
+    pytest.importorskip('rclpy')
+    from coam_ros.demo.player import _Player, _ros, _stamp_of
+    from geometry_msgs.msg import PoseWithCovarianceStamped
+
+    scenario = make_scenario(1, unmapped=set(), kidnappings=())
+    message = PoseWithCovarianceStamped()
+    message.pose.pose.orientation.w = 1.0
+    message.pose.pose.position.x = 5.0
+    message.pose.covariance = np.eye(6).ravel()
+    with _ros(domain_id=101) as (node, executor):
+        message.header.stamp = node.get_clock().now().to_msg()
+        player = _Player(scenario, node, executor, ())
+        player._on_pose(message)
+        answer = player.answer_of(_stamp_of(message.header))
+    assert 0.0 <= answer.latency_s < 10.0
+    summary = score(scenario, make_recording([answer])).summary
+    assert summary['queries'] == summary['false_poses'] == 1
+
+
+def test_ros_that_fails_is_one_line_of_the_demo(tmp_path, monkeypatch):
+    pytest.importorskip('rclpy')
+    from coam_ros.demo.player import _ros, PlayError
+
+    (tmp_path / 'file').touch()
+    monkeypatch.setenv('ROS_LOG_DIR', str(tmp_path / 'file' / 'log'))
+    with pytest.raises(PlayError, match=r'^ROS 2 fails: .*file/log.*$'), _ros(domain_id=101):
+        pass
+
+
+def test_nodes_stay_on_this_machine_and_log_into_the_report_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv('ROS_AUTOMATIC_DISCOVERY_RANGE', 'SUBNET')
+    monkeypatch.setenv('ROS_LOG_DIR', '/nowhere')
+    monkeypatch.setenv('FASTDDS_DEFAULT_PROFILES_FILE', 'mine.xml')
+    with own_transport(7, tmp_path):
+        assert os.environ['ROS_DOMAIN_ID'] == '7'
+        assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
+        assert Path(os.environ['ROS_LOG_DIR']).parent == tmp_path
+        assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == 'mine.xml'
+    assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'SUBNET'
 
 
 def test_death_of_a_node_is_reported_with_the_end_of_its_log(tmp_path):

@@ -195,12 +195,17 @@ def test_photographs_are_real_and_unknown_names_are_named():
 def test_room_rejects_what_it_cannot_build():
     with pytest.raises(ValueError, match='at least 2 m'):
         RoomConfig(size_m=(1.0, 5.0, 3.0))
-    with pytest.raises(ValueError, match='texels'):
-        RoomConfig(texels_per_m=0.0)
+    for texels_per_m in (0.0, 1500.0):
+        with pytest.raises(ValueError, match='texels'):
+            RoomConfig(texels_per_m=texels_per_m)
     with pytest.raises(ValueError, match='0 photographs'):
         Room.generate(0, SMALL, [])
     with pytest.raises(ValueError, match='0 rectangles'):
         RectangleRenderer([])
+    # OpenCV samples no larger image.
+    for shape in ((33_000, 4, 3), (4, 33_000, 3)):
+        with pytest.raises(ValueError, match='no side over 32767 px'):
+            RectangleRenderer([facing_wall(np.zeros(shape, np.uint8))])
 
 
 def test_effects_of_no_strength_change_nothing():
@@ -239,7 +244,10 @@ def test_exposure_vignette_and_jpeg():
     assert adjust_exposure(image, (1.2, 1.0, 0.5))[0, 0].tolist() == [120, 100, 50]
     darkened = vignette(image, 0.4)
     assert darkened[15, 20].tolist() == [100, 100, 100]
-    assert darkened[0, 0, 0] == pytest.approx(60, abs=1)
+    # Along the middle row, where 1 - 0.4 x^2 / 2 is 0.8, 0.95, 1: rounded, not cut off.
+    row = vignette(np.full((3, 5, 3), 101, np.uint8), 0.4)[1, :, 0]
+    assert row.tolist() == [81, 96, 101, 96, 81]
+    assert darkened[0, 0, 0] == 60
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200
     np.testing.assert_allclose(decode_jpeg(encode_jpeg(red, 95)).astype(int), red, atol=4)
