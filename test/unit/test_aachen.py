@@ -7,6 +7,8 @@ from pathlib import Path
 
 from coam_ros.cli import main
 from coam_ros.evaluation.benchmarks.aachen import open_aachen
+from coam_ros.inference import default_model_directory
+from coam_ros.inference.manifest import Manifest
 import numpy as np
 import pytest
 from recording_samples import FOCAL, HEIGHT, WIDTH
@@ -71,8 +73,10 @@ def test_submission_holds_the_poses_and_is_scored_by_day_and_by_night(directory)
     assert summary['night_recall_50cm_5deg'] == 0
     assert summary['night_recall_500cm_10deg'] == 1
     (path,) = (directory.parent / 'sent').iterdir()
-    # The id of a model ends with the backend that ran it; a file name goes without spaces.
-    name = f'aachen_{result["model_id"].replace(" ", "-")}_K2'
+    # The id of a model ends with the backend that ran it; a file name goes without spaces. Then
+    # comes what retrieved.
+    retrieval = Manifest.load(default_model_directory()).descriptor_model_id
+    name = f'aachen_{result["model_id"].replace(" ", "-")}_K2_{retrieval}'
     assert path.name == f'{name}.txt'
     lines = [line.split() for line in path.read_text().splitlines()]
     assert [line[0] for line in lines] == ['day.jpg', 'night.jpg']
@@ -89,7 +93,15 @@ def test_a_triangulated_map_has_a_submission_of_its_own(directory):
     summary = bench(directory, '--truth', truth, '--triangulate')['summary']
     assert summary['day_recall_25cm_2deg'] == summary['night_recall_25cm_2deg'] == 1
     names = [path.stem for path in (directory.parent / 'sent').iterdir()]
-    assert sorted(name.endswith('_K2_triangulated') for name in names) == [False, True]
+    assert sorted('_K2_triangulated' in name for name in names) == [False, True]
+
+
+def test_a_quick_look_leaves_a_whole_submission_alone(directory):
+    for words in ([], ['--every', 2]):
+        bench(directory, *words)
+    sent = {path.stem: path.read_text() for path in (directory.parent / 'sent').iterdir()}
+    assert sorted(name.endswith('_every2') for name in sent) == [False, True]
+    assert sorted(len(text.splitlines()) for text in sent.values()) == [1, 2]
 
 
 def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory):
