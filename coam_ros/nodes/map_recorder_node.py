@@ -307,13 +307,14 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         try:
             if not self._map:
                 raise ValueError('There is no keyframe to save yet; the log says what is missing.')
-            job = await self.done_aside(self._save, self._map, path, overwrite=request.overwrite)
+            job = await self.done_aside(self._map.save, path, overwrite=request.overwrite)
             response.num_keyframes = job.result()
         except (OSError, ValueError) as error:
             response.message = str(error)
             self.get_logger().error(response.message)
         else:
             response.success, response.message = True, path
+            self._say_saved(response.num_keyframes, path)
         return response
 
     def _save_meanwhile(self) -> None:
@@ -325,36 +326,31 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         self._last_save_s = now_s
         self._saving = self.pool.submit(self._save_new, self._map, self.parameters.map_path)
 
-    def _save_new(self, recorded: RecordedMap, path: str) -> None:
-        try:
-            if recorded.num_saved(path) < len(recorded):
-                recorded.save(path, overwrite=self.parameters.overwrite)
-        except (OSError, ValueError) as error:
-            self.get_logger().error(f'The map is not saved yet: {error}')
-
     def _save_last(self, recorded: RecordedMap, path: str) -> None:
         """Save to a path, or else where there is room: what was driven is not lost."""
         for place in (path, *(f'{folder}/{self._spare_name}' for folder in _SPARE_FOLDERS)):
-            try:
-                if recorded.num_saved(place) < len(recorded):
-                    self._save(recorded, place, overwrite=self.parameters.overwrite)
-            except (OSError, ValueError) as error:
-                self.get_logger().error(f'The map is not saved: {error}')
-                continue
-            if place != path:
-                self.get_logger().warning(f'The map is in {place}.')
-            return
+            if self._save_new(recorded, place):
+                self._say_saved(len(recorded), place)
+                return
         self.get_logger().fatal(
             f'{len(recorded)} keyframes are in memory only and end with this process. Make room '
             'and call save_map before it ends.'
         )
 
-    def _save(self, recorded: RecordedMap, path: str, *, overwrite: bool) -> int:
-        count = recorded.save(path, overwrite=overwrite)
+    def _save_new(self, recorded: RecordedMap, path: str) -> bool:
+        """Save to a path what it lacks; tells whether all is there, and the log why not."""
+        try:
+            if recorded.num_saved(path) < len(recorded):
+                recorded.save(path, overwrite=self.parameters.overwrite)
+        except (OSError, ValueError) as error:
+            self.get_logger().error(f'The map is not saved: {error}')
+            return False
+        return True
+
+    def _say_saved(self, count: int, path: str) -> None:
         # Descriptors for retrieval, and with triangulate the 3D too.
         step = 'describe' if self.parameters.uses_depth else 'triangulate'
         self.get_logger().info(f'{count} keyframes in {path}. Next: coam map {step} {path}')
-        return count
 
 
 class _NotYetError(Exception):

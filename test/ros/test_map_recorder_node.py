@@ -217,14 +217,18 @@ def test_subscriptions_are_those_of_the_list(robot, start):
 # ---- on disk
 
 
-def test_map_is_saved_while_it_is_recorded(start, tmp_path):
-    _, drive = start(save_period_s=0.1)
+def test_map_is_saved_while_it_is_recorded(robot, start, tmp_path):
+    recorder, drive = start(save_period_s=0.1)
     for count in (1, 2):
         drive.pass_by(0.5 * count)
         drive.wait_for(count)
         wait_until(lambda: (tmp_path / 'map').is_dir())
         # What is there at any moment is whole.
         wait_until(lambda n=count: len(load_map(tmp_path / 'map')) == n)
+    # Then nothing is left to do at the end but to say so.
+    with log_of_nodes() as read_log:
+        robot.stop_node(recorder)
+        wait_until(lambda: 'Next: coam map describe' in read_log())
 
 
 def test_map_is_saved_at_the_end_also_where_another_save_is_due(robot, start, tmp_path):
@@ -296,7 +300,7 @@ def test_a_map_whose_disk_is_gone_is_saved_elsewhere(robot, start, monkeypatch, 
     lose_disk(tmp_path / 'disk')
     with log_of_nodes() as read_log:
         assert robot.change_state('map_recorder', 'deactivate')
-        wait_until(lambda: 'The map is in ~/.ros/coam_map_' in read_log())
+        wait_until(lambda: 'keyframes in ~/.ros/coam_map_' in read_log())
     (path,) = (tmp_path / 'home' / '.ros').iterdir()
     assert len(load_map(path)) == 1
     # More of the same drive goes there, too.
