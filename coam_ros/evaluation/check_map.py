@@ -32,13 +32,13 @@ from coam_ros.evaluation.metrics.keyframe_error import (
     KeyframeError,
 )
 from coam_ros.evaluation.metrics.localization import (
+    error_vector,
     evaluate_query,
     make_report,
     QueryOutcome,
     summarise,
 )
 from coam_ros.evaluation.provenance import describe_run
-from coam_ros.geometry.transforms import rotation_vector
 from coam_ros.localization import LocalizationConfig, RelocalizationResult, Relocalizer
 from coam_ros.localization.relocalizer import estimate_pose
 from coam_ros.mapping.command import describe_with_progress
@@ -157,17 +157,13 @@ def _disagreement(
         pose = estimate_pose(result.keyframe_matches, positions_map, keyframe.camera, off)
         return pose.covariance
 
-    by_matching = covariance(0.0, 0.0)
+    by_matching = result.covariance  # for keyframes that are exact, as `config` has them
     # The keyframe itself is off too, as a whole.
     own_position = np.diag([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
     own_rotation = np.diag([0.0, 0.0, 0.0, 1.0, 1.0, 1.0]) * math.radians(1.0) ** 2
-    T_found, T_stated = result.T_map_camera, keyframe.T_map_camera
     return Disagreement(
         str(keyframe.id),
-        np.append(
-            T_found[:3, 3] - T_stated[:3, 3],
-            rotation_vector(T_found[:3, :3] @ T_stated[:3, :3].T),
-        ),
+        error_vector(result.T_map_camera, keyframe.T_map_camera),
         by_matching,
         covariance(1.0, 0.0) - by_matching + own_position,
         covariance(0.0, 1.0) - by_matching + own_rotation,

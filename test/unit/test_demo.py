@@ -63,6 +63,12 @@ KEYS = {
 
 
 @pytest.fixture
+def ros():
+    """For what the demo does over nodes; all else is tested in an installation by pip too."""
+    pytest.importorskip('rclpy', reason='ROS 2 is not here; ./run test brings it')
+
+
+@pytest.fixture
 def played():
     """Ten frames: two dropped, two of an unmapped place, one unrecognised, one far off."""
     scenario = make_scenario(10, unmapped={4, 5}, kidnappings=(6,))
@@ -292,25 +298,25 @@ def test_recording_becomes_a_scenario(tmp_path):
         ('--rate 30 --duration 3600', '108000 images, wanted at most 20000'),
     ],
 )
+@pytest.mark.usefixtures('ros')
 def test_options_that_do_not_fit_are_refused_before_anything_is_written(
     tmp_path, capsys, words, message
 ):
-    pytest.importorskip('rclpy')
     out = tmp_path / 'report'
     assert main(['demo', *words.format(path=tmp_path).split(), '--out', str(out)]) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
 
 
+@pytest.mark.usefixtures('ros')
 def test_seed_below_zero_is_refused_by_name(capsys):
-    pytest.importorskip('rclpy')
     with pytest.raises(SystemExit):
         main(['demo', '--seed', '-1'])
     assert 'argument --seed: -1 is below 0' in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures('ros')
 def test_report_names_the_whole_command_line():
-    pytest.importorskip('rclpy')
     from coam_ros.demo.command import _command_line, add_arguments
 
     words = ['--scene', 'far/away room', '--rate', '3.0', '--out', 'there', '--model', 'models/x']
@@ -336,20 +342,20 @@ def without_package(monkeypatch):
     return hide
 
 
+@pytest.mark.usefixtures('ros')
 def test_missing_matplotlib_ends_the_demo_before_its_work(
     tmp_path, capsys, monkeypatch, without_package
 ):
-    pytest.importorskip('rclpy')
     monkeypatch.setattr('coam_ros.demo.command.make_room_scenario', pytest.fail)
     without_package('matplotlib')
     assert main(['demo', '--out', str(tmp_path)]) == 2
     assert "'matplotlib'" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures('ros')
 def test_demo_without_rerun_reports_all_else_and_says_so(
     played, tmp_path, capsys, monkeypatch, without_package
 ):
-    pytest.importorskip('rclpy')
     pytest.importorskip('matplotlib')
     scenario, recording = played
     # Room and nodes take a minute: test/ros has them.
@@ -364,8 +370,8 @@ def test_demo_without_rerun_reports_all_else_and_says_so(
     assert not (tmp_path / 'demo.rrd').exists()
 
 
+@pytest.mark.usefixtures('ros')
 def test_pose_without_a_status_is_an_answer_and_false_when_it_is_far_off():
-    pytest.importorskip('rclpy')
     from coam_ros.demo.player import _Player, _ros, _stamp_of
     from geometry_msgs.msg import PoseWithCovarianceStamped
 
@@ -384,8 +390,8 @@ def test_pose_without_a_status_is_an_answer_and_false_when_it_is_far_off():
     assert summary['queries'] == summary['false_poses'] == 1
 
 
+@pytest.mark.usefixtures('ros')
 def test_ros_that_fails_is_one_line_of_the_demo(tmp_path, monkeypatch):
-    pytest.importorskip('rclpy')
     from coam_ros.demo.player import _ros, PlayError
 
     (tmp_path / 'file').touch()

@@ -114,12 +114,19 @@ def normalised_squared_errors(
         e^T C^-1 e per degree of freedom (NEES; Bar-Shalom et al., Estimation with Applications to
         Tracking and Navigation, sec. 5.4) of the position (3) and of the whole pose (6).
     """
-    T_estimated, T_true = np.asarray(T_map_camera), np.asarray(T_map_camera_true)
-    translation = T_estimated[:3, 3] - T_true[:3, 3]
-    error = np.append(translation, rotation_vector(T_estimated[:3, :3] @ T_true[:3, :3].T))
+    error = error_vector(T_map_camera, T_map_camera_true)
     covariance = np.asarray(covariance)
-    position = translation @ np.linalg.solve(covariance[:3, :3], translation)
+    position = error[:3] @ np.linalg.solve(covariance[:3, :3], error[:3])
     return float(position) / 3, float(error @ np.linalg.solve(covariance, error)) / 6
+
+
+def error_vector(T_map_camera: ArrayLike, T_map_camera_true: ArrayLike) -> NDArray[np.float64]:
+    """Give the (6,) error that a covariance of `geometry.AbsolutePose` is of [m, rad]."""
+    T_estimated, T_true = np.asarray(T_map_camera), np.asarray(T_map_camera_true)
+    return np.append(
+        T_estimated[:3, 3] - T_true[:3, 3],
+        rotation_vector(T_estimated[:3, :3] @ T_true[:3, :3].T),
+    )
 
 
 def is_within(errors: tuple[float, float], limit: tuple[float, float]) -> bool:
