@@ -22,7 +22,7 @@ import torch
 
 DEFAULT_WEIGHTS = 'weights.pt'
 # Fields of a network that make no other weights, with a value that stands for all.
-_NO_WEIGHTS = {'encoder_weights': None, 'uses_coattention': True}
+_NO_WEIGHTS = {'encoder_weights': None, 'uses_coattention': True, 'distinctiveness_exponent': 1.0}
 _MAX_SHOWN = 12
 _REFINER = 'refiner.'
 

@@ -11,7 +11,7 @@ from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.decoders import cells_inside, View
 from coam_ros.training.global_descriptor import GlobalDescriptor
 from coam_ros.training.network import CoamNetwork, DescribedImage
-from coam_ros.training.refiner import KeyframePoints, MAP_STRIDE, QueryMaps
+from coam_ros.training.refiner import joint_distinctiveness, KeyframePoints, MAP_STRIDE, QueryMaps
 from coam_ros.training.sampling import cells_to_pixels, pool_descriptors
 import torch
 from torch import nn
@@ -144,8 +144,10 @@ class DeployedPairMatcher(nn.Module):
         # At the border the window reaches into the padding; a point stays on its image.
         query_points = refined.points.clamp(min=0.0).minimum(query.size[:, None] - 1)
         keyframe_points = cells_to_pixels(of_keyframe.blocks.float(), BLOCK_PX)
-        distinctiveness = of_keyframe.distinctiveness_logits.sigmoid() * (
-            of_query.distinctiveness_logits.gather(1, partner).sigmoid()
+        distinctiveness = joint_distinctiveness(
+            of_keyframe.distinctiveness_logits,
+            of_query.distinctiveness_logits.gather(1, partner),
+            self.network.config.distinctiveness_exponent,
         )
         return query_points, keyframe_points, score, similarity, distinctiveness
 

@@ -21,7 +21,7 @@ from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, MANIFEST_NAME,
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
 from coam_ros.matching.preprocessing import Resizing
 from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
-from coam_ros.training.config_file import build
+from coam_ros.training.config_file import build, to_values
 from coam_ros.training.data.reading import list_photos, read_rgb
 from coam_ros.training.deployment import (
     DeployedEncoder,
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
             {
                 'average': network.state_dict(),
                 'global_descriptor': descriptor.state_dict(),
-                'config': {'network': content['config']['network']},
+                'config': {'network': to_values(network.config)},
                 'step': content['step'],
                 'provenance': content.get('provenance', {}),
             },

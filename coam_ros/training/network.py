@@ -104,7 +104,11 @@ class CoamNetwork(nn.Module):
         make_head = _HEADS[config.distinctiveness]
         self.distinctiveness_head = make_head(decoded, dim)
         self.visibility_head = make_head(decoded, dim) if config.has_visibility_head else None
-        self.refiner = MatchRefiner(dim) if config.has_refiner else PlainRefiner()
+        self.refiner = (
+            MatchRefiner(dim)
+            if config.has_refiner
+            else PlainRefiner(config.distinctiveness_exponent)
+        )
 
     def load_pretrained_encoder(self) -> None:
         """Give the encoder the published weights that the config names; see `load_pretrained`."""

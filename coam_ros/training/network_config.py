@@ -32,6 +32,12 @@ class NetworkConfig:
         descriptor_kernel: side of the convolution that makes the descriptors [cells], odd.
         distinctiveness: mlp, on the decoder's map; or linear, the paper's, on the descriptors
             before their normalisation, which it does not train.
+        distinctiveness_exponent: the distinctiveness is the sigmoid of that head's logits to this
+            power. The paper trains the sigmoid itself to be 1 / m^tau, where m points could be
+            confused, which is 1 here; our losses train it as the probability of a right match,
+            whose share among m alike is 1 / m, so this is their tau. It changes the order of
+            matches by similarity x distinctiveness, nothing else where there is a refiner;
+            0.03 by docs/experiments.md.
         has_visibility_head: whether a second head of that form says if a point is seen in the
             other image (`binary_class` in the paper's code).
         has_refiner: whether matches are refined on fine features and given a confidence, which
@@ -49,6 +55,7 @@ class NetworkConfig:
     descriptor_dim: int = 64
     descriptor_kernel: int = 1
     distinctiveness: Literal['linear', 'mlp'] = 'mlp'
+    distinctiveness_exponent: float = 0.03
     has_visibility_head: bool = False
     has_refiner: bool = True
 
@@ -58,4 +65,9 @@ class NetworkConfig:
             raise ValueError(
                 f'network.has_refiner needs output_stride 4, got {self.output_stride}; change '
                 'one of them.'
+            )
+        if not 0 < self.distinctiveness_exponent <= 1:
+            raise ValueError(
+                'network.distinctiveness_exponent wants more than 0 and at most 1, got '
+                f'{self.distinctiveness_exponent}; the paper has 1.'
             )

@@ -120,6 +120,11 @@ class MatchRefiner(nn.Module):
 class PlainRefiner(nn.Module):
     """The search alone, and the paper's score; nothing is learned."""
 
+    def __init__(self, distinctiveness_exponent: float) -> None:
+        """Take the exponent of the network's config."""
+        super().__init__()
+        self.exponent = distinctiveness_exponent
+
     def forward(
         self, keyframe: KeyframePoints, query: QueryMaps, blocks: torch.Tensor
     ) -> RefinedMatches:
@@ -128,8 +133,17 @@ class PlainRefiner(nn.Module):
         at_query = sample_map(query.descriptors, points, MAP_STRIDE)
         cosine = (keyframe.descriptors * functional.normalize(at_query, dim=-1)).sum(-1)
         logits = sample_map(query.distinctiveness_logits, points, MAP_STRIDE)[..., 0]
-        score = cosine * logits.sigmoid() * keyframe.distinctiveness_logits.sigmoid()
+        score = cosine * joint_distinctiveness(
+            logits, keyframe.distinctiveness_logits, self.exponent
+        )
         return RefinedMatches(points, points, torch.logit(score, eps=1e-6))
+
+
+def joint_distinctiveness(
+    logits0: torch.Tensor, logits1: torch.Tensor, exponent: float
+) -> torch.Tensor:
+    """Multiply the distinctiveness of both ends; see `NetworkConfig.distinctiveness_exponent`."""
+    return (logits0.sigmoid() * logits1.sigmoid()) ** exponent
 
 
 def _search(

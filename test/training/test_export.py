@@ -34,6 +34,8 @@ def test_export_of_the_shipped_weights_is_the_shipped_model(tmp_path):
     assert len(found) == len(wanted) > 500
     np.testing.assert_allclose(found.points0, wanted.points0, atol=0.05)
     np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-3)
+    np.testing.assert_allclose(found.similarities, wanted.similarities, atol=1e-3)
+    np.testing.assert_allclose(found.distinctiveness, wanted.distinctiveness, atol=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == ['model']  # nothing left aside
     # No folder of the machine that exported it.
     source = str(Path(export.__file__).parent).encode()

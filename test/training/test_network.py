@@ -177,14 +177,15 @@ def test_the_search_finds_a_peak_between_two_cells_of_the_block():
     query = QueryMaps(descriptors, torch.zeros(1, 1, 16, 16))
     blocks = torch.tensor([[[2, 3]]])
     wanted = torch.tensor([[[4.5 * 4 + 1.5, 6 * 4 + 1.5]]])
-    for refiner in (PlainRefiner(), MatchRefiner(2)):
+    for refiner in (PlainRefiner(1.0), MatchRefiner(2)):
         with torch.no_grad():
             refined = refiner(keyframe, query, blocks)
         torch.testing.assert_close(refined.searched_points, wanted, atol=1e-3, rtol=0)
         assert (refined.points - wanted).abs().max() < 2.0
     # The paper's score: cosine x distinctiveness of both ends, each a half here.
-    plain = PlainRefiner()(keyframe, query, blocks)
-    assert plain.confidence_logits.sigmoid().item() == pytest.approx(0.25, abs=1e-3)
+    for exponent, score in ((1.0, 0.25), (0.5, 0.5)):
+        plain = PlainRefiner(exponent)(keyframe, query, blocks)
+        assert plain.confidence_logits.sigmoid().item() == pytest.approx(score, abs=1e-3)
 
 
 def test_selection_takes_every_block_once_and_none_in_the_padding(network):
