@@ -12,6 +12,7 @@ from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.config_file import (
     apply_overrides,
     build,
+    check_least,
     fill_references,
     merge,
     read_values,
@@ -59,7 +60,7 @@ class DataConfig:
         if not self.sources:
             raise ValueError('data.sources is empty, wanted at least one source; add one.')
         ViewSpec(self.view_size, self.num_points)
-        _check_least('data', self, batch=1, workers=0)
+        check_least('data', self, batch=1, workers=0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises a ValueError that names the field."""
-        _check_least('optimizer', self, weight_decay=0, encoder_rate=0, unfreeze_encoder_at=0)
+        check_least('optimizer', self, weight_decay=0, encoder_rate=0, unfreeze_encoder_at=0)
         if self.rate <= 0:
             raise ValueError(f'optimizer.rate is {self.rate}, wanted more than 0; correct it.')
         if self.clip_norm is not None and self.clip_norm <= 0:
@@ -120,7 +121,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises a ValueError that names the field."""
-        _check_least('schedule', self, steps=1, warmup_steps=0, final_share=0)
+        check_least('schedule', self, steps=1, warmup_steps=0, final_share=0)
 
     def factor(self, step: int) -> float:
         """Return the share of the peak rate at a step; the first step is 1."""
@@ -156,7 +157,7 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises a ValueError that names the field."""
-        _check_least(
+        check_least(
             'validation', self, every_steps=1, num_pairs=1, num_matches=1, patience=1, seed=0
         )
 
@@ -207,7 +208,7 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         """Check ranges; raises a ValueError that names the field."""
-        _check_least('', self, seed=0, log_every_steps=1, checkpoint_s=0)
+        check_least('', self, seed=0, log_every_steps=1, checkpoint_s=0)
         if self.seed == self.validation.seed:
             raise ValueError(
                 f'seed and validation.seed are both {self.seed}, wanted two different ones, so '
@@ -221,6 +222,13 @@ class ExperimentConfig:
                     f'wanted a source {"with them" if needs_matches else "of kind posed_images"} '
                     'for this loss; change the source or loss.kind.'
                 )
+        trains_refiner = isinstance(self.loss, CrossEntropyConfig)
+        if self.network.has_refiner and not trains_refiner and self.init is None:
+            raise ValueError(
+                'network.has_refiner is true, and this loss does not train it: every match would '
+                'get the same score; set network.has_refiner=false, or give a checkpoint whose '
+                'refiner is trained as init.'
+            )
         width, height = self.data.view_size
         candidates = width * height // BLOCK_PX**2
         if self.validation.num_matches > candidates:
@@ -266,6 +274,8 @@ def _read_with_base(name: str, children: tuple[str, ...]) -> Values:
     base = values.pop('base', None)
     if base is None:
         return values
+    if not isinstance(base, str):
+        raise ValueError(f'base is {base!r} in {path}, wanted a name or path; correct it.')
     # A file beside this one, wherever the command is called.
     beside = path.parent / base
     base = str(beside) if beside.is_file() else base
@@ -283,12 +293,3 @@ def _find(name: str) -> Path:
         f'There is no config {name!r}, wanted a YAML file or one of those that come with the '
         f'package: {", ".join(shipped_configs())}.'
     )
-
-
-def _check_least(where: str, config: object, **least: float) -> None:
-    """Raise a ValueError where a field is smaller than wanted; None is fine."""
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value is not None and value < bound:
-            path = f'{where}.{name}' if where else name
-            raise ValueError(f'{path} is {value}, wanted at least {bound}; correct it.')

@@ -157,6 +157,22 @@ def build(cls: type[_Config], values: Any, where: str = '') -> _Config:  # noqa:
         raise ValueError(f'{place}{error}') from error
 
 
+def check_least(where: str, config: object, **least: float) -> None:
+    """Raise a ValueError where a field is smaller than wanted; None is fine.
+
+    Args:
+        where: path of keys to the config.
+        config: dataclass.
+        **least: smallest value by field.
+    """
+    for name, bound in least.items():
+        value = getattr(config, name)
+        if value is not None and value < bound:
+            raise ValueError(
+                f'{_join(where, name)} is {value}, wanted at least {bound}; correct it.'
+            )
+
+
 def to_values(config: Any) -> Any:  # noqa: ANN401
     """Return a config as plain values, from which `build` makes it again."""
     if dataclasses.is_dataclass(config):

@@ -10,6 +10,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 import shutil
 import tempfile
@@ -17,7 +18,13 @@ from typing import Any
 
 from coam_ros.inference import default_model_directory
 from coam_ros.inference.files import replace_folder, sha256_of
-from coam_ros.inference.manifest import FORMAT_VERSION, Manifest, MANIFEST_NAME, NetworkFile
+from coam_ros.inference.manifest import (
+    BLOCK_PX,
+    FORMAT_VERSION,
+    Manifest,
+    MANIFEST_NAME,
+    NetworkFile,
+)
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
 from coam_ros.matching.preprocessing import Resizing
 from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
@@ -72,10 +79,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Export; the folder is replaced only when everything agreed."""
-    if args.out.is_dir() and any(args.out.iterdir()) and not (args.out / MANIFEST_NAME).is_file():
+    is_empty = not args.out.exists() or (args.out.is_dir() and not any(args.out.iterdir()))
+    if not is_empty and not (args.out / MANIFEST_NAME).is_file():
         raise FileExistsError(
             f'{args.out} holds no model but something else, which would be replaced; give --out a '
             'new folder, or that of a model.'
+        )
+    if not 1 <= args.matches <= args.area // BLOCK_PX**2:
+        raise ValueError(
+            f'--matches is {args.matches}, wanted 1 to {args.area // BLOCK_PX**2}, the blocks of '
+            f'{BLOCK_PX} x {BLOCK_PX} px in --area {args.area}; lower it or raise --area.'
         )
     content = read_torch_file(args.checkpoint)
     network = _load_network(content, args.checkpoint)
@@ -156,10 +169,12 @@ def _export_networks(
 ) -> dict[str, NetworkFile]:
     encoder = DeployedEncoder(network, descriptor).eval()
     matcher = DeployedPairMatcher(network, num_matches).eval()
+    # The smallest of the images has to hold the matches.
+    times = math.ceil(math.sqrt(num_matches * BLOCK_PX**2 / (512 * 576)))
     # The first is traced. The second differs in all that may differ.
     examples = [
-        _example(encoder, (480, 640), (512, 576), num_keyframes=2),
-        _example(encoder, (448, 704), (480, 640), num_keyframes=1),
+        _example(encoder, (480 * times, 640 * times), (512 * times, 576 * times), num_keyframes=2),
+        _example(encoder, (448 * times, 704 * times), (480 * times, 640 * times), num_keyframes=1),
     ]
     encoder_inputs, matcher_inputs = zip(*examples, strict=True)
     return {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from coam_ros.training.config_file import check_least
+
 # Strides at which the two images attend to each other: the two deepest levels, as in Wiles et
 # al., CVPR 2021, section 3.
 ATTENTION_STRIDES = (32, 16)
@@ -65,6 +67,12 @@ class NetworkConfig:
             raise ValueError(
                 f'network.has_refiner needs output_stride 4, got {self.output_stride}; change '
                 'one of them.'
+            )
+        check_least('network', self, descriptor_dim=1, descriptor_kernel=1)
+        if self.descriptor_kernel % 2 == 0:
+            raise ValueError(
+                f'network.descriptor_kernel is {self.descriptor_kernel}, wanted an odd number: '
+                'an even one shifts the map; correct it.'
             )
         if not 0 < self.distinctiveness_exponent <= 1:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -38,10 +39,21 @@ class TrainingLog:
         self._progress.update()
 
     def write(self, group: str, step: int, figures: dict[str, float]) -> None:
-        """Log figures of a group, `train` or `validation`."""
+        """Log figures of a group, `train` or `validation`.
+
+        Raises:
+            OSError: they cannot be written.
+        """
         entry = {'step': step, 'group': group, **figures}
-        self._stream.write(json.dumps(entry) + '\n')
-        self._stream.flush()
+        try:
+            self._stream.write(json.dumps(entry) + '\n')
+            self._stream.flush()
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f'{self._stream.name} could not be written ({error.strerror}); the last '
+                'checkpoint is untouched. Make room, and run the same command again',
+            ) from error
         if self._board is not None:
             for name, value in figures.items():
                 self._board.add_scalar(f'{group}/{name}', value, step)
@@ -57,7 +69,9 @@ class TrainingLog:
     def close(self) -> None:
         """Close files and progress bar."""
         self._progress.close()
-        self._stream.close()
+        # What a full disk did not take was told by `write`, and is tried once more here.
+        with contextlib.suppress(OSError):
+            self._stream.close()
         if self._board is not None:
             self._board.close()
 

@@ -105,7 +105,7 @@ def test_overrides_change_keys_entries_of_lists_and_whole_lists():
 def test_another_kind_drops_the_constants_of_the_former_one():
     words = [*ROOTS, 'loss.temperature=0.1']
     assert load_config('default', words).loss == CrossEntropyConfig(temperature=0.1)
-    words += ['loss.kind=paper', 'loss.tau=0.5']
+    words += ['network.has_refiner=false', 'loss.kind=paper', 'loss.tau=0.5']
     assert load_config('default', words).loss == PaperLossConfig(tau=0.5)
 
 
@@ -146,6 +146,31 @@ def test_another_kind_drops_the_constants_of_the_former_one():
         ('validation.seed=0', 'seed and validation.seed are both 0'),
         ('validation.num_matches=4000', 'wanted at most the 1728 candidates'),
         ('loss.kind=self_supervised', 'data.sources.0 has correspondences, wanted a source of'),
+        (
+            'data.sources.0.crop.rotation_std_deg=-1',
+            'data.sources.0.crop: rotation_std_deg is -1.0, wanted a number of at least 0',
+        ),
+        (
+            'data.sources.0.homography.max_shift=-1',
+            'data.sources.0.homography: max_shift is -1.0, wanted a number of at least 0',
+        ),
+        (
+            'data.sources.4.min_size_m=[10, 10, 3]',
+            'data.sources.4: Rooms are [10.0, 10.0, 3.0] to [9.0, 7.0, 3.6] m large, wanted',
+        ),
+        (
+            'data.sources.4.roll_std_deg=-1',
+            'data.sources.4: roll_std_deg is -1.0, wanted a number of at least 0',
+        ),
+        ('network.descriptor_kernel=2', 'network.descriptor_kernel is 2, wanted an odd number'),
+        ('network.descriptor_dim=0', 'network.descriptor_dim is 0, wanted at least 1'),
+        ('loss.temperature=0', 'loss.temperature is 0.0, wanted at least 0.001'),
+        ('loss={kind: paper, num_hardest: 0}', 'loss.num_hardest is 0, wanted at least 1'),
+        (
+            'loss={kind: paper, num_random: 2, num_hardest: 4}',
+            'loss.num_hardest is 4, wanted at most the 3 negatives of a positive',
+        ),
+        ('loss={kind: paper}', 'network.has_refiner is true, and this loss does not train it'),
         ('rate', "'rate' is no override, wanted key=value"),
         ('optimizer.rate=[', 'is no YAML'),
     ],
@@ -160,6 +185,24 @@ def test_a_wrong_word_is_refused_by_its_name(word, wanted, capsys):
 def test_a_loss_that_wants_correspondences_gets_no_source_without(capsys):
     assert main(['train', 'self_supervised', *ROOTS, 'loss.kind=cross_entropy']) == 2
     assert 'data.sources.0 has no correspondences' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('word', 'wanted'),
+    [
+        ('loss.window=4', 'loss.window is 4, wanted an odd number'),
+        ('loss.textured_share=90', 'loss.textured_share is 90.0, wanted a share from 0 to 1'),
+        ('loss.window_temperature=0', 'loss.window_temperature is 0.0, wanted at least 0.001'),
+    ],
+)
+def test_constants_of_the_self_supervised_loss_are_checked(word, wanted, capsys):
+    assert main(['train', 'self_supervised', *ROOTS, word]) == 2
+    assert wanted in capsys.readouterr().err
+
+
+def test_a_refiner_of_a_checkpoint_is_kept_by_a_loss_that_does_not_train_it():
+    words = [*ROOTS, 'loss.kind=paper', 'init=default']
+    assert load_config('default', words).network.has_refiner
 
 
 def test_a_base_is_looked_for_beside_its_file(tmp_path):
@@ -186,6 +229,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, capsys):
     for content, wanted in (
         ('a: [', 'is no YAML file'),
         ('- 1', 'wanted keys and values'),
+        ('base: 3\n', 'base is 3 in '),
         ('base: mine.yaml\n', 'the bases go round'),
     ):
         path = tmp_path / 'mine.yaml'

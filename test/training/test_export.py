@@ -18,6 +18,7 @@ from coam_ros.training import export  # noqa: E402
 from coam_ros.training.checkpoint import save_checkpoint  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.config_file import to_values  # noqa: E402
+from coam_ros.training.global_descriptor import GlobalDescriptor  # noqa: E402
 from skimage import data  # noqa: E402
 
 WEIGHTS = default_model_directory() / 'weights.pt'
@@ -104,3 +105,29 @@ def test_what_is_no_checkpoint_of_a_deployable_network_is_refused(tmp_path, caps
         assert words in capsys.readouterr().err
     assert main(['export', str(Path('nowhere.pt')), '--out', str(tmp_path / 'out')]) == 2
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_file_is_not_replaced(tmp_path, capsys):
+    (tmp_path / 'model').write_bytes(b'precious')
+    assert main(['export', str(WEIGHTS), '--out', str(tmp_path / 'model')]) == 2
+    assert 'holds no model' in capsys.readouterr().err
+    assert (tmp_path / 'model').read_bytes() == b'precious'
+
+
+@pytest.mark.parametrize('words', [('--matches', '4801'), ('--matches', '0'), ('--area', '9999')])
+def test_more_matches_than_blocks_are_refused(tmp_path, capsys, words):
+    assert main(['export', str(WEIGHTS), '--out', str(tmp_path / 'model'), *words]) == 2
+    assert 'the blocks of 8 x 8 px in --area' in capsys.readouterr().err
+    assert not (tmp_path / 'model').exists()
+
+
+def test_the_examples_hold_as_many_matches_as_are_wanted(tmp_path, monkeypatch):
+    def answer(path, module, examples, *_names):
+        with torch.no_grad():
+            return [module(*inputs)[0].shape[1] for inputs in examples]
+
+    monkeypatch.setattr(export, '_export', answer)
+    network = export._load_network(torch.load(WEIGHTS, weights_only=True), WEIGHTS)
+    for count in (4600, 5000):
+        networks = export._export_networks(network, GlobalDescriptor(), count, tmp_path)
+        assert networks['pair_matcher'] == [count, count]

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 import sys
 
+from coam_ros.inference import CoamModel
+from coam_ros.matching import CoamMatcher
+import cv2
 import numpy as np
 import onnx
 from onnx import helper, TensorProto
@@ -85,9 +88,34 @@ def test_benchmark_runs_on_a_tiny_setting(tmp_path):
     assert (tmp_path / 'latency.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_soak_watches_memory_while_features_come_and_go(tmp_path):
+def test_a_frame_is_timed_with_its_keyframes_in_the_cache(monkeypatch):
+    import latency_stages as stages
+
+    encoded = []
+
+    class Counting(CoamMatcher):
+        def encode(self, image):
+            encoded.append(image.shape)
+            return super().encode(image)
+
+    matcher = Counting(CoamModel.load(backend='onnxruntime'), 448 * 336)
+    measure = stages.measure
+
+    def measure_alone(function, repeats):
+        encoded.clear()
+        return measure(function, repeats)
+
+    monkeypatch.setattr(stages, 'measure', measure_alone)
+    stages.measure_frames(matcher, stages.make_scene(7), 1, 2)
+    # The live image alone, each time.
+    assert len(encoded) == stages._NUM_WARM_UP + 2
+
+
+def test_soak_watches_memory_while_features_come_and_go(tmp_path, monkeypatch):
     import latency
 
+    asked = []
+    monkeypatch.setattr(cv2, 'setNumThreads', asked.append)
     assert latency.main(['--threads=1', '--widths=448', '--soak=10', f'--out={tmp_path}']) == 0
     row = json.loads((tmp_path / 'latency.json').read_text())['soak']
     assert row['cache_hits'] + row['cache_misses'] == row['num_frames'] == 10
@@ -95,3 +123,5 @@ def test_soak_watches_memory_while_features_come_and_go(tmp_path):
     assert row['cache_evictions']
     assert len(row['resident_mib']) == 10
     assert 'MiB' in (tmp_path / 'latency.md').read_text()
+    # OpenCV aligns, with all cores unless it is told.
+    assert asked == [1]

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
-from coam_ros.training.data.photometric import vary_photometry
+from coam_ros.training.data.photometric import _lose_resolution, vary_photometry
 
 
 @pytest.fixture
@@ -37,6 +37,20 @@ def test_a_blob_stays_where_it_is(blob):
         inner[inner < 0.5 * inner.max()] = 0
         offsets.append((grid * inner[..., None]).sum((0, 1)) / inner.sum() - (48, 32))
     assert np.abs(np.median(offsets, axis=0)).max() < 0.1
+
+
+@pytest.mark.parametrize('scale', [0.534, 0.601, 0.71])
+def test_a_lost_resolution_moves_nothing_at_the_far_border(scale):
+    # One grey level a pixel, so a level of difference is a pixel of shift.
+    ramp = np.tile(np.arange(250, dtype=np.uint8)[None, :, None], (32, 1, 3))
+    shift = _lose_resolution(ramp, scale).astype(float) - ramp
+    assert abs(shift[:, 220:240].mean()) < 0.15
+
+
+def test_any_strength_gives_a_view_and_no_warning(blob, capfd):
+    for seed in range(60):
+        assert vary_photometry(blob, np.random.default_rng(seed), 3.0).shape == blob.shape
+    assert not capfd.readouterr().err
 
 
 def test_views_differ_in_brightness_contrast_colour_and_sharpness(blob):

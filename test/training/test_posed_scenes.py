@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 
 from bench_samples import objects, pair_line
@@ -10,6 +11,7 @@ import numpy as np
 from pair_samples import (
     assert_epipolar,
     assert_same_place,
+    gradient,
     K,
     SIZE,
     STEP_PX,
@@ -111,6 +113,17 @@ def test_tracks_that_are_cut_short_are_named(posed, caplog):
     assert '2 of 6 images are not used' in caplog.records[0].getMessage()
 
 
+def test_tracks_of_another_shape_are_named(posed, caplog):
+    ids, xy, _ = landmarks(0)
+    np.savez(posed / 'points/0.npz', xy=xy[:-1], id=ids)
+    np.savez(posed / 'points/1.npz', xy=landmarks(1)[1].T, id=landmarks(1)[0])
+    with caplog.at_level(logging.WARNING):
+        make_source(TrackSourceConfig(path=str(posed)), SPEC)
+    (record,) = caplog.records
+    assert '2 of 6 images are not used' in record.getMessage()
+    assert f'xy of shape (2, {len(landmarks(1)[0])})' in record.getMessage()
+
+
 def test_few_points_a_pair_are_enough(tmp_path):
     write_seven_scenes(tmp_path)
     config = RgbdSourceConfig(path=str(tmp_path), min_step=1, min_overlap=0.1)
@@ -176,6 +189,15 @@ def test_held_back_keyframes_are_in_no_training_pair_and_in_every_other(tmp_path
     assert not any(held_back & pair for pair in pairs['training'])
     assert pairs['held_back']
     assert all(held_back & pair for pair in pairs['held_back'])
+
+
+def test_held_back_keyframes_without_depth_are_not_replaced_by_others(tmp_path):
+    stems = write_seven_scenes(tmp_path / 'walk', 12)
+    for index in (2, 7):
+        stems[index].with_suffix('.depth.png').unlink()
+    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    with pytest.raises(ValueError, match='part held_back: of 10 keyframes no two share 20%'):
+        make_source(KeyframeMapSourceConfig(path=str(tmp_path / 'map'), part='held_back'), SPEC)
 
 
 def test_a_map_without_depth_and_landmarks_is_an_error(tmp_path):
@@ -263,6 +285,21 @@ def test_megadepth_files_that_turn_out_damaged_are_named_once(megadepth, caplog)
         for seed in range(15):
             source.sample(np.random.default_rng(seed))
     assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize(('suffix', 'columns'), [('jpg', 126), ('png', 1003)])
+def test_images_of_megadepth_are_read_small_where_that_is_exact(megadepth, suffix, columns):
+    folder, info = megadepth
+    # No multiple of 8: of a PNG OpenCV would make 125 columns, 8.024 pixels wide.
+    width, height = 1003, 805
+    write_image(folder / f'images/large.{suffix}', gradient(width, height))
+    with importlib.import_module('h5py').File(folder / 'depths/0.h5', 'w') as file:
+        file['depth'] = np.full((height, width), WALL_M, np.float32)
+    info['image_paths'][0] = f'images/large.{suffix}'
+    write_scene(folder, info)
+    config = MegaDepthSourceConfig(path=str(folder), crop=CropConfig(min_extent=1.0))
+    source = make_source(config, ViewSpec((96, 64), 200))
+    assert source._frame(source._scenes[0], 0).image.shape[1] == columns
 
 
 def test_a_pickle_that_runs_programs_is_refused(megadepth):
@@ -391,7 +428,7 @@ def test_a_damaged_line_of_a_list_is_named(posed):
 
 def test_epipolar_and_corresponding_sources_do_not_mix(posed):
     configs = [PosedImageSourceConfig(path=str(posed)), TrackSourceConfig(path=str(posed))]
-    with pytest.raises(ValueError, match='mixes posed_images'):
+    with pytest.raises(ValueError, match='sources mix posed_images'):
         make_mixture(configs, SPEC, 10, seed=0)
     batch = make_mixture(configs[:1], SPEC, 10, seed=0)[0]
     assert batch['fundamental'].shape == (3, 3)

@@ -34,6 +34,7 @@ from coam_ros.training.config_file import to_values  # noqa: E402
 from coam_ros.training.distributed import joined_processes  # noqa: E402
 from coam_ros.training.network import CoamNetwork  # noqa: E402
 from coam_ros.training.trainer import choose_precision, Trainer  # noqa: E402
+from coam_ros.training.training_log import TrainingLog  # noqa: E402
 from coam_ros.training.validation import judge  # noqa: E402
 from pair_samples import write_seven_scenes  # noqa: E402
 from training_samples import (  # noqa: E402
@@ -353,6 +354,19 @@ def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert torch.equal(read(path)['weights'], torch.ones(10))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_under_the_log_is_told_with_its_file(tmp_path):
+    log = TrainingLog(tmp_path, 0, 10, tensorboard=False)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r'metrics\.jsonl could not be written'):
+            log.write('train', 1, {'loss' * 100_000: 1.0})
+        # Nothing that hides the error.
+        log.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_adaptation_reports_held_back_keyframes_before_and_after(finished, tmp_path, capsys):

@@ -68,8 +68,9 @@ def make_mixture(
     without = [isinstance(config, PosedImageSourceConfig) for config in configs]
     if any(without) and not all(without):
         raise ValueError(
-            'data.sources mixes posed_images, which has no correspondences, with sources that '
-            'have; no loss takes both. Train on one sort at a time.'
+            'The sources mix posed_images, which has no correspondences, with sources that have; '
+            'neither a loss nor a validation takes both. Give data.sources and '
+            'validation.sources one sort each.'
         )
     sources = [make_source(config, spec) for config in configs]
     return PairMixture(sources, [config.weight for config in configs], num_items, seed)

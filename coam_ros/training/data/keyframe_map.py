@@ -117,12 +117,13 @@ def open_keyframe_map(
     names = [f'keyframe {keyframe.id}' for keyframe in keyframes]
     usable, coarse = survey(Path(config.path), keyframes, names)
     keyframes = [keyframes[index] for index in usable]
-    candidates = _neighbours(keyframes, is_held_back[usable], config.num_neighbours)
+    candidates = _neighbours(keyframes, is_held_back[usable], config)
     pairs = overlapping_pairs(coarse, candidates, config.min_overlap)
     if not pairs:
         raise ValueError(
-            f'{config.path}: of {len(keyframes)} keyframes no two share {config.min_overlap:.0%} '
-            'of their view; map the site more densely, or lower min_overlap.'
+            f'{config.path}, part {config.part}: of {len(keyframes)} keyframes no two share '
+            f'{config.min_overlap:.0%} of their view; map the site more densely, or lower '
+            'min_overlap.'
         )
     tolerance = DepthTolerance(config.relative_tolerance, config.absolute_tolerance_m)
     return KeyframePairSource(
@@ -159,8 +160,9 @@ class LandmarkPairSource:
         self._pairs = self._find_pairs(config, is_held_back[usable])
         if not self._pairs:
             raise ValueError(
-                f'{config.path}: of {len(keyframes)} keyframes without depth no two share '
-                f'{config.min_landmarks} landmarks; make the map with depth or with landmarks.'
+                f'{config.path}, part {config.part}: of {len(keyframes)} keyframes without depth '
+                f'no two share {config.min_landmarks} landmarks; make the map with depth or with '
+                'landmarks.'
             )
 
     def sample(self, rng: np.random.Generator, item: int = 0) -> TrainingPair:
@@ -189,9 +191,7 @@ class LandmarkPairSource:
         ends = np.cumsum([len(k.landmark_points_map) for k in self._keyframes])[:-1]
         ids = np.split(numbers.ravel(), ends)
         pairs = []
-        for i, others in enumerate(
-            _neighbours(self._keyframes, is_held_back, config.num_neighbours)
-        ):
+        for i, others in enumerate(_neighbours(self._keyframes, is_held_back, config)):
             for j in others:
                 _, rows_i, rows_j = np.intersect1d(ids[i], ids[j], return_indices=True)
                 if len(rows_i) >= config.min_landmarks:
@@ -200,19 +200,20 @@ class LandmarkPairSource:
 
 
 def _neighbours(
-    keyframes: Sequence[Keyframe], is_held_back: NDArray[np.bool_], count: int
+    keyframes: Sequence[Keyframe], is_held_back: NDArray[np.bool_], config: KeyframeMapSourceConfig
 ) -> list[NDArray[np.int64]]:
     """Indices of the keyframes whose cameras are nearest to each one's, itself left out.
 
-    Where some are held back, each of these has neighbours among the others alone, and the others
-    have none.
+    In the part held_back each keyframe that is held back has neighbours among the others alone,
+    and the others have none.
     """
+    asks = is_held_back == (config.part == 'held_back')
     centres = np.array([keyframe.T_map_camera[:3, 3] for keyframe in keyframes])
     neighbours = []
     for index, centre in enumerate(centres):
-        if is_held_back.any() and not is_held_back[index]:
+        if not asks[index]:
             neighbours.append(np.empty(0, np.int64))
             continue
         order = np.argsort(np.linalg.norm(centres - centre, axis=1), kind='stable')
-        neighbours.append(order[~is_held_back[order] & (order != index)][:count])
+        neighbours.append(order[~is_held_back[order] & (order != index)][: config.num_neighbours])
     return neighbours

@@ -151,7 +151,9 @@ class MegaDepthSource:
         if depth.shape != size[::-1]:
             raise ValueError(f'{path} is {size[0]} x {size[1]}, its depth {depth.shape[::-1]} px')
         K = scene.intrinsics[index] - [[0, 0, HALF_PIXEL], [0, 0, HALF_PIXEL], [0, 0, 0]]
-        image = read_rgb(path, largest_reduction(size, self._wanted_size))
+        # Only a JPEG's smaller pixels are exactly so many of the file.
+        is_jpeg = header.format == 'jpeg'
+        image = read_rgb(path, largest_reduction(size, self._wanted_size) if is_jpeg else 1)
         camera = PinholeCamera.from_K(K, *size)
         return DepthFrame(image, depth, camera, scene.T_world_camera[index])
 

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from coam_ros.geometry.image_views import Image, Points
 from coam_ros.training.data.photometric import vary_photometry
-from coam_ros.training.data.views import CropConfig, ViewSpec
+from coam_ros.training.data.views import check_not_negative, CropConfig, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 import torch
@@ -54,10 +54,7 @@ class SourceConfig:
         Raises:
             ValueError: naming the field.
         """
-        for name in ('weight', 'photometric_strength', 'cache_mb'):
-            value = getattr(self, name)
-            if not 0 <= value < float('inf'):
-                raise ValueError(f'{name} is {value}, wanted a number of at least 0; correct it.')
+        check_not_negative(self, 'weight', 'photometric_strength', 'cache_mb')
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,7 +43,7 @@ def vary_photometry(image: Image, rng: np.random.Generator, strength: float = 1.
     if rng.random() < 0.4:
         image = _add_noise(image, strength * rng.uniform(0, 12), rng)
     if rng.random() < 0.25:
-        image = decode_jpeg(encode_jpeg(image, int(100 - strength * rng.uniform(10, 70))))
+        image = decode_jpeg(encode_jpeg(image, max(1, int(100 - strength * rng.uniform(10, 70)))))
     return image
 
 
@@ -105,5 +105,7 @@ def _add_noise(image: Image, level: float, rng: np.random.Generator) -> Image:
 
 def _lose_resolution(image: Image, scale: float) -> Image:
     height, width = image.shape[:2]
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    # By its size: with factors OpenCV samples by these, and what it rounds the size to is a shift.
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)

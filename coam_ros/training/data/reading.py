@@ -31,7 +31,8 @@ def read_rgb(path: Path, reduction: int = 1) -> Image:
     Args:
         path: of a JPEG or PNG.
         reduction: 1, 2, 4 or 8: decode at this fraction of the size, which is faster. A pixel p
-            of the file is (p + 0.5) / reduction - 0.5 there.
+            of a JPEG is (p + 0.5) / reduction - 0.5 there; of a PNG only where the fraction of
+            its size is whole.
 
     Returns:
         (H, W, 3) uint8 RGB.

@@ -17,7 +17,7 @@ from coam_ros.training.data.posed_depth import (
     overlapping_pairs,
 )
 from coam_ros.training.data.reading import largest_reduction, list_photos, read_rgb
-from coam_ros.training.data.views import CropConfig, ViewSpec
+from coam_ros.training.data.views import check_not_negative, CropConfig, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -77,6 +77,7 @@ class RoomSourceConfig(SourceConfig):
             ValueError: naming the field.
         """
         super().__post_init__()
+        check_not_negative(self, 'roll_std_deg', 'light_strength')
         if not 0 <= self.min_overlap < 1:
             raise ValueError(
                 f'min_overlap is {self.min_overlap}, wanted 0 <= min_overlap < 1; lower it.'
@@ -85,6 +86,12 @@ class RoomSourceConfig(SourceConfig):
             raise ValueError(
                 f'{self.pairs_per_room} pairs, {self.frames_per_room} frames and '
                 f'{self.photos_per_room} photos a room, wanted at least 1, 2 and 1; raise them.'
+            )
+        sizes_m = zip(self.min_size_m, self.max_size_m, strict=True)
+        if not all(0 < least <= largest for least, largest in sizes_m):
+            raise ValueError(
+                f'Rooms are {list(self.min_size_m)} to {list(self.max_size_m)} m large, wanted '
+                '0 < min_size_m <= max_size_m in each direction; correct them.'
             )
         if not 10 <= self.min_fov_deg <= self.max_fov_deg <= 140:
             raise ValueError(

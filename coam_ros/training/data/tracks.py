@@ -132,5 +132,11 @@ class TrackSource:
             path = self._directory / 'points' / f'{stem}.npz'
             if path.is_file():
                 with np.load(path, allow_pickle=False) as points:
-                    return points['xy'].astype(np.float32), points['id']
+                    xy, ids = points['xy'].astype(np.float32), points['id']
+                if xy.shape != (*ids.shape, 2):
+                    raise ValueError(
+                        f'{path} has xy of shape {xy.shape} and id of {ids.shape}, wanted (N, 2) '
+                        'and (N,); write it again.'
+                    )
+                return xy, ids
         raise FileNotFoundError(f'no points/{Path(name).stem}.npz')

@@ -71,6 +71,7 @@ class CropConfig:
                 f'Crops show {self.min_extent} to {self.max_extent} of an image, wanted '
                 '0 < min_extent <= max_extent <= 1; correct them.'
             )
+        check_not_negative(self, 'rotation_std_deg', 'max_shift')
         check_share('free_rotation_share', self.free_rotation_share)
 
 
@@ -109,6 +110,7 @@ class HomographyConfig:
         # At 0.5 two corners may meet, and the view folds.
         if not 0 <= self.max_tilt < 0.5:
             raise ValueError(f'max_tilt is {self.max_tilt}, wanted 0 <= max_tilt < 0.5; lower it.')
+        check_not_negative(self, 'rotation_std_deg', 'max_shift')
         check_share('free_rotation_share', self.free_rotation_share)
 
 
@@ -116,6 +118,14 @@ def check_share(name: str, value: float) -> None:
     """Raise a ValueError where a share is not in [0, 1]."""
     if not 0 <= value <= 1:
         raise ValueError(f'{name} is {value}, wanted a share from 0 to 1; correct it.')
+
+
+def check_not_negative(config: object, *names: str) -> None:
+    """Raise a ValueError where a field is negative or infinite."""
+    for name in names:
+        value = getattr(config, name)
+        if not 0 <= value < float('inf'):
+            raise ValueError(f'{name} is {value}, wanted a number of at least 0; correct it.')
 
 
 def random_crop(

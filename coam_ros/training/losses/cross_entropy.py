@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coam_ros.inference.manifest import BLOCK_PX
+from coam_ros.training.config_file import check_least
 from coam_ros.training.data.pairs import IGNORED, MATCHED
 from coam_ros.training.network import DescribedImage
 from coam_ros.training.refiner import KeyframePoints, MAP_STRIDE, QueryMaps
@@ -49,6 +50,10 @@ class CrossEntropyConfig:
     reach_px: float = 6.0
     confident_px: float = 3.0
     confidence_weight: float = 0.3
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises a ValueError that names the field."""
+        check_least('loss', self, temperature=1e-3)
 
 
 class _Found(NamedTuple):

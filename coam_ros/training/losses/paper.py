@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from coam_ros.training.config_file import check_least
 from coam_ros.training.data.pairs import MATCHED, UNMATCHED
 from coam_ros.training.network import DescribedImage
 from coam_ros.training.sampling import masked_mean, sample_descriptors, sample_map
@@ -42,6 +43,15 @@ class PaperLossConfig:
     tau: float = 0.25
     distinctiveness_weight: float = 0.1
     visibility_weight: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises a ValueError that names the field."""
+        check_least('loss', self, num_positives=1, num_random=1, num_hardest=1)
+        if self.num_hardest > self.num_random + 1:
+            raise ValueError(
+                f'loss.num_hardest is {self.num_hardest}, wanted at most the '
+                f'{self.num_random + 1} negatives of a positive; lower it or raise num_random.'
+            )
 
 
 class PaperLoss:

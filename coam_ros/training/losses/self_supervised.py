@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from coam_ros.training.config_file import check_least
 from coam_ros.training.epipolar import crosses_image, distance_to_lines, epipolar_lines
 from coam_ros.training.network import DescribedImage
 from coam_ros.training.sampling import (
@@ -64,6 +65,18 @@ class SelfSupervisedConfig:
     max_epipolar_share: float = 0.3
     max_cycle_share: float = 0.025
     max_cycle_px: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises a ValueError that names the field."""
+        check_least('loss', self, num_points=1, temperature=1e-3, spacing_px=1)
+        check_least('loss', self, window=1, window_temperature=1e-3)
+        if self.window % 2 == 0:
+            raise ValueError(f'loss.window is {self.window}, wanted an odd number; correct it.')
+        if not 0 <= self.textured_share <= 1:
+            raise ValueError(
+                f'loss.textured_share is {self.textured_share}, wanted a share from 0 to 1; '
+                'correct it.'
+            )
 
 
 class SelfSupervisedLoss:
