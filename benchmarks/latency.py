@@ -25,6 +25,7 @@ from coam_ros.inference import CoamModel, default_model_directory, EngineIncompa
 from coam_ros.inference.model import BACKENDS, FEATURE_NAMES
 from coam_ros.localization import LocalizationConfig
 from coam_ros.matching import CoamMatcher
+import cv2
 from latency_cost import Cost, count_network, GPUS, ProfiledRuns
 from latency_paper import measure_this_cpu, PaperNetwork
 from latency_report import plot_latency, render_tables
@@ -188,6 +189,7 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     """Measure everything; see the module."""
     figures: dict[str, object] = {'machine': describe_machine(args)}
     torch.set_num_threads(args.threads)
+    cv2.setNumThreads(args.threads)
     directory = args.model or default_model_directory()
     scene = stages.make_scene(max(3, *args.keyframes) + 2)
     if args.soak:

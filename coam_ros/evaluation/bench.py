@@ -115,6 +115,8 @@ def _add_report_arguments(parser: argparse.ArgumentParser, compare: object, out:
 
 def run(args: argparse.Namespace) -> int:
     """Run every matcher on every data set, print the table and write the report."""
+    if args.out is not None:
+        _prepare_out(args.out)
     runs = _read_runs(args)
     name = args.kind or next(iter(runs.values()))['benchmark']
     kind = KINDS[name]
@@ -197,8 +199,6 @@ def _measure_all(
             raise ValueError(
                 f'--{option.replace("_", "-")} {getattr(args, option)}, wanted at least 1.'
             )
-    if args.out is not None:
-        _prepare_out(args.out)
     if args.threads:
         cv2.setNumThreads(args.threads)
     data_sets = _open_data_sets(args, kind)

@@ -153,10 +153,11 @@ def _make_tables(report: Mapping[str, object]) -> list[Table]:
     consistency = Table(
         'data set',
         'poses',
-        'position / dof (honest)',
-        'pose / dof (honest)',
+        'position / dof',
+        'pose / dof',
         'within 95 %',
         title='Squared error over covariance of published poses',
+        caption='1 is honest; in brackets the 95 % interval of as many honest poses',
     )
     for name, found in report['consistency'].items():
         consistency.add_row(
@@ -174,6 +175,7 @@ def _make_tables(report: Mapping[str, object]) -> list[Table]:
         f'for {WANTED_PRECISION:.0%}',
         'recall',
         title='Gates, each alone',
+        caption=f'for {WANTED_PRECISION:.0%}: the loosest threshold with that precision',
     )
     for name, found in report['gates'].items():
         proposed = found.get('proposed') or {}

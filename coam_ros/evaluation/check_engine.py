@@ -60,13 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--pairs',
         type=Path,
         action='append',
-        help='folder with a pairs.txt, or with sequences as in HPatches; may come again '
+        help='folder with a pairs.txt, or with sequences as in HPatches; may be given several times '
         '(default: the fixed pairs that decide whether an engine is accepted)',
     )
     parser.add_argument(
-        '--max-pairs', type=int, default=50, metavar='N', help='of each folder (%(default)s)'
+        '--max-pairs', type=int, default=50, metavar='N', help='pairs to take of each folder (%(default)s)'
     )
-    parser.add_argument('--threads', type=int, metavar='N', help='CPU threads')
+    parser.add_argument('--threads', type=int, metavar='N', help='CPU threads (default: one a physical core)')
     add_option_arguments(parser)
 
 
@@ -142,22 +142,17 @@ def _cover(
 
 
 def _table(report: GateReport) -> Table:
-    thresholds = [f'right to {threshold:g} px' for threshold in PRECISION_THRESHOLDS_PX]
-    table = Table('backend', 'matches', 'retained', *thresholds, 'pairs emptied', 'descriptors')
-    table.add_row(
-        report.reference,
-        str(report.num_reference_matches),
-        '',
-        *(f'{share:.2%}' for share in report.reference_precision),
-        '',
-        '',
+    table = Table('', report.reference, report.candidate)
+    table.add_row('matches', str(report.num_reference_matches), str(report.num_candidate_matches))
+    table.add_row('matches retained', '', f'{report.retention:.2%}')
+    precisions = zip(
+        PRECISION_THRESHOLDS_PX,
+        report.reference_precision,
+        report.candidate_precision,
+        strict=True,
     )
-    table.add_row(
-        report.candidate,
-        str(report.num_candidate_matches),
-        f'{report.retention:.2%}',
-        *(f'{share:.2%}' for share in report.candidate_precision),
-        f'{len(report.emptied_pairs)} of {report.num_pairs}',
-        f'{report.descriptor_cosine:.4f}',
-    )
+    for threshold, reference, candidate in precisions:
+        table.add_row(f'right to {threshold:g} px', f'{reference:.2%}', f'{candidate:.2%}')
+    table.add_row('pairs emptied', '', f'{len(report.emptied_pairs)} of {report.num_pairs}')
+    table.add_row('cosine of descriptors', '', f'{report.descriptor_cosine:.4f}')
     return table

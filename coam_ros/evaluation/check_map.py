@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
             disagreements.append(_disagreement(result, keyframe, keyframe_map, config))
     found = fit_keyframe_error(disagreements) if disagreements else None
     console.print(_make_table(outcomes, found))
-    _print_advice(console, outcomes, found)
+    _print_advice(console, outcomes, found, is_apart=args.apart > 0)
     if args.out is not None:
         summary = {
             **describe_run(),
@@ -192,15 +192,22 @@ def _make_table(outcomes: Sequence[QueryOutcome], found: KeyframeError | None) -
 
 
 def _print_advice(
-    console: Console, outcomes: Sequence[QueryOutcome], found: KeyframeError | None
+    console: Console,
+    outcomes: Sequence[QueryOutcome],
+    found: KeyframeError | None,
+    is_apart: bool,
 ) -> None:
     """Say what the figures are good for."""
     if found is not None:
         console.print(
             f'As if every keyframe were off by itself by {found.position_std_m:.4f} m along and '
-            f'{found.rotation_std_deg:.3f} deg about each axis: what keyframe_position_std_m and '
-            'keyframe_rotation_std_deg of the matcher are for (map_position_std_m and '
-            'map_rotation_std_deg, where --apart leaves other passes alone).'
+            f'{found.rotation_std_deg:.3f} deg about each axis.'
+        )
+        console.print(
+            'What is more than without --apart is drift between passes: set map_position_std_m '
+            'and map_rotation_std_deg of the matcher to it.'
+            if is_apart
+            else 'Set keyframe_position_std_m and keyframe_rotation_std_deg of the matcher to this.'
         )
         if found.outliers:
             console.print(
@@ -211,7 +218,7 @@ def _print_advice(
     if failed:
         console.print(
             f'Keyframes that the others do not localize: {_listed([o.name for o in failed])}. '
-            'A robot there has this one keyframe alone; map the place more densely. '
+            'A robot at one of them has that keyframe alone: map the place more densely. '
             f'Keyframe {failed[0].name}: {failed[0].message}'
         )
 

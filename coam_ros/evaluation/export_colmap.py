@@ -82,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
                 'the images: wanted some that show one place from several sides.'
             )
         for name, value in figures.items():
-            console.print(f'{name.replace("_", " ")}: {value:.4g}')
+            # All digits of a count.
+            text = f'{value:.0f}' if value == round(value) else f'{value:.4g}'
+            console.print(f'{name.replace("_", " ")}: {text}')
     else:
         write_database(args.out / DATABASE, args.directory, shared, collection.intrinsics)
     console.print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 import re
@@ -14,7 +15,9 @@ import time
 
 from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
+from coam_ros.evaluation.files import to_json_values
 from coam_ros.evaluation.matchers.matcher import PEER_WORKER
+from coam_ros.evaluation.reports.benchmark_report import verdict
 import cv2
 import numpy as np
 import pytest
@@ -257,6 +260,14 @@ def test_runs_lie_side_by_side_and_are_compared(sequences, tmp_path, capsys):
     assert 'sift (second)' in out.with_suffix('.html').read_text()
 
 
+def test_runs_side_by_side_want_a_report_of_json(sequences, tmp_path, capsys):
+    run = tmp_path / 'run.json'
+    assert bench('homography', sequences, '--matcher', 'sift', '--out', run) == 0
+    assert bench('--compare', run, '--out', tmp_path / 'both.html') == 2
+    assert 'ends with .json' in capsys.readouterr().err
+    assert not (tmp_path / 'both.html').exists()
+
+
 def test_former_runs_without_a_figure_are_to_be_measured_again(sequences, tmp_path, capsys):
     out = tmp_path / 'run.json'
     assert bench('homography', sequences, '--matcher', 'sift', '--out', out) == 0
@@ -287,6 +298,18 @@ def test_a_difference_without_bounds_stands_in_the_report(sequences, tmp_path, c
     (comparison,) = json.loads(out.read_text())['comparisons']
     assert comparison['figures']['median_error_cm']['difference'] is None
     assert out.with_suffix('.html').is_file()
+
+
+def test_a_difference_without_bounds_is_no_part_of_a_verdict():
+    figures = {
+        'recall_10cm_5deg': {'difference': 0.5, 'p_value': 0.01},
+        'median_error_cm': {'difference': -math.inf, 'p_value': 0.01},
+    }
+    comparison = {'data_set': 'room', 'a': 'ours', 'b': 'orb', 'figures': figures}
+    wanted = 'room: ours against orb: better in recall_10cm_5deg (+50.0, p 0.010).'
+    assert verdict(comparison) == wanted
+    # As a report on disk has it.
+    assert verdict(to_json_values(comparison)) == wanted
 
 
 def test_an_absent_matcher_shows_before_another_is_measured(sequences, tmp_path, capsys):

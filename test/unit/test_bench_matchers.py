@@ -9,6 +9,7 @@ import sys
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.evaluation.matchers.matcher import MatcherError, OPENCV, OpenCvMatcher, PeerMatcher
+from coam_ros.geometry.image_views import apply_homography, resize_view
 import cv2
 import numpy as np
 import pytest
@@ -105,6 +106,15 @@ def test_opencv_finds_a_shift(name, median_px):
     np.testing.assert_allclose(np.median(offsets, axis=0), (-11, 7), atol=median_px)
     assert (np.diff(found.scores) <= 0).all()
     assert found.scores.min() >= 0.2  # 1 - ratio of at most 0.8
+
+
+def test_sift_has_its_points_where_they_are_in_an_image_twice_as_large():
+    photo = cv2.resize(data.astronaut(), (400, 400), interpolation=cv2.INTER_AREA)
+    large = cv2.resize(photo, (800, 800), interpolation=cv2.INTER_CUBIC)
+    found = OpenCvMatcher('sift').match(photo, large)
+    offsets = found.points1 - apply_homography(found.points0, resize_view(2.0))
+    assert len(offsets) > 300
+    np.testing.assert_allclose(np.median(offsets, axis=0), 0, atol=0.05)
 
 
 @pytest.mark.parametrize('name', OPENCV)

@@ -8,6 +8,7 @@ import pickle
 from bench_samples import INTRINSICS, objects, pair_line, write_image
 from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
+from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector
 import numpy as np
 import pytest
@@ -82,7 +83,8 @@ def write_scannet(directory: Path) -> None:
         name=np.array([[707, 1, 15, 585]]),
         rel_pose=T_1_0[:3].reshape(1, 12),
     )
-    np.savez(directory / 'intrinsics.npz', scene0707_01=INTRINSICS)
+    # Of the depth images: twice as large as these.
+    np.savez(directory / 'intrinsics.npz', scene0707_01=resize_view(2.0) @ INTRINSICS)
 
 
 @pytest.mark.parametrize(

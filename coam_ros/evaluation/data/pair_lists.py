@@ -23,7 +23,9 @@ from coam_ros.evaluation.data.image_pairs import (
     PosedPair,
     read_posed_pairs,
 )
+from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import make_transform
+from coam_ros.mapping.image_header import read_image_header
 from coam_ros.mapping.importers.object_arrays import read_arrays
 from coam_ros.mapping.importers.sfm_model import colmap_camera, HALF_PIXEL
 import numpy as np
@@ -37,6 +39,8 @@ _LAYOUTS = (
 _SUPERGLUE = ('pairs.txt', 'scannet_test_pairs_with_gt.txt')
 _CALIBRATED = 'pairs_calibrated.txt'
 _SCANNET_IMAGES = ('.', 'scannet_test_1500')
+# The depth images are of this size, and LoFTR's K is theirs (it brings all images to it).
+_SCANNET_K_SIZE = (640, 480)
 # From COLMAP's pixels to ours, in an intrinsic matrix.
 _TO_CENTRE = np.array([[0, 0, -HALF_PIXEL], [0, 0, -HALF_PIXEL], [0, 0, 0]])
 
@@ -188,5 +192,12 @@ def _read_scannet(directory: Path) -> list[PosedPair]:
     for row, scene, K, pose in zip(names, scenes, cameras, poses, strict=True):
         files = [f'{scene}/color/{number}.jpg' for number in row[2:]]
         T_1_0 = make_transform(pose[:, :3], pose[:, 3])
-        pairs.append(make_posed_pair(directory / images, files, (K, K), T_1_0, str(path)))
+        pair = make_posed_pair(directory / images, files, (K, K), T_1_0, str(path))
+        pairs.append(pair.resized(_from_depth(pair.path0), _from_depth(pair.path1)))
     return pairs
+
+
+def _from_depth(path: Path) -> NDArray[np.float64]:
+    """Give (3, 3), pixels of a depth image to those of a colour image, which are larger there."""
+    header = read_image_header(path.read_bytes())
+    return resize_view(*np.divide((header.width, header.height), _SCANNET_K_SIZE))

@@ -111,13 +111,15 @@ def verdict(comparison: Mapping[str, object]) -> str:
     """Say in a sentence in what A is better than B, and in what it is worse."""
     better, worse, rest = [], [], 0
     for name, figure in comparison['figures'].items():
+        difference = figure['difference']
+        # A median of lost queries has no size, JSON no word for it; recalls tell of them.
+        is_bounded = difference is not None and np.isfinite(difference)
         # More matches are neither better nor worse.
-        if not is_shown(name) or name == 'mean_matches':
+        if not is_shown(name) or name == 'mean_matches' or not is_bounded:
             continue
         if figure['p_value'] > SIGNIFICANT:
             rest += 1
             continue
-        difference = figure['difference']
         sign = '-' if difference < 0 else '+'
         text = f'{name} ({sign}{format_figure(name, abs(difference))}, p {figure["p_value"]:.3f})'
         gain = -difference if _is_less_better(name) else difference
