@@ -58,7 +58,7 @@ def validation_pairs(config: ExperimentConfig, processes: Processes) -> list[Bat
     width, height = data.view_size
     mixture = make_mixture(
         validation.sources or data.sources,
-        # Every block's centre is asked for.
+        # As many points as there are blocks; drawn with repeats, they tell of two thirds of them.
         ViewSpec(data.view_size, width * height // BLOCK_PX**2),
         validation.num_pairs,
         validation.seed,
