@@ -60,13 +60,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--pairs',
         type=Path,
         action='append',
-        help='folder with a pairs.txt, or with sequences as in HPatches; may be given several times '
-        '(default: the fixed pairs that decide whether an engine is accepted)',
+        help='folder with a pairs.txt, or with sequences as in HPatches; may be given several '
+        'times (default: the fixed pairs that decide whether an engine is accepted)',
     )
     parser.add_argument(
-        '--max-pairs', type=int, default=50, metavar='N', help='pairs to take of each folder (%(default)s)'
+        '--max-pairs',
+        type=int,
+        default=50,
+        metavar='N',
+        help='pairs to take of each folder (%(default)s)',
     )
-    parser.add_argument('--threads', type=int, metavar='N', help='CPU threads (default: one a physical core)')
+    parser.add_argument(
+        '--threads', type=int, metavar='N', help='CPU threads (default: one a physical core)'
+    )
     add_option_arguments(parser)
 
 

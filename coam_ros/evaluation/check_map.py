@@ -207,7 +207,8 @@ def _print_advice(
             'What is more than without --apart is drift between passes: set map_position_std_m '
             'and map_rotation_std_deg of the matcher to it.'
             if is_apart
-            else 'Set keyframe_position_std_m and keyframe_rotation_std_deg of the matcher to this.'
+            else 'Set keyframe_position_std_m and keyframe_rotation_std_deg of the matcher to '
+            'this.'
         )
         if found.outliers:
             console.print(

@@ -53,8 +53,8 @@ def warp(image: Image, view: Matrix, size: tuple[int, int]) -> Image:
         halved = np.asarray(
             cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8
         )
-        halving = resize_view(*np.divide(halved.shape[1::-1], image.shape[1::-1]))
-        return warp(halved, view @ np.linalg.inv(halving), size)
+        # By exactly a half for odd sides too, whose last pixel alone may be lost.
+        return warp(halved, view @ np.linalg.inv(resize_view(0.5)), size)
     if scale < 0.7:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), 0.45 / scale), np.uint8)
     return np.asarray(cv2.warpPerspective(image, view, size, flags=cv2.INTER_LINEAR), np.uint8)

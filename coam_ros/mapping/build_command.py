@@ -30,7 +30,7 @@ examples:
 """
 _TUM = """Make a map of a directory in the layout of the TUM RGB-D data set:
 
-  rgb.txt, depth.txt       stamp and file a line
+  rgb.txt, depth.txt       stamp and file a line; no depth.txt without a depth camera
   groundtruth.txt          stamp tx ty tz qx qy qz qw a line, from the camera to the world
   rgb/, depth/             images; 16-bit depth registered to them, 5,000 counts a metre
 

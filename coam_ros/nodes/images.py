@@ -144,7 +144,7 @@ def encode_depth(message: Image) -> bytes:
         message: 16UC1 in millimetres or 32FC1 in metres, as REP-118 has them.
 
     Raises:
-        ImageError: another encoding, or data that do not fit it.
+        ImageError: another encoding, data that do not fit it, or another unit.
     """
     encoding = _DEPTH_ENCODINGS.get(message.encoding)
     if encoding is None:
@@ -157,6 +157,12 @@ def encode_depth(message: Image) -> bytes:
         with np.errstate(invalid='ignore'):
             counts = np.round(depth * 1e3)
             is_known = (counts >= 1) & (counts < max(NO_DEPTH_COUNTS))
+        seen = depth[np.isfinite(depth) & (depth > 0)]
+        if len(seen) and not is_known.any():
+            raise ImageError(
+                f'Depth of 32FC1 from {seen.min():g} on; wanted metres, of 0.001 to 65.5. Let its '
+                'publisher give metres, or 16UC1 in millimetres.'
+            )
         depth = np.where(is_known, counts, 0)
     _, data = cv2.imencode('.png', np.ascontiguousarray(depth, np.uint16))
     return data.tobytes()

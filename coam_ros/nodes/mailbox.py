@@ -57,6 +57,8 @@ class Mailbox(Generic[T]):
                 if self._item is not None and wait_s <= 0.0:
                     item, self._item, self._is_urgent = self._item, None, False
                     return item
+                # The slowest rates ask for more than a thread may wait.
+                wait_s = min(wait_s, threading.TIMEOUT_MAX)
                 self._condition.wait(None if self._item is None else wait_s)
         return None
 

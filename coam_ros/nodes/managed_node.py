@@ -19,7 +19,7 @@ from rcl_interfaces.msg import SetParametersResult
 import rclpy
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.task import Future
@@ -242,22 +242,27 @@ class ManagedNode(LifecycleNode, Generic[P]):
 def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> None:
     """Spin a node until the process is told to stop."""
     rclpy.init(args=args)
+    node = None
     try:
-        node = make_node()
-    except ValueError:
-        # A parameter; the node has said which.
-        rclpy.try_shutdown()
-        raise SystemExit(1) from None
-    try:
+        try:
+            node = make_node()
+        except ValueError:
+            # A parameter; the node has said which.
+            raise SystemExit(1) from None
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except KeyboardInterrupt:
         pass
+    except Exception:
+        # What was under way when the process was told to stop fails: ROS has ended already.
+        if rclpy.ok():
+            raise
     finally:
         # Another Ctrl-C, or that of launch beside the terminal's, would cut short what is saved.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        node.destroy_node()
+        if node is not None:
+            node.destroy_node()
         rclpy.try_shutdown()
-    if node.exit_status:
+    if node is not None and node.exit_status:
         raise SystemExit(node.exit_status)

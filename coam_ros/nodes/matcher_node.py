@@ -235,6 +235,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         """Take over parameters that changed."""
         if self._localizer is not None:
             self._localizer.parameters = self.parameters
+        if self._worker is not None:
+            # Else the image that a slow max_rate_hz holds back would be the first to go by them.
+            self._worker.mailbox.hurry()
 
     # ---- in
 
@@ -467,7 +470,10 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
     def _check_camera(self) -> None:
         """Be lost when images stay away: the state, else only of images, would be of long ago."""
-        silence_s = self._now_s() - self._last_image_s
+        now_s = self._now_s()
+        # Of a clock that was set back, a bag that begins again, the silence counts from then on.
+        self._last_image_s = min(self._last_image_s, now_s)
+        silence_s = now_s - self._last_image_s
         lost_after_s = self.parameters.localization.lost_after_s
         if self._state != LocalizationState.LOCALIZED or silence_s <= lost_after_s:
             return

@@ -9,7 +9,13 @@ pytest.importorskip('rclpy')
 
 from array import array
 
-from coam_ros.nodes.images import decode_image, encode_image, ENCODINGS, ImageError
+from coam_ros.nodes.images import (
+    decode_image,
+    encode_depth,
+    encode_image,
+    ENCODINGS,
+    ImageError,
+)
 import cv2
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -202,3 +208,27 @@ def test_every_encoding_of_the_table_is_decoded():
         message = make_message(np.zeros((rows, 6, layout.channels), layout.dtype), encoding)
         message.height = 4
         assert decode_image(message).shape[:2] == (4, 6)
+
+
+# ---- depth
+
+
+def stored_counts(depth_m):
+    png = encode_depth(make_message(np.asarray(depth_m, '<f4'), '32FC1', padding=3))
+    return cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+def test_depth_of_floats_is_stored_in_millimetres_and_what_is_none_as_0():
+    none = [np.nan, np.inf, -np.inf, -1.0, 0.0, 65.535]
+    assert stored_counts([[0.001, 2.5, 65.534], none[:3], none[3:]]).tolist() == [
+        [1, 2500, 65534],
+        [0, 0, 0],
+        [0, 0, 0],
+    ]
+    # A covered camera is no other unit.
+    assert not stored_counts([none[:5]]).any()
+
+
+def test_depth_of_floats_in_millimetres_is_refused():
+    with pytest.raises(ImageError, match=r'from 800 on; wanted metres'):
+        stored_counts([[800.0, np.nan, 4000.0]])

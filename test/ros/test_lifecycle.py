@@ -207,6 +207,53 @@ def test_process_whose_gpu_is_lost_says_so_and_ends_to_be_started_again(robot, s
     assert matcher.returncode == 1, log
 
 
+STOPPED_WHILE_MADE = """
+import os, signal, time
+import rclpy
+from coam_ros.nodes import managed_node
+
+init = rclpy.init
+
+def stopped_init(**options):
+    init(**options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while rclpy.ok():
+        time.sleep(0.01)
+
+managed_node.rclpy.init = stopped_init
+"""
+INTERRUPTED_WHILE_MADE = """
+from coam_ros.nodes import managed_node
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+managed_node.declare_parameters = interrupt
+"""
+STOPPED_WHILE_CONFIGURED = """
+import os, signal, time
+import rclpy
+from coam_ros.nodes.map_server_node import MapServerNode
+
+def configure(node):
+    os.kill(os.getpid(), signal.SIGTERM)
+    while rclpy.ok():
+        time.sleep(0.01)
+
+MapServerNode.configure = configure
+"""
+
+
+@pytest.mark.parametrize(
+    'before', [STOPPED_WHILE_MADE, INTERRUPTED_WHILE_MADE, STOPPED_WHILE_CONFIGURED]
+)
+def test_process_that_is_told_to_stop_while_it_starts_ends_quietly(ros, before):
+    process = start_process('map_server', before=before)
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, output
+    assert 'Traceback' not in output
+
+
 def test_process_with_a_wrong_parameter_ends_with_one_clear_line(ros):
     process = start_process('matcher', '-p', 'max_rate_hz:=-3.0')
     output, _ = process.communicate(timeout=DEADLINE_S)

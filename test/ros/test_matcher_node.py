@@ -571,16 +571,34 @@ def test_time_that_jumps_backwards_starts_anew(robot, scene):
     check_pose(robot, image.header, T_map_camera)
 
 
+def set_clock(clock, node, seconds):
+    message = Clock(clock=Time(sec=seconds))
+
+    def is_set():
+        clock.publish(message)
+        return node.get_clock().now().nanoseconds == seconds * 10**9
+
+    wait_until(is_set)
+
+
+def test_robot_whose_camera_is_silent_after_the_clock_was_set_back_is_lost(robot, scene):
+    node = robot.start_matcher(map_path=str(scene.map_path), use_sim_time=True)
+    clock = robot.talk(Clock, '/clock', qos.events())
+    set_clock(clock, node, 5000)
+    seen = robot.send(robot.image(scene.view(0.3)[0], 5000.0))
+    assert seen.state == RelocalizationStatus.LOCALIZED
+    # The bag is played again, and has no images any more.
+    set_clock(clock, node, 10)
+    wait_until(lambda: node._last_image_s <= 10)
+    set_clock(clock, node, 20)
+    lost = robot.statuses.wait_for(lambda s: s.reason == RelocalizationStatus.NO_IMAGE)
+    assert lost.state == RelocalizationStatus.LOST
+    assert 'for 10.0 s' in lost.message
+
+
 def test_simulated_time_is_used_for_latency(robot, scene):
     node = robot.start_matcher(map_path=str(scene.map_path), use_sim_time=True)
     clock = robot.talk(Clock, '/clock', qos.events())
-    now = Clock()
-    now.clock.sec = 5003
-
-    def is_set():
-        clock.publish(now)
-        return node.get_clock().now().nanoseconds == 5003 * 10**9
-
-    wait_until(is_set)
+    set_clock(clock, node, 5003)
     status = robot.send(robot.image(scene.view(0.3)[0], 5000.0))
     assert status.latency_s == pytest.approx(3.0)

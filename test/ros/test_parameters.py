@@ -24,6 +24,7 @@ from coam_ros.nodes.parameters import (
 from rcl_interfaces.srv import DescribeParameters, SetParameters
 import rclpy
 from rclpy.parameter import Parameter
+from ros_harness import wait_until
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'config' / 'coam.yaml'
@@ -154,6 +155,26 @@ def test_tuning_changes_at_run_time_and_structure_does_not(robot, scene):
     assert node.parameters.localization.min_inliers == 41
     status = robot.send(robot.image(scene.view(0.3)[0]))
     assert status.num_inliers >= 41
+
+
+@pytest.mark.parametrize('slow_hz', [1e-12, 1e-3])
+def test_an_image_that_a_slow_rate_holds_back_is_taken_when_the_rate_rises(robot, scene, slow_hz):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+
+    def set_rate(rate_hz):
+        parameter = Parameter('max_rate_hz', value=rate_hz).to_parameter_msg()
+        answer = robot.call(SetParameters, 'matcher/set_parameters', parameters=[parameter])
+        assert answer.results[0].successful
+
+    set_rate(slow_hz)
+    robot.send(robot.image(scene.view(0.3)[0]))
+    num_received = node._worker.mailbox.num_received
+    image = robot.image(scene.view(0.3)[0])
+    robot.images.publish(image)
+    wait_until(lambda: node._worker.mailbox.num_received > num_received)
+    assert robot.statuses.find(lambda status: status.header == image.header, 0.5) is None
+    set_rate(0.0)
+    robot.statuses.wait_for(lambda status: status.header == image.header)
 
 
 def test_description_and_range_are_there_for_tools(robot, scene):

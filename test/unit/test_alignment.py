@@ -103,11 +103,30 @@ def test_others_stay_where_few_align(keyframe, query):
     points, found = rough_matches(keyframe, np.random.default_rng(0))
     some = slice(None, ENOUGH_ALIGNED - 1)
     matches = Correspondences(found[some], points[some], np.full(some.stop, 0.8, np.float32))
-    for both_ways in (False, True):
-        kept = align_matches(query, keyframe, matches, both_ways=both_ways)
-        assert len(kept) - kept.num_aligned > 0
+    one_way, both = (align_matches(query, keyframe, matches, both_ways=x) for x in (False, True))
+    # The other way adds what aligned alone.
+    assert both.num_aligned > one_way.num_aligned
+    assert len(both) - both.num_aligned == len(one_way) - one_way.num_aligned > 0
+    for kept in (one_way, both):
         # It speaks for those that did, and against the others.
         assert kept.scores[kept.is_aligned].min() > 0.8 > kept.scores[~kept.is_aligned].max()
+
+
+def test_a_few_matches_that_all_align_prove_less_than_many(keyframe):
+    points, _ = rough_matches(keyframe, np.random.default_rng(0))
+    structured = align(keyframe, keyframe, points, points, np.ones(len(points), np.float32))
+    points = points[structured.is_aligned]
+    few, many = (
+        align_matches(
+            keyframe,
+            keyframe,
+            Correspondences(points[:n], points[:n], np.full(n, 0.5, np.float32)),
+            both_ways=False,
+        )
+        for n in (3, 1000)
+    )
+    assert few.is_aligned.all()
+    assert few.scores.max() < 0.5 < 0.9 < many.scores.min()
 
 
 def test_images_without_structure_give_finite_points():

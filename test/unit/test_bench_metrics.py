@@ -56,6 +56,11 @@ def test_pose_error_is_the_larger_of_rotation_and_direction():
     assert relative_pose_error_deg(turned, true) == pytest.approx(3, abs=1e-9)
     aside = make_transform(np.eye(3), [1, 1, 0])
     assert relative_pose_error_deg(aside, true) == pytest.approx(45, abs=1e-9)
+    quarter, more = (
+        make_transform(rotation_from_vector([np.radians(turn_deg), 0, 0]), [0, 0, 1])
+        for turn_deg in (90, 94)
+    )
+    assert relative_pose_error_deg(more, quarter) == pytest.approx(4, abs=1e-9)
     backward = make_transform(np.eye(3), [-2, 0, 0])
     assert relative_pose_error_deg(backward, true) == pytest.approx(0, abs=1e-9)
 

@@ -54,13 +54,20 @@ def test_one_group_says_nothing_of_others():
     assert compare(outcomes([1, 2], ['a', 'a']), outcomes([2, 3]), mean) == {}
 
 
-def test_figures_that_are_no_numbers_in_a_sample_are_left_out_of_it():
-    def median_of_positive(sample) -> dict:
-        positive = [o['value'] for o in sample if o['value'] > 0]
-        return {'median': float(np.median(positive)) if positive else float('nan')}
+def median_of_positive(sample) -> dict:
+    positive = [outcome['value'] for outcome in sample if outcome['value'] > 0]
+    return {'median': float(np.median(positive)) if positive else float('nan')}
 
+
+def test_figures_that_are_no_numbers_in_a_sample_are_left_out_of_it():
     low, high = bootstrap_intervals(outcomes([1, -1]), median_of_positive)['median']
     assert (low, high) == (1, 1)
+
+
+def test_exchanges_without_a_figure_say_nothing_against_chance():
+    # Of four exchanges two leave one matcher without a positive value, two differ by 2.
+    comparison = compare(outcomes([3, -1]), outcomes([-1, 1]), median_of_positive)['median']
+    assert (comparison.difference, comparison.p_value) == (2, 1)
 
 
 def test_a_figure_that_few_samples_have_keeps_its_interval_and_its_comparison():

@@ -54,11 +54,16 @@ def test_distortion_is_that_of_opencv(name):
     np.testing.assert_allclose(camera.project(points), expected[:, 0], atol=1e-8)
 
 
-def test_fisheye_without_coefficients_of_higher_order_is_angle_times_focal_length():
-    camera = PinholeCamera(**SIZE, distortion=(0.01, 0, 0, 0), distortion_model='equidistant')
-    angle = 0.8
-    (pixel,) = camera.project([[np.sin(angle), 0, np.cos(angle)]])
-    assert pixel[0] == pytest.approx(322.0 + 500.0 * (angle + 0.01 * angle**3), abs=1e-9)
+def test_fisheye_is_that_of_opencv():
+    cv2 = pytest.importorskip('cv2')
+    distortion, model = DISTORTIONS['equidistant']
+    camera = PinholeCamera(**SIZE, distortion=distortion, distortion_model=model)
+    points = np.random.default_rng(2).uniform((-3, -3, 2), (3, 3, 4), (50, 3))
+    points[:2] = (0, 0, 2), (0.1, 0.05, 2)
+    expected, _ = cv2.fisheye.projectPoints(
+        points[:, None], np.zeros(3), np.zeros(3), camera.K, np.array(distortion)
+    )
+    np.testing.assert_allclose(camera.project(points), expected[:, 0], atol=1e-8)
 
 
 def test_principal_point_is_seen_straight_ahead():
@@ -128,6 +133,12 @@ def test_jacobians_are_those_of_the_projection(camera):
     assert np.isnan(camera.projection_jacobians([[0, 0, -1.0]])).any()
 
 
+def test_tolerances_scale_with_the_root_of_the_area_however_the_image_lies():
+    for width, height in ((1280, 960), (960, 1280), (640, 1920)):
+        camera = PinholeCamera(**SIZE | {'width': width, 'height': height})
+        assert camera.pixels_per_nominal == pytest.approx(2.0)
+
+
 def test_intrinsic_matrix_round_trip():
     camera = PinholeCamera(**SIZE)
     assert PinholeCamera.from_K(camera.K, 640, 480) == camera
@@ -141,6 +152,7 @@ def test_intrinsic_matrix_round_trip():
         ({'fy': -500.0}, 'not calibrated'),
         ({'cx': float('nan')}, 'not calibrated'),
         ({'width': 0}, '0 x 480'),
+        ({'height': 0}, '640 x 0'),
         ({'distortion': (0.1, float('inf'), 0, 0, 0)}, 'not finite'),
         ({'distortion': (0.1, 0.2, 0.3)}, '3 coefficients'),
         ({'distortion': (0.1,) * 4, 'distortion_model': 'thin_prism'}, 'thin_prism'),

@@ -82,15 +82,34 @@ def test_gate_with_an_upper_bound_is_proposed_likewise():
 
 
 def test_pose_passes_all_gates_or_is_not_published():
-    assert is_published(pose(), LocalizationConfig())
-    for weak in ({'num_inlier_blocks': 49}, {'coverage': 0.1}, {'rotation_std_deg': 2.1}):
-        assert not is_published(pose(**weak), LocalizationConfig())
+    just_good = {
+        'num_inlier_blocks': 50,
+        'inlier_ratio': 0.05,
+        'coverage': 0.15,
+        'position_std_m': 0.1,
+        'rotation_std_deg': 2.0,
+    }
+    assert is_published(pose(**just_good), LocalizationConfig())
+    for name, beyond in (
+        ('num_inlier_blocks', 49),
+        ('inlier_ratio', 0.049),
+        ('coverage', 0.149),
+        ('position_std_m', 0.101),
+        ('rotation_std_deg', 2.01),
+    ):
+        assert not is_published(pose(**{name: beyond}), LocalizationConfig())
 
 
 def test_numbers_of_a_pose_are_its_own():
     covariance = np.diag([1e-4, 4e-4, 1e-4, *[np.radians(0.5) ** 2] * 3])
     result = RelocalizationResult(
-        T_map_camera=np.eye(4), covariance=covariance, num_inlier_blocks=70, num_matches=100
+        T_map_camera=np.eye(4),
+        covariance=covariance,
+        num_matches=100,
+        num_inliers=80,
+        num_inlier_blocks=70,
+        inlier_ratio=0.8,
+        coverage=0.3,
     )
     T_true = np.eye(4)
     T_true[1, 3] = 0.04
@@ -99,6 +118,8 @@ def test_numbers_of_a_pose_are_its_own():
     assert found.position_std_m == pytest.approx(0.02)
     assert found.rotation_std_deg == pytest.approx(0.5)
     assert found.nees_position == pytest.approx(2**2 / 3)
+    assert found.nees_pose == pytest.approx(2**2 / 6)
+    assert (found.num_inlier_blocks, found.inlier_ratio, found.coverage) == (70, 0.8, 0.3)
     assert not gate_pose('query', result, None, (0.05, 1.0)).is_right
 
 

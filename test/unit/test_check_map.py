@@ -29,7 +29,8 @@ def disagreements(position_std_m: float, rotation_std_deg: float, number: int = 
         by_position = np.diag([4 / 3] * 3 + [0] * 3)
         by_rotation = np.diag([0] * 3 + [4 / 3] * 3) * np.radians(1) ** 2
         each = Disagreement(str(name), np.zeros(6), np.diag(spread**2), by_position, by_rotation)
-        covariance = each.covariance(position_std_m, rotation_std_deg)
+        covariance = np.diag(spread**2) + position_std_m**2 * by_position
+        covariance += rotation_std_deg**2 * by_rotation
         found.append(replace(each, error=rng.multivariate_normal(np.zeros(6), covariance)))
     return found
 

@@ -33,6 +33,21 @@ def test_inliers_are_green_and_outliers_red():
     assert red > green
 
 
+def test_inliers_lie_on_top():
+    points = [[10, 20], [10, 20]]
+    picture = draw_matches(BLACK, BLACK, points, points, np.array([True, False]))
+    red, green, _ = picture[20, 10].astype(int)
+    assert green > red
+
+
+def test_more_matches_than_can_be_read_are_thinned_evenly():
+    points = np.column_stack([np.full(31, 10), np.arange(5, 36)])
+    picture = draw_matches(BLACK, BLACK, points, points, max_matches=3)
+    is_drawn = picture[:, 40].any(axis=1)
+    assert is_drawn[[5, 20, 35]].all()
+    assert not is_drawn[8:18].any()
+
+
 @pytest.mark.parametrize('inlier_mask', [None, np.empty(0, bool)])
 def test_no_matches_give_the_two_images(inlier_mask):
     none = np.empty((0, 2))

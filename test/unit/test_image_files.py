@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coam_ros.cli import main
-from coam_ros.matching.image_files import read_image, write_image
+from coam_ros.matching.image_files import decode_rgb, read_image, write_image
 import numpy as np
 import pytest
 
@@ -12,6 +12,23 @@ def test_written_image_is_read_as_it_was(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
     write_image(tmp_path / 'new' / 'image.png', image)
     np.testing.assert_array_equal(read_image(tmp_path / 'new' / 'image.png'), image)
+
+
+def test_pixels_are_read_as_they_are_stored_whatever_the_metadata_say(tmp_path):
+    write_image(tmp_path / 'image.jpg', np.full((48, 64, 3), (200, 100, 50), np.uint8))
+    data = (tmp_path / 'image.jpg').read_bytes()
+    # One entry of Exif, the orientation: to be turned by a quarter.
+    exif = b'Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06' + bytes(6)
+    segment = b'\xff\xe1' + (len(exif) + 2).to_bytes(2, 'big') + exif
+    image = decode_rgb(data[:2] + segment + data[2:])
+    # Calibrations are about the pixels as they are stored.
+    assert image.shape == (48, 64, 3)
+    np.testing.assert_allclose(image[24, 32], (200, 100, 50), atol=4)
+
+
+@pytest.mark.parametrize('data', [b'', b'nothing', b'\xff\xd8\xff\xe0 cut off'])
+def test_what_does_not_decode_is_none(data):
+    assert decode_rgb(data) is None
 
 
 # WebP takes 16,383 pixels a side, JPEG 65,500.

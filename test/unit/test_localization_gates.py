@@ -59,6 +59,42 @@ def test_weak_pose_is_named_with_its_number(spoilt, reason, number):
     assert number in message
 
 
+def stds(position_m, rotation_deg):
+    """A covariance whose worst directions lie along no axis."""
+    spread = np.eye(3) + 99.0
+    parts = (position_m**2, np.radians(rotation_deg) ** 2)
+    return np.kron(np.diag(parts), spread / np.linalg.eigvalsh(spread)[-1])
+
+
+@pytest.mark.parametrize(
+    ('change', 'covariance', 'reason'),
+    [
+        ({}, stds(0.0999, 1.999), None),
+        ({'num_inlier_blocks': 49}, stds(0.01, 0.1), FailureReason.TOO_FEW_INLIERS),
+        ({'inlier_ratio': 0.049}, stds(0.01, 0.1), FailureReason.LOW_INLIER_RATIO),
+        ({'coverage': 0.149}, stds(0.01, 0.1), FailureReason.LOW_COVERAGE),
+        ({}, stds(0.1001, 0.1), FailureReason.HIGH_UNCERTAINTY),
+        ({}, stds(0.01, 2.001), FailureReason.HIGH_UNCERTAINTY),
+    ],
+)
+def test_each_gate_alone_is_passed_at_its_threshold_and_not_beyond(change, covariance, reason):
+    just_good = {
+        'num_matches': 4000,
+        'num_inliers': 200,
+        'num_inlier_blocks': 50,
+        'inlier_ratio': 0.05,
+        'coverage': 0.15,
+    }
+    result = RelocalizationResult(**{**just_good, **change})
+    weak = find_weakness(result, covariance, LocalizationConfig())
+    assert (weak[0] if weak else None) is reason
+
+
+def test_block_is_eight_pixels_wide_and_begins_at_the_edge_of_the_image():
+    inliers = [(-0.5, -0.5), (0, 7.4), (7.4, 0), (7.6, 0)]
+    np.testing.assert_allclose(inlier_blocks(inliers, VGA), [(3.5, 3.5), (11.5, 3.5)])
+
+
 def test_inliers_of_several_keyframes_in_one_place_count_once():
     once = make_scene(2, 100).pixels
     of_three = np.concatenate([once, once + 0.01, once - 0.01])

@@ -93,6 +93,7 @@ def test_recall_counts_every_query_and_both_errors():
     assert recall([is_within(outcome.errors, (0.05, 5.0)) for outcome in outcomes]) == 0.5
     assert recall([is_within(outcome.errors, (0.25, 5.0)) for outcome in outcomes]) == 0.75
     assert np.isnan(recall([]))
+    assert is_within((0.05, 2.0), (0.05, 2.0))
 
 
 def test_summary_has_the_figures_of_the_report():
@@ -101,9 +102,12 @@ def test_summary_has_the_figures_of_the_report():
     assert summary['recall_5cm_2deg'] == 0.25
     assert summary['recall_25cm_10deg'] == 0.5
     assert summary['median_error_of_localized_cm'] == pytest.approx(2)
+    assert summary['max_error_cm'] == pytest.approx(3)
     assert summary['max_error_deg'] == pytest.approx(4)
     assert summary['failures'] == {'too_few_inliers': 2}
     assert summary['nees_position_per_dof'] == pytest.approx((1 / 3 + 9 / 3) / 2)
+    rotation = np.radians(4.0) ** 2 / 1e-4
+    assert summary['nees_per_dof'] == pytest.approx((1 / 6 + (9 + rotation) / 6) / 2)
     assert summary['latency_ms']['total']['median'] == pytest.approx(200)
 
 
@@ -118,6 +122,7 @@ def test_latency_of_a_stage_counts_the_queries_that_reached_it():
     latency = summarise_latency([{'a': 0.1, 'b': 0.5}, {'a': 0.3}])
     assert list(latency) == ['a', 'b', 'total']
     assert latency['a']['median'] == pytest.approx(200)
+    assert latency['a']['p95'] == pytest.approx(290)
     assert latency['b']['p95'] == pytest.approx(500)
     assert latency['total']['median'] == pytest.approx(450)
 

@@ -59,6 +59,8 @@ def test_weak_pose_within_reach_is_published(tracker):
 def test_weak_jump_is_held_back_and_does_not_disturb(tracker, jump):
     assert feed(tracker, (fix(num_inlier_blocks=200), 0.0), (jump, 1.0)) == (LOCALIZED, False)
     assert feed(tracker, (fix(0.1), 1.5)) == (LOCALIZED, True)
+    # What was refuted confirms nothing.
+    assert feed(tracker, (jump, 2.0)) == (LOCALIZED, False)
 
 
 def test_kidnapped_camera_is_found_with_the_second_weak_pose(tracker):
@@ -105,6 +107,10 @@ def test_time_that_jumps_backwards_forgets_everything(tracker):
     assert feed(tracker, (FAILED, 10.0)) == (SEARCHING, False)
     feed(tracker, (fix(num_inlier_blocks=200), 50.0))
     assert feed(tracker, (fix(), 10.0)) == (SEARCHING, False)
+    assert feed(tracker, (fix(), 10.5)) == (LOCALIZED, True)
+    # What waited is forgotten too.
+    assert feed(tracker, (fix(50.0), 5.0)) == (SEARCHING, False)
+    assert feed(tracker, (fix(50.0), 0.0)) == (SEARCHING, False)
 
 
 def test_late_image_is_no_jump_back(tracker):
@@ -124,4 +130,4 @@ def test_late_pose_does_not_make_the_published_one_older(tracker):
 
 def test_two_images_of_one_stamp_are_no_jump_back(tracker):
     feed(tracker, (fix(num_inlier_blocks=200), 1.0))
-    assert feed(tracker, (fix(0.1), 1.0)) == (LOCALIZED, True)
+    assert feed(tracker, (fix(0.1, 4.0), 1.0)) == (LOCALIZED, True)

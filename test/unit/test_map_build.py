@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 
 from coam_ros.cli import main
 from coam_ros.localization import LocalizationConfig, Relocalizer
@@ -66,6 +67,31 @@ def test_calibration_of_a_recording_of_ones_own_is_given(tmp_path, capsys):
     assert build('tum', *words, '--intrinsics', '400,400,223.5,167.5') == 0
     camera = load_map(tmp_path / 'map').get(0).camera
     assert (camera.fx, camera.cx, camera.is_distorted) == (400, 223.5, False)
+
+
+def test_calibration_goes_by_the_name_of_the_folder_that_is_entered(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_tum(tmp_path))
+    assert TumSequence(Path(), None)[0].camera.fx == pytest.approx(535.433105)
+
+
+def test_tum_recording_without_depth_becomes_a_map_to_triangulate(tmp_path, capsys):
+    directory = write_tum(tmp_path)
+    (directory / 'depth.txt').unlink()
+    assert build('tum', directory, '--out', tmp_path / 'map') == 0
+    assert 'None has a depth image: run coam map triangulate' in capsys.readouterr().out
+    assert [keyframe.depth for keyframe in load_map(tmp_path / 'map')] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    'start', ['\ufeff'.encode(), '\ufeff# Büro\r\n'.encode(), '# Büro\n'.encode('latin-1')]
+)
+def test_tum_lists_may_be_of_any_editor(tmp_path, start):
+    directory = write_tum(tmp_path)
+    for name in ('rgb.txt', 'depth.txt', 'groundtruth.txt'):
+        (directory / name).write_bytes(start + (directory / name).read_bytes())
+    frames = TumSequence(directory, None)
+    assert (frames.posed, len(frames)) == ([0, 1, 2, 3], 4)
+    assert frames[0].depth is not None
 
 
 def test_recording_without_any_pose_is_refused(tmp_path, capsys):

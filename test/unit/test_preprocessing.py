@@ -58,6 +58,22 @@ def test_a_feature_keeps_its_place_through_the_resize():
     np.testing.assert_allclose(resizing.to_image(centre), [[812, 333]], atol=0.05)
 
 
+def test_image_lies_at_the_top_left_of_its_input_and_its_border_goes_on():
+    image = np.random.default_rng(0).integers(0, 256, (470, 630, 3), np.uint8)
+    padded = Resizing.fit((630, 470), 630 * 470, 32).apply(image)
+    assert padded.shape == (480, 640, 3)
+    np.testing.assert_array_equal(padded[:470, :630], image)
+    np.testing.assert_array_equal(padded[:470, 630:], np.repeat(image[:, -1:], 10, axis=1))
+    np.testing.assert_array_equal(padded[470:, :630], np.repeat(image[-1:], 10, axis=0))
+
+
+def test_stripes_too_fine_for_the_input_become_grey():
+    image = np.zeros((960, 1280, 3), np.uint8)
+    image[:, ::4] = 200
+    small = Resizing.fit((1280, 960), 160 * 120, 8).apply(image)
+    np.testing.assert_allclose(small, 50, atol=2)
+
+
 def test_grey_becomes_rgb():
     grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
     for image in (grey, grey[..., None]):
@@ -74,6 +90,7 @@ def test_grey_becomes_rgb():
         (np.zeros((4, 4, 4), np.uint8), ValueError, r'\(4, 4, 4\)'),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r'\(0, 4, 3\)'),
         (np.zeros((2, 4, 4, 3), np.uint8), ValueError, r'\(2, 4, 4, 3\)'),
+        (np.zeros((1001, 1), np.uint8), ValueError, '1 x 1001 px'),
     ],
 )
 def test_refuses_what_is_no_image(image, error, says):

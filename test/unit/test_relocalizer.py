@@ -3,7 +3,13 @@
 from dataclasses import replace
 
 from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.geometry.transforms import invert, make_transform, pose_error, transform_points
+from coam_ros.geometry.transforms import (
+    invert,
+    make_transform,
+    move_covariance,
+    pose_error,
+    transform_points,
+)
 from coam_ros.localization import FailureReason, LocalizationConfig, PosePrior, Relocalizer
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
@@ -164,6 +170,14 @@ def test_keyframes_that_are_nearly_equal_do_not_crowd_out_others(matcher):
     assert len({1, 100, 101, 102}.intersection(result.keyframe_ids)) == 1
 
 
+def test_keyframes_that_look_the_same_way_from_elsewhere_are_not_nearly_equal(matcher):
+    keyframe_map = make_map()
+    beside = replace(make_keyframe(1, wall_points()), id=100, T_map_camera=looking(30.0, 0.5, 0.4))
+    keyframe_map.add(beside)
+    result = Relocalizer(matcher, keyframe_map).relocalize(image_of(12), CAMERA)
+    assert {1, 100}.issubset(result.keyframe_ids)
+
+
 def test_nearly_equal_keyframes_are_matched_when_there_are_no_others(matcher):
     keyframe_map = make_map([1])
     keyframe_map.add(replace(make_keyframe(1, wall_points()), id=100))
@@ -203,6 +217,7 @@ def test_keyframes_that_do_not_decode_are_named(matcher, prior):
     assert result.failure is FailureReason.NO_KEYFRAMES
     assert 'do not decode' in result.message
     assert 'prior' not in result.message
+    assert not len(keyframe_map)
 
 
 def test_descriptors_of_another_model_are_refused(matcher):
@@ -239,6 +254,57 @@ def test_matches_without_landmarks_count_for_nothing(matcher):
     assert result.failure is FailureReason.TOO_FEW_MATCHES
     assert result.num_matches == 0
     assert 'coam map triangulate' in result.message
+
+
+def test_matches_without_landmarks_are_none_that_a_pose_could_explain(matcher):
+    keyframe_map = make_map()
+    bare = keyframe_map.get(1)
+    keyframe_map.add(replace(bare, landmark_pixels=None, landmark_points_map=None))
+    result = Relocalizer(matcher, keyframe_map).relocalize(image_of(12), CAMERA)
+    assert 1 in result.keyframe_ids
+    assert result.num_matches < sum(len(part.scores) for part in result.keyframe_matches)
+    assert result.inlier_ratio == pytest.approx(0.7, abs=0.05)
+
+
+def test_uncertainty_of_the_map_counts(matcher):
+    keyframe_map = make_map()
+    config = LocalizationConfig(map_position_std_m=0.05, map_rotation_std_deg=0.5)
+    without = Relocalizer(matcher, keyframe_map).relocalize(image_of(12), CAMERA)
+    result = Relocalizer(matcher, keyframe_map, config).relocalize(image_of(12), CAMERA)
+    added = np.diag(result.covariance - without.covariance)
+    np.testing.assert_allclose(np.sqrt(added[:3]), 0.05)
+    np.testing.assert_allclose(np.degrees(np.sqrt(added[3:])), 0.5)
+    vague = replace(config, map_position_std_m=0.2)
+    result = Relocalizer(matcher, keyframe_map, vague).relocalize(image_of(12), CAMERA)
+    assert result.failure is FailureReason.HIGH_UNCERTAINTY
+
+
+def test_error_of_a_keyframe_counts_in_full_where_it_is_alone(matcher):
+    keyframe_map = make_map()
+
+    def added(num_keyframes, position_std_m, rotation_std_deg):
+        exact = LocalizationConfig(
+            num_keyframes=num_keyframes, keyframe_position_std_m=0, keyframe_rotation_std_deg=0
+        )
+        inexact = replace(
+            exact,
+            keyframe_position_std_m=position_std_m,
+            keyframe_rotation_std_deg=rotation_std_deg,
+        )
+        without, with_error = (
+            Relocalizer(matcher, keyframe_map, config).relocalize(image_of(12), CAMERA).covariance
+            for config in (exact, inexact)
+        )
+        return with_error - without
+
+    position, rotation = np.diag([1, 1, 1, 0, 0, 0]), np.diag([0, 0, 0, 1, 1, 1])
+    np.testing.assert_allclose(added(1, 0.05, 0), 0.05**2 * position, atol=1e-9)
+    # A keyframe that is turned takes the camera, which stands aside, along.
+    lever_m = POSES[12][:3, 3] - POSES[1][:3, 3]
+    expected = np.radians(1.0) ** 2 * move_covariance(rotation, lever_m)
+    np.testing.assert_allclose(added(1, 0, 1.0), expected, atol=0.05 * expected.max())
+    # Three that are off by themselves share it.
+    assert np.trace(added(3, 0.05, 0)[:3, :3]) < 0.8 * 3 * 0.05**2
 
 
 def test_keyframe_removed_after_retrieval_is_left_out(matcher):
@@ -289,6 +355,8 @@ def test_image_of_another_size_than_the_camera_is_refused(matcher):
         Relocalizer(matcher, make_map()).relocalize(
             image_of(12), PinholeCamera(640, 480, 500, 500, 320, 240)
         )
+    with pytest.raises(ValueError, match='240 x 320 px with a camera of 320 x 240'):
+        Relocalizer(matcher, make_map()).relocalize(np.rot90(image_of(12)), CAMERA)
 
 
 def test_number_of_keyframes_is_a_setting(matcher):

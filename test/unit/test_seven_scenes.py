@@ -70,6 +70,21 @@ def test_lists_may_have_suffixes_comments_and_another_place(scene, tmp_path_fact
     assert [frame.id for frame in read_frames(scene, path)] == [7]
 
 
+@pytest.mark.parametrize(
+    ('name', 'start'),
+    [
+        ('map.txt', '\ufeff'.encode()),
+        ('map.txt', '# Büro\n'.encode('latin-1')),
+        ('intrinsics.txt', '\ufeff'.encode()),
+        ('frame-000012.pose.txt', '\ufeff'.encode()),
+    ],
+)
+def test_texts_may_be_of_any_editor(scene, name, start):
+    (scene / 'map.txt').write_text('frame-000012\n')
+    (scene / name).write_bytes(start + (scene / name).read_bytes())
+    assert [frame.id for frame in read_frames(scene, 'map.txt')] == [12]
+
+
 def test_rounded_rotation_is_made_exact(scene):
     write_frame(scene, 7, 'png', POSE.replace('-1', '-1.002'))
     T_map_camera = read_frames(scene)[1].T_map_camera

@@ -25,14 +25,14 @@ def test_transform_points_agrees_with_homogeneous_product(rng):
 
 def test_is_rigid_tells_rotations_from_the_rest(rng):
     T_a_b = random_pose(rng)
-    mirrored, scaled, unset = T_a_b.copy(), T_a_b.copy(), T_a_b.copy()
+    mirrored, scaled, unset, projective = (T_a_b.copy() for _ in range(4))
     mirrored[:3, 0] *= -1
-    scaled[:3, :3] *= 1.01
+    scaled[:3, :3] *= 1.001
     unset[0, 3] = np.nan
+    projective[3, 0] = 0.01
     assert transforms.is_rigid(T_a_b)
-    assert not any(
-        transforms.is_rigid(other) for other in (mirrored, scaled, unset, T_a_b[:3], np.zeros(4))
-    )
+    others = (mirrored, scaled, unset, projective, T_a_b[:3], np.zeros(4))
+    assert not any(transforms.is_rigid(other) for other in others)
 
 
 def test_quaternion_of_known_rotations():
@@ -47,14 +47,16 @@ def test_quaternion_of_known_rotations():
     )
 
 
+@pytest.mark.parametrize('sign', [1, -1])
 @pytest.mark.parametrize('angle', [0.0, 1e-12, 1e-7, 0.3, 2.0, np.pi - 1e-7])
-def test_quaternion_and_vector_round_trips_at_any_angle(rng, angle):
-    axis = rng.normal(size=3)
+def test_quaternion_and_vector_round_trips_at_any_angle(rng, angle, sign):
+    axis = sign * rng.normal(size=3)
     vector = angle * axis / np.linalg.norm(axis)
     R = transforms.rotation_from_vector(vector)
     np.testing.assert_allclose(R @ R.T, np.eye(3), atol=1e-12)
     np.testing.assert_allclose(transforms.rotation_vector(R), vector, atol=1e-9)
     quaternion = transforms.quaternion_xyzw_from_rotation(R)
+    assert quaternion[3] >= 0
     np.testing.assert_allclose(
         transforms.rotation_from_quaternion_xyzw(3 * quaternion), R, atol=1e-12
     )
@@ -105,7 +107,7 @@ def test_covariance_of_the_base_is_that_of_many_drawn_poses(rng):
 
 
 def test_main_axes_are_those_of_the_floor_that_the_camera_moved_on(rng):
-    points = rng.normal(size=(100, 3)) * (0.01, 2, 1)  # flat along x
+    points = rng.normal(size=(100, 3)) * (0.01, 2, 1) + (50, 0, 0)  # flat along x, far off
     axes = transforms.main_axes(points)
     assert abs(axes[0, 1]) > 0.9
     assert np.abs(axes[:2, 0]).max() < 0.02

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+from coam_ros.mapping.importers.text import read_lines
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,7 +53,7 @@ def read_pair_list(path: Path) -> list[ListedPair]:
         )
     return [
         _parse(line.split(), f'{path}, line {number}')
-        for number, line in enumerate(path.read_text().splitlines(), start=1)
+        for number, line in enumerate(read_lines(path), start=1)
         if line.strip()
     ]
 

@@ -18,6 +18,7 @@ from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 from coam_ros.geometry.transforms import is_rigid, make_transform
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import ImageHeader, read_image_header
+from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.keyframe import Keyframe
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ class SevenScenesSequence(Sequence[Keyframe]):
                 'text file with a frame name a line; check the path'
             )
         names: dict[str, None] = {}
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
+        for number, line in enumerate(read_lines(path), start=1):
             name = _SUFFIXES.sub('', line.strip())
             if not name or name.startswith('#'):
                 continue
@@ -200,8 +201,8 @@ def _read_image(path: Path) -> tuple[bytes, ImageHeader]:
 def _read_matrix(path: Path, wanted: str, num_columns: int) -> NDArray[np.float64]:
     """Read a text matrix of finite numbers; errors name the line."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_lines(path)
+    except OSError as error:
         raise SevenScenesError(
             f'{path} cannot be read ({error}), wanted {wanted}; bring the file'
         ) from error

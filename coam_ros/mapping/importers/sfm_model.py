@@ -9,6 +9,7 @@ from pathlib import Path
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import read_image_header
+from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.keyframe import Keyframe
 import numpy as np
 from numpy.typing import NDArray
@@ -170,7 +171,7 @@ def read_query_cameras(path: Path) -> dict[str, PinholeCamera]:
             'parameters.'
         )
     cameras = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if not words or line.startswith('#'):
             continue

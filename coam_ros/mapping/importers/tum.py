@@ -1,6 +1,6 @@
 """RGB-D recordings in the layout of the TUM data set, as keyframes.
 
-DIR/rgb.txt, depth.txt     stamp and file a line
+DIR/rgb.txt, depth.txt     stamp and file a line; depth.txt only where there is depth
 DIR/groundtruth.txt        stamp tx ty tz qx qy qz qw a line: T_world_camera
 DIR/rgb/*.png, depth/*.png images; 16-bit depth registered to them, 5,000 counts a metre
 """
@@ -16,6 +16,7 @@ from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import make_transform, rotation_from_quaternion_xyzw
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import read_image_header
+from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.keyframe import Keyframe
 import numpy as np
 from numpy.typing import NDArray
@@ -64,7 +65,8 @@ class TumSequence(Sequence[Keyframe]):
         stamps, self.names = _read_files(directory / 'rgb.txt')
         # After the lists: a folder without them is no recording, whatever its name.
         self._intrinsics, self._distortion = calibration or _default_calibration(directory)
-        depth_stamps, depth_names = _read_files(directory / 'depth.txt')
+        depth_list = directory / 'depth.txt'
+        depth_stamps, depth_names = _read_files(depth_list) if depth_list.is_file() else ([], [])
         pose_stamps, poses = _read_poses(directory / 'groundtruth.txt')
         self._stamps = stamps
         self._depth_names = [
@@ -116,8 +118,10 @@ class TumSequence(Sequence[Keyframe]):
 
 
 def _default_calibration(directory: Path) -> tuple[Sequence[float], Sequence[float]]:
+    # The folder may be given as `.`, or by another name.
+    names = f'{directory.name} {directory.resolve().name}'
     for name, calibration in _CALIBRATIONS.items():
-        if name in directory.name or f'fr{name[-1]}' in directory.name:
+        if name in names or f'fr{name[-1]}' in names:
             return calibration
     raise ValueError(
         f'No calibration for {directory}: the name of the folder holds none of '
@@ -129,7 +133,7 @@ def _default_calibration(directory: Path) -> tuple[Sequence[float], Sequence[flo
 def _read_rows(path: Path, wanted: str, parse: Callable[[list[str]], _Row]) -> list[_Row]:
     """Read what the lines of a list say; errors name the line."""
     try:
-        lines = path.read_text().splitlines()
+        lines = read_lines(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f'No {path}, wanted {wanted}; a recording in the TUM layout has it.'
