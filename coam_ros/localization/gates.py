@@ -102,7 +102,7 @@ def find_weakness(
         )
     if result.coverage < config.min_coverage:
         return FailureReason.LOW_COVERAGE, (
-            f'Inliers on {result.coverage:.0%} of the image, wanted {config.min_coverage:.0%}: '
+            f'Inliers on {result.coverage:.1%} of the image, wanted {config.min_coverage:.1%}: '
             'all of them lie on one thing, which may have been moved. Turn the camera to see more.'
         )
     position_std_m, rotation_std_deg = largest_stds(covariance)

@@ -31,6 +31,7 @@ from coam_ros.nodes.publishing import (
 )
 from coam_ros.nodes.tf import Transforms
 from coam_ros.nodes.worker import AttemptWorker
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 _LOG_PERIOD_S = 5.0
+_SILENCE_LOG_S = 30.0
 _DIAGNOSTICS_PERIOD_S = 1.0
 _CHECK_CAMERA_PERIOD_S = 1.0
 _SHOW_MAP_PERIOD_S = 1.0
@@ -493,7 +495,12 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             building='' if self._loading is None else self._loading.progress,
         )
         stamp = self.get_clock().now().to_msg()
-        self._diagnostics_publisher.publish(self._diagnostics.report(facts, stamp))
+        report = self._diagnostics.report(facts, stamp)
+        self._diagnostics_publisher.publish(report)
+        for status in report.status:
+            # A wrong topic would show nowhere else before the first image.
+            if status.name.endswith(': input') and status.level != DiagnosticStatus.OK:
+                self.get_logger().warning(status.message, throttle_duration_sec=_SILENCE_LOG_S)
 
     def _show_map(self) -> None:
         keyframe_map, stamp = self._map_receiver.keyframe_map, self.get_clock().now().to_msg()

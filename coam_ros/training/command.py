@@ -14,7 +14,7 @@ A config is a YAML file; keys on the command line change it. The folder `out` ge
 and best.pt (for `coam export`), metrics.jsonl, events for TensorBoard, and config.yaml. The same
 command goes on where a stopped training was.
 
-that come with the package: {configs}
+configs that come with the package: {configs}
 
 examples:
   coam train default data_root=DATA                     make the default model again

@@ -62,7 +62,10 @@ _MAX_DIFFERING = 0.01
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
     parser.add_argument(
-        'checkpoint', type=Path, help='best.pt or checkpoint.pt of `coam train`, or weights.pt'
+        'checkpoint',
+        metavar='CHECKPOINT',
+        type=Path,
+        help='best.pt or checkpoint.pt of `coam train`, or weights.pt',
     )
     parser.add_argument('--out', type=Path, required=True, help='model folder to write')
     parser.add_argument('--name', default='coam-xfeat', help='name of the model')

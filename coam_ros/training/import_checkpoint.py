@@ -41,7 +41,7 @@ _PREFIXES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
-    parser.add_argument('file', type=Path, help='checkpoint of the authors')
+    parser.add_argument('file', metavar='FILE', type=Path, help='checkpoint of the authors')
     parser.add_argument('--out', type=Path, required=True, help='folder for checkpoint.pt')
 
 

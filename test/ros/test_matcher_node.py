@@ -34,7 +34,7 @@ from coam_ros.rendering import camera_pose
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from ros_harness import CAMERA, wait_until
+from ros_harness import CAMERA, log_of_nodes, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
@@ -146,6 +146,12 @@ def test_robot_that_sees_nothing_known_for_long_is_lost(robot, scene):
     image = robot.image(scene.other_image, 1050.0)
     assert robot.send(image).state == RelocalizationStatus.LOCALIZED
     assert robot.send(robot.image(scene.other_image, 1061.0)).state == RelocalizationStatus.LOST
+
+
+def test_matcher_that_gets_no_images_at_all_says_so_in_its_log(robot, scene):
+    with log_of_nodes() as read_log:
+        robot.start_matcher(map_path=str(scene.map_path))
+        wait_until(lambda: 'no image on /coam/image for 2 s' in read_log())
 
 
 def test_robot_whose_camera_falls_silent_is_lost_until_it_is_localized_again(robot, scene):
