@@ -43,7 +43,11 @@ class NodeFacts:
 
 
 class DiagnosticsCollector:
-    """Counts attempts and reports, in two threads."""
+    """Counts attempts and reports, in two threads.
+
+    Attributes:
+        silence: what the last report says of images that stay away; empty where they come.
+    """
 
     def __init__(self, node_name: str) -> None:
         """Begin with nothing counted."""
@@ -56,6 +60,7 @@ class DiagnosticsCollector:
         self._counts = {'localized': 0, 'not localized': 0, 'refused': 0, 'errors': 0}
         self._previous = (time.monotonic(), 0)
         self._last_image_s = time.monotonic()
+        self.silence = ''
 
     def record(self, attempt: Attempt, latency_s: float) -> None:
         """Count an attempt.
@@ -135,10 +140,12 @@ class DiagnosticsCollector:
             'received': facts.num_received,
             'dropped for newer ones': facts.num_dropped,
         }
-        if silence_s > _INPUT_SILENCE_S:
-            message = f'no image on {facts.image_topic} for {silence_s:.0f} s'
-            return self._status('input', DiagnosticStatus.WARN, message, values)
-        return self._status('input', DiagnosticStatus.OK, 'ok', values)
+        is_silent = silence_s > _INPUT_SILENCE_S
+        self.silence = (
+            f'no image on {facts.image_topic} for {silence_s:.0f} s' if is_silent else ''
+        )
+        level = DiagnosticStatus.WARN if is_silent else DiagnosticStatus.OK
+        return self._status('input', level, self.silence or 'ok', values)
 
     def _engine(self, facts: NodeFacts) -> DiagnosticStatus:
         level, message = DiagnosticStatus.OK, 'loaded'

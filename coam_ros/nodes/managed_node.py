@@ -255,7 +255,8 @@ def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> 
     except KeyboardInterrupt:
         pass
     except Exception:
-        # What was under way when the process was told to stop fails: ROS has ended already.
+        # What was under way when the process was told to stop fails, with errors of many types:
+        # ROS has ended already. All others go on.
         if rclpy.ok():
             raise
     finally:

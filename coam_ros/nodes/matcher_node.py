@@ -31,7 +31,6 @@ from coam_ros.nodes.publishing import (
 )
 from coam_ros.nodes.tf import Transforms
 from coam_ros.nodes.worker import AttemptWorker
-from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
 import numpy as np
 from numpy.typing import NDArray
@@ -495,12 +494,11 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             building='' if self._loading is None else self._loading.progress,
         )
         stamp = self.get_clock().now().to_msg()
-        report = self._diagnostics.report(facts, stamp)
-        self._diagnostics_publisher.publish(report)
-        for status in report.status:
+        self._diagnostics_publisher.publish(self._diagnostics.report(facts, stamp))
+        if self._diagnostics.silence:
             # A wrong topic would show nowhere else before the first image.
-            if status.name.endswith(': input') and status.level != DiagnosticStatus.OK:
-                self.get_logger().warning(status.message, throttle_duration_sec=_SILENCE_LOG_S)
+            silence = self._diagnostics.silence
+            self.get_logger().warning(silence, throttle_duration_sec=_SILENCE_LOG_S)
 
     def _show_map(self) -> None:
         keyframe_map, stamp = self._map_receiver.keyframe_map, self.get_clock().now().to_msg()

@@ -1,4 +1,5 @@
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
+import cv2
 import numpy as np
 import pytest
 
@@ -44,7 +45,6 @@ def test_undistorted_pixels_are_those_of_the_ideal_pinhole(camera):
 
 @pytest.mark.parametrize('name', ['plumb_bob', 'rational_polynomial'])
 def test_distortion_is_that_of_opencv(name):
-    cv2 = pytest.importorskip('cv2')
     distortion, model = DISTORTIONS[name]
     camera = PinholeCamera(**SIZE, distortion=distortion, distortion_model=model)
     points = np.random.default_rng(2).uniform((-1, -1, 2), (1, 1, 4), (50, 3))
@@ -55,7 +55,6 @@ def test_distortion_is_that_of_opencv(name):
 
 
 def test_fisheye_is_that_of_opencv():
-    cv2 = pytest.importorskip('cv2')
     distortion, model = DISTORTIONS['equidistant']
     camera = PinholeCamera(**SIZE, distortion=distortion, distortion_model=model)
     points = np.random.default_rng(2).uniform((-3, -3, 2), (3, 3, 4), (50, 3))

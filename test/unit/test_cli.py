@@ -218,7 +218,7 @@ def test_wrong_command_line_ends_with_status_2(words):
 )
 def test_help_shows_an_example(words, capsys):
     if words in NEEDED:
-        pytest.importorskip(NEEDED[words])
+        pytest.importorskip(NEEDED[words], reason=f'{NEEDED[words]}, which it needs, is not here')
     with pytest.raises(SystemExit) as caught:
         main([*words.split(), '--help'])
     assert caught.value.code == 0

@@ -61,6 +61,9 @@ KEYS = {
     'nees_per_dof',
 }
 
+# An installation by pip is tested too, with what it has.
+_NO_EXTRA = 'the extra `demo` is not installed; ./run test brings it'
+
 
 @pytest.fixture
 def ros():
@@ -176,7 +179,7 @@ def test_report_holds_the_promised_keys_and_is_json(played, tmp_path):
 
 
 def test_page_stands_alone_and_shows_plots_and_matches(played):
-    pytest.importorskip('matplotlib')
+    pytest.importorskip('matplotlib', reason=_NO_EXTRA)
     from coam_ros.demo.html_report import make_html
 
     scenario, recording = played
@@ -194,7 +197,7 @@ def test_page_stands_alone_and_shows_plots_and_matches(played):
 
 
 def test_page_of_a_run_without_any_pose_is_made_too():
-    pytest.importorskip('matplotlib')
+    pytest.importorskip('matplotlib', reason=_NO_EXTRA)
     from coam_ros.demo.html_report import make_html
 
     scenario = make_scenario(4, unmapped={1}, kidnappings=(2,))
@@ -204,7 +207,7 @@ def test_page_of_a_run_without_any_pose_is_made_too():
 
 
 def test_latency_is_plotted_with_what_old_and_new_matplotlib_take(played, monkeypatch):
-    pytest.importorskip('matplotlib')
+    pytest.importorskip('matplotlib', reason=_NO_EXTRA)
     from coam_ros.demo.plots import plot_latency
     from matplotlib.axes import Axes
 
@@ -220,7 +223,7 @@ def test_latency_is_plotted_with_what_old_and_new_matplotlib_take(played, monkey
 
 
 def test_rerun_recording_is_written_without_complaints(played, tmp_path):
-    pytest.importorskip('rerun')
+    pytest.importorskip('rerun', reason=_NO_EXTRA)
     from coam_ros.demo.rerun_recording import write_rerun
 
     scenario, recording = played
@@ -356,7 +359,7 @@ def test_missing_matplotlib_ends_the_demo_before_its_work(
 def test_demo_without_rerun_reports_all_else_and_says_so(
     played, tmp_path, capsys, monkeypatch, without_package
 ):
-    pytest.importorskip('matplotlib')
+    pytest.importorskip('matplotlib', reason=_NO_EXTRA)
     scenario, recording = played
     # Room and nodes take a minute: test/ros has them.
     monkeypatch.setattr('coam_ros.demo.command.make_room_scenario', lambda *_: scenario)
