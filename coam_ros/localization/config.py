@@ -80,7 +80,7 @@ class LocalizationConfig:
     map_position_std_m: float = _setting(
         0.0,
         'Standard deviation of errors of position that all keyframes of a place share (drift of '
-        'the map), added to every pose. What tells the keyframes apart is measured instead [m].',
+        'the map): no image shows it, so it is added to every pose [m].',
         0.0,
         10.0,
     )

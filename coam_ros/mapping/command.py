@@ -38,7 +38,8 @@ examples:
 _TRIANGULATE = """Give a map without depth images 3D: each keyframe is matched with those that look
 like it, and what several of them see becomes landmarks, at the poses that the map has. The camera
 must have moved sideways between them: turns on the spot give no 3D. In place; needs pycolmap.
-Depth images stay; landmarks that are there are replaced only with --overwrite.
+Depth images stay and come first, landmarks stand in where they say nothing. Landmarks that are
+there are replaced only with --overwrite.
 
 example:
   coam map triangulate kitchen_map

@@ -201,6 +201,15 @@ def test_each_matcher_gets_the_map_that_its_own_matches_tell(tmp_path):
     assert len(list((tmp_path / 'cache').rglob('*.npz'))) == 3 + 3
 
 
+@pytest.mark.parametrize('write', [write_colmap, write_cambridge])
+def test_lists_as_windows_writes_them_are_read(tmp_path, write):
+    write(tmp_path)
+    queries = open_localization_set(tmp_path).queries.names
+    for path in [*tmp_path.glob('list_*.txt'), *tmp_path.glob('dataset_*.txt')]:
+        path.write_text(path.read_text(), encoding='utf-8-sig', newline='\r\n')
+    assert open_localization_set(tmp_path).queries.names == queries
+
+
 def test_query_is_localized_by_the_landmarks_of_a_cambridge_scene(tmp_path):
     write_cambridge(tmp_path)
     found = localize(tmp_path)

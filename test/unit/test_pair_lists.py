@@ -100,6 +100,15 @@ def test_every_form_says_the_same_of_a_pair(tmp_path, write):
         assert pair.path0 != pair.path1
 
 
+@pytest.mark.parametrize('write', [write_superglue, write_calibrated, write_views])
+def test_lists_as_windows_writes_them_are_read(tmp_path, write):
+    write(tmp_path)
+    pairs = read_pair_lists(tmp_path)
+    for path in tmp_path.glob('*.txt'):
+        path.write_text(path.read_text(), encoding='utf-8-sig', newline='\r\n')
+    assert [pair.path0 for pair in read_pair_lists(tmp_path)] == [pair.path0 for pair in pairs]
+
+
 @pytest.mark.parametrize(
     ('write', 'image'),
     [

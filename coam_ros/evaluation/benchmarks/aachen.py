@@ -37,6 +37,7 @@ from coam_ros.mapping.importers.sfm_model import (
     SfmFrames,
     SfmImage,
 )
+from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.matching import CoamMatcher
 import numpy as np
@@ -207,7 +208,7 @@ def _read_truth(path: Path, known: Mapping[str, str]) -> dict[str, NDArray[np.fl
         raise FileNotFoundError(f'No true poses {path}; check the path.')
     known_files = {Path(name).name for name in known}
     poses = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if not words or line.startswith('#'):
             continue
@@ -235,7 +236,7 @@ def _read_retrieved(
         raise FileNotFoundError(f'No pair list {path}; wanted a query and a map image a line.')
     known = set(keyframes)
     retrieved: dict[str, list[str]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if not words:
             continue

@@ -16,6 +16,7 @@ from coam_ros.evaluation.data.image_pairs import (
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import load_retrieval
+from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.retrieval import most_similar_pairs, NUM_NEIGHBOURS
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, PairMatches
 from coam_ros.matching import CoamMatcher
@@ -207,7 +208,7 @@ def _read_names(directory: Path, path: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         raise FileNotFoundError(f'No pair list {path}; wanted a text file, two names a line.')
     pairs = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if not words or line.startswith('#'):
             continue

@@ -27,6 +27,7 @@ from coam_ros.mapping.image_header import read_image_header
 from coam_ros.mapping.importers.nvm import read_nvm
 from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
 from coam_ros.mapping.importers.sfm_model import is_colmap_model, SfmFrames, SfmImage
+from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.mapping.keyframe import Keyframe
 import numpy as np
@@ -163,7 +164,7 @@ def _open(directory: Path) -> tuple[PosedFrames, PosedFrames]:
 
 def _read_split(path: Path) -> list[int]:
     """Read numbers of sequences: 'sequence3' a line."""
-    words = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    words = [line.strip() for line in read_lines(path) if line.strip()]
     numbers = [word.removeprefix('sequence') for word in words]
     if not words or not all(number.isdigit() for number in numbers):
         raise BenchmarkDataError(f'{path}: got {words}, wanted lines such as sequence1.')
@@ -188,7 +189,7 @@ def _read_names(path: Path) -> list[str]:
         raise FileNotFoundError(
             f'No list {path}; wanted a text file with the name of an image a line.'
         )
-    lines = [line.strip() for line in path.read_text().splitlines()]
+    lines = [line.strip() for line in read_lines(path)]
     # Words after the name are intrinsics, which the model has as well.
     return [line.split()[0] for line in lines if line and not line.startswith('#')]
 
@@ -248,7 +249,7 @@ def _read_cambridge_poses(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f'No {path}; wanted the list as published.')
     poses = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         words = line.split()
         if number <= 3 or not words:
             continue

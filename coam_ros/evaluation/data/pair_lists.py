@@ -28,6 +28,7 @@ from coam_ros.geometry.transforms import make_transform
 from coam_ros.mapping.image_header import read_image_header
 from coam_ros.mapping.importers.object_arrays import read_arrays
 from coam_ros.mapping.importers.sfm_model import colmap_camera, HALF_PIXEL
+from coam_ros.mapping.importers.text import read_lines
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,7 +84,7 @@ def _lines(path: Path) -> list[tuple[str, list[str]]]:
     """Give the place and the words of every line that has some."""
     if not path.is_file():
         raise FileNotFoundError(f'No {path}; the layout of {path.parent} needs it.')
-    lines = enumerate(path.read_text().splitlines(), start=1)
+    lines = enumerate(read_lines(path), start=1)
     return [(f'{path}, line {n}', line.split()) for n, line in lines if line.split()]
 
 

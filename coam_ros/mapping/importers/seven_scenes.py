@@ -204,7 +204,8 @@ def _read_matrix(path: Path, wanted: str, num_columns: int) -> NDArray[np.float6
         lines = read_lines(path)
     except OSError as error:
         raise SevenScenesError(
-            f'{path} cannot be read ({error}), wanted {wanted}; bring the file'
+            f'{path} cannot be read ({error.strerror}), wanted {wanted}; bring the '
+            'file or leave the frame out'
         ) from error
     rows = []
     for number, line in enumerate(lines, start=1):
