@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 import functools
 
 from coam_ros.inference.gate import GatePair
@@ -27,7 +28,13 @@ def fixed_pairs(size: tuple[int, int]) -> Iterator[GatePair]:
     width, height = size
     # All that an engine may be asked for: padding, as of a camera of another aspect, and a batch.
     special = {0: {'query_size': (width - 32, height - 96)}, 1: {'batch': 3}}
-    for seed in range(_NUM_PAIRS):
+    for seed, pair in enumerate(draw_pairs(size, range(_NUM_PAIRS))):
+        yield replace(pair, **special.get(seed, {}))
+
+
+def draw_pairs(size: tuple[int, int], seeds: Iterable[int]) -> Iterator[GatePair]:
+    """Draw a pair for each seed; `size` as of `fixed_pairs`."""
+    for seed in seeds:
         rng = np.random.default_rng(seed)
         plane = _draw_plane(rng, size)
         to_plane = _random_homography(rng, size)
@@ -37,7 +44,6 @@ def fixed_pairs(size: tuple[int, int]) -> Iterator[GatePair]:
             query.clip(0, 255).astype(np.uint8),
             plane.clip(0, 255).astype(np.uint8),
             functools.partial(_transfer_error_px, to_plane),
-            **special.get(seed, {}),
         )
 
 

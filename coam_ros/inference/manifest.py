@@ -14,8 +14,9 @@ from coam_ros.inference.sealed_json import (
     save_sealed,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = 'manifest.json'
+_NETWORKS = ('encoder', 'pair_matcher', 'pair_matcher_int8')
 # A match starts as a pair of blocks of this size [px]: one block of each image.
 BLOCK_PX = 8
 _REMEDY = 'copy the whole model folder again or export it with `coam export`'
@@ -47,6 +48,7 @@ class Manifest:
         name: name of the model.
         encoder: network that sees one image.
         pair_matcher: network that sees the features of a query and of keyframes.
+        pair_matcher_int8: the same with convolutions in int8; None where the gate refused it.
         image_area_px: images are resized to this area before the encoder [px].
         size_multiple: width and height of the encoder's input are multiples of this [px].
         num_matches: matches that the pair matcher returns for a pair, valid or not.
@@ -60,6 +62,7 @@ class Manifest:
     name: str
     encoder: NetworkFile
     pair_matcher: NetworkFile
+    pair_matcher_int8: NetworkFile | None
     image_area_px: int
     size_multiple: int
     num_matches: int
@@ -70,7 +73,7 @@ class Manifest:
 
     @property
     def model_id(self) -> str:
-        """Name and the first digits of the hash of both networks."""
+        """Name and the first digits of the hash of both networks in float32."""
         both = self.encoder.sha256 + self.pair_matcher.sha256
         return f'{self.name}-{hashlib.sha256(both.encode()).hexdigest()[:8]}'
 
@@ -105,12 +108,11 @@ class Manifest:
             )
         content = load_sealed(path, FORMAT_VERSION, _REMEDY)
         try:
-            networks = {
-                name: NetworkFile(**content.pop(name)) for name in ('encoder', 'pair_matcher')
-            }
-            manifest = cls(**networks, **content)
+            networks = {name: content.pop(name) for name in _NETWORKS}
+            files = {name: entry and NetworkFile(**entry) for name, entry in networks.items()}
+            manifest = cls(**files, **content)
         except (KeyError, TypeError) as error:
             raise incomplete(path, cls, error, _REMEDY) from error
-        for network in (manifest.encoder, manifest.pair_matcher):
+        for network in filter(None, files.values()):
             check_file(directory / network.file, network.sha256, _REMEDY)
         return manifest

@@ -95,8 +95,8 @@ class CoamModel:
                 that comes with the package.
             backend: one of BACKENDS; 'auto' takes the fastest that this machine can run: TensorRT
                 where its engines have been built, and else what 'cpu' takes: OpenVINO where it
-                is installed and the CPU multiplies bfloat16, ONNX Runtime elsewhere. 'tensorrt'
-                builds engines when they are missing.
+                is installed and the CPU is an x86, ONNX Runtime elsewhere. 'tensorrt' builds
+                engines when they are missing.
             num_threads: CPU threads; None = one for each physical core.
 
         Raises:
@@ -158,19 +158,30 @@ class CoamModel:
             first = self.match(query, query_size, keyframes[:most], keyframe_sizes[:most])
             others = self.match(query, query_size, keyframes[most:], keyframe_sizes[most:])
             return first.followed_by(others)
-        inputs: dict[str, Any] = {
-            'query_size': np.asarray([query_size], np.float32),
-            'keyframe_size': np.asarray(keyframe_sizes, np.float32),
-        }
-        for name in FEATURE_NAMES:
-            inputs[f'query_{name}'] = query[name]
-            inputs[f'keyframe_{name}'] = _join([keyframe[name] for keyframe in keyframes])
+        inputs = pair_matcher_inputs(query, query_size, keyframes, keyframe_sizes)
         return RawMatches(**self._pair_matcher.run(inputs))
 
     def close(self) -> None:
         """Free both networks."""
         self._encoder.close()
         self._pair_matcher.close()
+
+
+def pair_matcher_inputs(
+    query: Arrays,
+    query_size: tuple[int, int],
+    keyframes: Sequence[Arrays],
+    keyframe_sizes: Sequence[tuple[int, int]],
+) -> dict[str, Any]:
+    """Name what the pair matcher takes; arguments as of `CoamModel.match`."""
+    inputs: dict[str, Any] = {
+        'query_size': np.asarray([query_size], np.float32),
+        'keyframe_size': np.asarray(keyframe_sizes, np.float32),
+    }
+    for name in FEATURE_NAMES:
+        inputs[f'query_{name}'] = query[name]
+        inputs[f'keyframe_{name}'] = _join([keyframe[name] for keyframe in keyframes])
+    return inputs
 
 
 def default_model_directory() -> Path:
@@ -232,12 +243,17 @@ def _load_on_cpu(
     )
     # Imported here: a machine needs only the library that it uses.
     if _chooses_openvino(backend):
-        from coam_ros.inference.openvino_backend import OpenVinoBackend
+        from coam_ros.inference.openvino_backend import has_bfloat16, OpenVinoBackend
 
+        # Only the pair matcher is rounded: the gate takes both networks hardly, and the encoder
+        # runs once an image. bfloat16 first: as fast as int8, and closer to the reference on wide
+        # pairs. Figures: docs/latency.md.
         encoder = OpenVinoBackend(encoder_path, num_threads)
-        # The gate takes the pair matcher in bfloat16 with something to spare, both networks
-        # hardly; and the encoder runs once an image only. Figures: docs/latency.md.
-        pair_matcher = OpenVinoBackend(pair_matcher_path, num_threads, may_round=True)
+        precision = 'bf16' if has_bfloat16() else 'f32'
+        if precision == 'f32' and manifest.pair_matcher_int8:
+            precision = 'int8'
+            pair_matcher_path = directory / manifest.pair_matcher_int8.file
+        pair_matcher = OpenVinoBackend(pair_matcher_path, num_threads, precision)
     else:
         from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
 
@@ -256,14 +272,14 @@ def _chooses_openvino(backend: str) -> bool:
     if backend == 'onnxruntime':
         return False
     try:
-        from coam_ros.inference.openvino_backend import has_bfloat16
+        from coam_ros.inference.openvino_backend import is_faster
     except ImportError as error:
         if backend == 'openvino':
             raise EngineIncompatibleError(
                 f'No OpenVINO ({error}); `pip install openvino`, or choose another backend.'
             ) from error
         return False
-    return backend == 'openvino' or has_bfloat16()
+    return backend == 'openvino' or is_faster()
 
 
 def _check_names(kind: str, path: Path, found: list[str], wanted: dict[str, Any]) -> None:

@@ -1,16 +1,19 @@
-"""OpenVINO on the CPU: twice as fast as ONNX Runtime where the CPU multiplies bfloat16."""
+"""OpenVINO on the CPU: twice as fast as ONNX Runtime, by products in bfloat16 or int8."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+import platform
+from typing import Any, Literal
 
 from coam_ros.inference.backend import Arrays
 from coam_ros.inference.errors import EngineIncompatibleError
 import numpy as np
 from numpy.typing import NDArray
 import openvino
+
+Precision = Literal['f32', 'bf16', 'int8']
 
 
 class OpenVinoBackend:
@@ -23,23 +26,23 @@ class OpenVinoBackend:
     """
 
     def __init__(
-        self, path: Path, num_threads: int | None = None, *, may_round: bool = False
+        self, path: Path, num_threads: int | None = None, precision: Precision = 'f32'
     ) -> None:
         """Load an ONNX file.
 
         Args:
             path: ONNX file.
             num_threads: threads of one run; None = one for each physical core.
-            may_round: whether it multiplies in bfloat16 where the CPU can.
+            precision: of products: 'bf16' where the CPU can; 'int8' for a file that says so
+                itself, and float32 for what it leaves.
 
         Raises:
             EngineIncompatibleError: OpenVINO cannot load the file.
         """
-        precision = 'bf16' if may_round and has_bfloat16() else 'f32'
         release = openvino.__version__.partition('-')[0]
         self.name = f'openvino-{release}-cpu-{precision}'
         options = {
-            'INFERENCE_PRECISION_HINT': precision,
+            'INFERENCE_PRECISION_HINT': 'bf16' if precision == 'bf16' else 'f32',
             'INFERENCE_NUM_THREADS': num_threads or 0,
             'PERFORMANCE_HINT': 'LATENCY',
             # A robot's other nodes need the cores too.
@@ -69,6 +72,11 @@ class OpenVinoBackend:
     def close(self) -> None:
         """Free the network."""
         self._request = None
+
+
+def is_faster() -> bool:
+    """Tell whether OpenVINO is known to be faster than ONNX Runtime here: measured on x86."""
+    return platform.machine().lower() in ('x86_64', 'amd64')
 
 
 def has_bfloat16() -> bool:

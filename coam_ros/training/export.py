@@ -1,6 +1,7 @@
 """`coam export`: a checkpoint to a model folder: the ONNX pair, its manifest and the weights.
 
-What ONNX Runtime answers is compared with PyTorch before the folder is put in its place.
+What ONNX Runtime answers is compared with PyTorch before the folder is put in its place. The pair
+matcher comes in int8 too, for CPUs without bfloat16, if the gate of `coam check-engine` takes it.
 
 Examples:
   coam export runs/default/best.pt --photos DATA/photos --out models/default
@@ -10,6 +11,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 import math
 from pathlib import Path
 import shutil
@@ -38,6 +40,7 @@ from coam_ros.training.deployment import (
 from coam_ros.training.global_descriptor import DIM, GlobalDescriptor
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.network_config import NetworkConfig
+from coam_ros.training.quantization import quantize_pair_matcher
 from coam_ros.training.weights import load_strictly, read_torch_file
 import numpy as np
 import onnx
@@ -106,10 +109,11 @@ def run(args: argparse.Namespace) -> int:
     aside.chmod(0o755)  # mkdtemp makes it private
     try:
         networks = _export_networks(network, descriptor, args.matches, aside)
-        Manifest(
+        manifest = Manifest(
             format_version=FORMAT_VERSION,
             name=args.name,
             **networks,
+            pair_matcher_int8=None,
             image_area_px=args.area,
             size_multiple=SIZE_MULTIPLE,
             num_matches=args.matches,
@@ -117,7 +121,9 @@ def run(args: argparse.Namespace) -> int:
             normalization='uint8 RGB in; grey, zero mean and unit variance inside the encoder',
             precision='float32, features between the networks float16',
             training={'steps': content['step'], **content.get('provenance', {})},
-        ).save(aside)
+        )
+        int8 = quantize_pair_matcher(aside, manifest)
+        replace(manifest, pair_matcher_int8=int8).save(aside)
         save_checkpoint(
             aside / DEFAULT_WEIGHTS,
             {

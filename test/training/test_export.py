@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+import shutil
 
 import numpy as np
 import pytest
@@ -12,9 +14,11 @@ pytest.importorskip('onnxscript', reason='onnxscript is not installed')
 
 from coam_ros.cli import main  # noqa: E402
 from coam_ros.inference import default_model_directory, EngineIncompatibleError  # noqa: E402
+from coam_ros.inference.gate_pairs import draw_pairs  # noqa: E402
+from coam_ros.inference.manifest import Manifest  # noqa: E402
 from coam_ros.matching import CoamMatcher  # noqa: E402
 from coam_ros.matching.image_files import write_image  # noqa: E402
-from coam_ros.training import export  # noqa: E402
+from coam_ros.training import export, quantization  # noqa: E402
 from coam_ros.training.checkpoint import save_checkpoint  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.config_file import to_values  # noqa: E402
@@ -38,6 +42,9 @@ def test_export_of_the_shipped_weights_is_the_shipped_model(tmp_path):
     np.testing.assert_allclose(found.similarities, wanted.similarities, atol=1e-3)
     np.testing.assert_allclose(found.distinctiveness, wanted.distinctiveness, atol=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == ['model']  # nothing left aside
+    manifest, shipped = Manifest.load(tmp_path / 'model'), Manifest.load(WEIGHTS.parent)
+    assert manifest.pair_matcher_int8 is not None
+    assert manifest.pair_matcher_int8.inputs == shipped.pair_matcher.inputs
     # No folder of the machine that exported it.
     source = str(Path(export.__file__).parent).encode()
     for network in (tmp_path / 'model').glob('*.onnx'):
@@ -59,6 +66,21 @@ def test_disagreement_is_refused():
         export._compare('x.onnx', 'scores', found, wanted)
     with pytest.raises(RuntimeError, match=r'100\.0% of scores differ'):
         export._compare('x.onnx', 'scores', np.full_like(wanted, np.nan), wanted)
+
+
+@pytest.mark.slow
+def test_int8_that_the_gate_refuses_is_left_out(tmp_path, monkeypatch, capsys):
+    def draw_night(size, seeds):
+        for pair in draw_pairs(size, seeds[:2]):
+            yield replace(pair, query=0 * pair.query, keyframe=0 * pair.keyframe)
+
+    monkeypatch.setattr(quantization, 'draw_pairs', draw_night)
+    model = shutil.copytree(WEIGHTS.parent, tmp_path / 'model')
+    (model / 'pair_matcher_int8.onnx').unlink()
+    manifest = Manifest.load(WEIGHTS.parent)
+    assert quantization.quantize_pair_matcher(model, manifest) is None
+    assert 'left out' in capsys.readouterr().out
+    assert not (model / 'pair_matcher_int8.onnx').exists()
 
 
 @pytest.mark.slow

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import shutil
 import sys
 
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference.gate import compare_backends
 from coam_ros.inference.gate_pairs import fixed_pairs
+from coam_ros.inference.manifest import Manifest
 from coam_ros.matching import CoamMatcher
 import numpy as np
 import pytest
@@ -31,16 +33,37 @@ def test_the_gate_accepts_it(openvino_backend):
     assert not report.failures
 
 
-def test_auto_takes_it_where_the_cpu_multiplies_bfloat16(openvino_backend, monkeypatch):
-    for has_bfloat16, wanted in ((True, 'openvino'), (False, 'onnxruntime')):
-        monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda has=has_bfloat16: has)
+def test_without_bfloat16_the_convolutions_are_int8_and_the_gate_accepts_that(
+    openvino_backend, monkeypatch
+):
+    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: False)
+    reference = CoamModel.load(backend='onnxruntime')
+    report = compare_backends(reference, CoamModel.load(backend='openvino'), fixed_pairs(SIZE))
+    assert report.candidate.endswith('int8')
+    assert report.retention < 1  # it is rounded
+    assert not report.failures
+
+
+def test_a_model_without_int8_is_run_in_float32(openvino_backend, monkeypatch, tmp_path):
+    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: False)
+    folder = shutil.copytree(default_model_directory(), tmp_path / 'model')
+    (folder / 'pair_matcher_int8.onnx').unlink()
+    with pytest.raises(FileNotFoundError, match=r'pair_matcher_int8\.onnx'):
+        CoamModel.load(folder, backend='openvino')
+    replace(Manifest.load(default_model_directory()), pair_matcher_int8=None).save(folder)
+    assert CoamModel.load(folder, backend='openvino').backend_name.endswith('f32')
+
+
+def test_auto_takes_it_on_the_machines_where_it_was_measured(openvino_backend, monkeypatch):
+    for machine, wanted in (('x86_64', 'openvino'), ('aarch64', 'onnxruntime')):
+        monkeypatch.setattr(openvino_backend.platform, 'machine', lambda machine=machine: machine)
         assert CoamModel.load().backend_name.startswith(wanted)
 
 
 def test_only_the_pair_matcher_is_rounded_and_the_name_tells(openvino_backend):
     names = CoamModel.load(backend='openvino').backend_name.split(' + ')
-    rounded = ['bf16'] if openvino_backend.has_bfloat16() else []
-    assert [name.rpartition('-')[2] for name in names] == ['f32', *rounded]
+    rounded = 'bf16' if openvino_backend.has_bfloat16() else 'int8'
+    assert [name.rpartition('-')[2] for name in names] == ['f32', rounded]
 
 
 def test_without_openvino_auto_takes_onnx_runtime(monkeypatch):
