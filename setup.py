@@ -51,7 +51,7 @@ setup(
         'evaluation': ['h5py', 'pycolmap', 'scipy'],
         # Models of COLMAP, and 3D for maps without depth images.
         'mapping': ['pycolmap'],
-        # Faster where the CPU multiplies bfloat16.
+        # Twice as fast on x86.
         'openvino': ['openvino'],
         # Beside a TensorRT: tensorrt, or tensorrt-rtx-cu13 for RTX GPUs.
         'tensorrt': ['onnx', 'pycuda'],
