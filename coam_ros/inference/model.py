@@ -246,8 +246,7 @@ def _load_on_cpu(
         from coam_ros.inference.openvino_backend import has_bfloat16, OpenVinoBackend
 
         # Only the pair matcher is rounded: the gate takes both networks hardly, and the encoder
-        # runs once an image. bfloat16 first: as fast as int8, and closer to the reference on wide
-        # pairs. Figures: docs/latency.md.
+        # runs once an image. Figures: docs/latency.md.
         encoder = OpenVinoBackend(encoder_path, num_threads)
         precision = 'bf16' if has_bfloat16() else 'f32'
         if precision == 'f32' and manifest.pair_matcher_int8:
