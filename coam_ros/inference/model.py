@@ -95,8 +95,8 @@ class CoamModel:
                 that comes with the package.
             backend: one of BACKENDS; 'auto' takes the fastest that this machine can run: TensorRT
                 where its engines have been built, and else what 'cpu' takes: OpenVINO where it
-                is installed and the CPU is an x86, ONNX Runtime elsewhere. 'tensorrt' builds
-                engines when they are missing.
+                is installed and the CPU has AVX2, ONNX Runtime elsewhere. 'tensorrt' builds engines
+                when they are missing.
             num_threads: CPU threads; None = one for each physical core.
 
         Raises:
@@ -243,13 +243,20 @@ def _load_on_cpu(
     )
     # Imported here: a machine needs only the library that it uses.
     if _chooses_openvino(backend):
-        from coam_ros.inference.openvino_backend import has_bfloat16, OpenVinoBackend
+        from coam_ros.inference.openvino_backend import (
+            has_avx2,
+            has_bfloat16,
+            OpenVinoBackend,
+            Precision,
+        )
 
         # Only the pair matcher is rounded: the gate takes both networks hardly, and the encoder
         # runs once an image. Figures: docs/latency.md.
         encoder = OpenVinoBackend(encoder_path, num_threads)
-        precision = 'bf16' if has_bfloat16() else 'f32'
-        if precision == 'f32' and manifest.pair_matcher_int8:
+        precision: Precision = 'f32'
+        if has_bfloat16():
+            precision = 'bf16'
+        elif manifest.pair_matcher_int8 and has_avx2():
             precision = 'int8'
             pair_matcher_path = directory / manifest.pair_matcher_int8.file
         pair_matcher = OpenVinoBackend(pair_matcher_path, num_threads, precision)
@@ -271,14 +278,14 @@ def _chooses_openvino(backend: str) -> bool:
     if backend == 'onnxruntime':
         return False
     try:
-        from coam_ros.inference.openvino_backend import is_faster
+        from coam_ros.inference.openvino_backend import has_avx2
     except ImportError as error:
         if backend == 'openvino':
             raise EngineIncompatibleError(
                 f'No OpenVINO ({error}); `pip install openvino`, or choose another backend.'
             ) from error
         return False
-    return backend == 'openvino' or is_faster()
+    return backend == 'openvino' or has_avx2()
 
 
 def _check_names(kind: str, path: Path, found: list[str], wanted: dict[str, Any]) -> None:

@@ -54,10 +54,18 @@ def test_a_model_without_int8_is_run_in_float32(openvino_backend, monkeypatch, t
     assert CoamModel.load(folder, backend='openvino').backend_name.endswith('f32')
 
 
-def test_auto_takes_it_on_the_machines_where_it_was_measured(openvino_backend, monkeypatch):
-    for machine, wanted in (('x86_64', 'openvino'), ('aarch64', 'onnxruntime')):
-        monkeypatch.setattr(openvino_backend.platform, 'machine', lambda machine=machine: machine)
-        assert CoamModel.load().backend_name.startswith(wanted)
+def test_without_avx2_auto_takes_onnx_runtime_and_openvino_computes_in_float32(
+    openvino_backend, monkeypatch
+):
+    monkeypatch.setattr(openvino_backend, 'has_bfloat16', lambda: False)
+    monkeypatch.setattr(openvino_backend, 'has_avx2', lambda: False)
+    assert CoamModel.load().backend_name.startswith('onnxruntime')
+    assert CoamModel.load(backend='openvino').backend_name.endswith('cpu-f32')
+
+
+def test_auto_takes_it_where_the_cpu_has_avx2(openvino_backend, monkeypatch):
+    monkeypatch.setattr(openvino_backend, 'has_avx2', lambda: True)
+    assert CoamModel.load().backend_name.startswith('openvino')
 
 
 def test_only_the_pair_matcher_is_rounded_and_the_name_tells(openvino_backend):
