@@ -95,8 +95,8 @@ class CoamModel:
                 that comes with the package.
             backend: one of BACKENDS; 'auto' takes the fastest that this machine can run: TensorRT
                 where its engines have been built, and else what 'cpu' takes: OpenVINO where it
-                is installed and the CPU has AVX2, ONNX Runtime elsewhere. 'tensorrt' builds engines
-                when they are missing.
+                is installed and the CPU has AVX2, ONNX Runtime elsewhere. 'tensorrt' builds
+                engines when they are missing.
             num_threads: CPU threads; None = one for each physical core.
 
         Raises:

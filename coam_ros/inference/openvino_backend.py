@@ -75,7 +75,7 @@ class OpenVinoBackend:
 
 
 def has_avx2() -> bool:
-    """Tell whether this CPU is an x86 of 2015 or later: OpenVINO has no int8 for older ones."""
+    """Tell whether this CPU is an x86 with AVX2, without which OpenVINO has no int8."""
     try:
         return ' avx2 ' in _CPU_INFO.read_text()
     except OSError:  # not Linux
