@@ -163,7 +163,7 @@ class ChildNode:
         return int(kibibytes[0]) * 1024 if kibibytes else None
 
     def stop(self) -> None:
-        """End the node as Ctrl-C does, and harder when it does not listen."""
+        """End the node as Ctrl-C does; kill it when that takes too long."""
         if self._process.poll() is not None:
             return
         self._process.send_signal(signal.SIGINT)

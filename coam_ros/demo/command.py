@@ -26,9 +26,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 import shlex
 import time
-from typing import Any
 
 from coam_ros.demo.child_node import NodeDiedError
+from coam_ros.demo.figures import describe_figures
 from coam_ros.demo.player import play, PlayError
 from coam_ros.demo.room_scenario import make_room_scenario
 from coam_ros.demo.scene_scenario import read_scene_scenario
@@ -192,9 +192,7 @@ def _map_play_and_report(args: argparse.Namespace, progress: Progress) -> Score:
         queries = [outcome for outcome in result.outcomes if outcome is not None]
         write_json(args.out / 'report.json', make_report(result.summary, queries))
         advance(1)
-        page = make_html(
-            scenario, recording, result, keyframe_map, _rows(result.summary), _command_line(args)
-        )
+        page = make_html(scenario, recording, result, keyframe_map, _command_line(args))
         (args.out / _HTML).write_text(page, encoding='utf-8')
         advance(2)
         if write_rerun is not None:
@@ -247,7 +245,7 @@ def _option(name: str) -> str:
 
 def _tables(result: Score) -> Iterator[Table]:
     figures = Table('figure', 'value', title='Demo', title_justify='left')
-    for name, value in _rows(result.summary):
+    for name, value in describe_figures(result.summary):
         figures.add_row(name, value)
     yield figures
     if result.bars:
@@ -256,77 +254,6 @@ def _tables(result: Score) -> Iterator[Table]:
             verdict = '[green]met[/green]' if bar.is_met else '[bold red]NOT met[/bold red]'
             bars.add_row(bar.name, bar.value, bar.wanted, verdict)
         yield bars
-
-
-def _rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say the figures in words, for the table and for the page."""
-    latency_ms = summary['latency_ms']
-    stages = [
-        f'{stage} {times["median"]:.0f} ({times["p95"]:.0f})'
-        for stage, times in latency_ms.items()
-        if times
-    ]
-    rows = [
-        (
-            'images sent, answered, dropped (for a newer one)',
-            f'{summary["sent_frames"]}, {summary["sent_frames"] - summary["dropped_frames"]}, '
-            f'{summary["dropped_frames"]} ({summary["dropped_by_matcher"]})',
-        ),
-        (
-            'camera, answers',
-            f'{summary["camera_hz"]:g} Hz, {summary["answers_hz"]:.1f} Hz',
-        ),
-        (
-            'queries (answered, mapped place), localized',
-            f'{summary["queries"]}, {summary["localized"]}',
-        ),
-        *(
-            (f'within {distance} and {angle}', f'{summary[f"recall_{distance}_{angle}"]:.1%}')
-            for distance, angle in (('5cm', '2deg'), ('10cm', '5deg'), ('25cm', '5deg'))
-        ),
-        (
-            'error of localized, median (largest)',
-            f'{_number_or_dash(summary["median_error_of_localized_cm"], "{:.2f} cm")} '
-            f'({_number_or_dash(summary["max_error_cm"], "{:.1f} cm")}), '
-            f'{_number_or_dash(summary["median_error_of_localized_deg"], "{:.3f} deg")} '
-            f'({_number_or_dash(summary["max_error_deg"], "{:.2f} deg")})',
-        ),
-        ('false poses', f'{summary["false_poses"]}'),
-        (
-            'images of unmapped places, with a pose',
-            f'{summary["unmapped_frames"]}, {summary["false_poses_unmapped"]}',
-        ),
-        (
-            'recovery after each kidnapping',
-            ', '.join(_number_or_dash(r, '{:.1f} s') for r in summary['recovery_s']) or '-',
-        ),
-        (
-            'error squared over covariance (NEES per degree of freedom)'
-            + ('' if summary['poses_are_exact'] else ', with the errors of the recorded poses'),
-            _number_or_dash(summary['nees_per_dof'], '{:.2f}'),
-        ),
-        ('reasons for no pose', _counts(summary['failures'])),
-        ('reasons in unmapped places', _counts(summary['unmapped_reasons'])),
-        (
-            'start of the nodes to the first pose',
-            _number_or_dash(summary['startup_s'], '{:.1f} s'),
-        ),
-        ('latency, median (95 %) [ms]', ', '.join(stages)),
-        (
-            'peak memory of the matcher',
-            _number_or_dash(summary['matcher_memory_mb'], '{:.0f} MiB'),
-        ),
-        ('keyframes, engine', f'{summary["keyframes"]}, {summary["engine"]}'),
-    ]
-    return [(name, value) for name, value in rows if value != '-']
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ', '.join(f'{reason} {count}' for reason, count in counts.items()) or '-'
-
-
-def _number_or_dash(value: float | None, form: str) -> str:
-    return '-' if value is None else form.format(value)
 
 
 def _seed(text: str) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 import html
 
+from coam_ros.demo.figures import describe_figures
 from coam_ros.demo.plots import plot_errors, plot_latency, plot_recall, plot_top_view
 from coam_ros.demo.recording import Recording
 from coam_ros.demo.scenario import Scenario
@@ -20,7 +21,6 @@ def make_html(
     recording: Recording,
     score: Score,
     keyframe_map: KeyframeMap,
-    rows: Sequence[tuple[str, str]],
     command: str,
 ) -> str:
     """Make the page.
@@ -30,7 +30,6 @@ def make_html(
         recording: of it.
         score: of it.
         keyframe_map: that was localized in.
-        rows: figures for the table: name and value.
         command: that makes such a report again.
     """
     top_view = plot_top_view(scenario, recording, score)
@@ -46,7 +45,7 @@ def make_html(
             f'<p>{html.escape(scenario.title)}. Made with <code>{html.escape(command)}</code></p>',
             f'<p>Parameters of the matcher: {_parameters(scenario)}.</p>',
             _bars_table(score),
-            make_table(rows),
+            make_table(describe_figures(score.summary)),
             '<h2>Where</h2>',
             make_figure(top_view, 'png', 'Seen from above.'),
             '<h2>When</h2>',

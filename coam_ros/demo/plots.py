@@ -22,8 +22,8 @@ _BLUE, _ORANGE, _GREEN, _GREY, _RED = '#1f6fb4', '#e07b1a', '#2f9e44', '#9a9a9a'
 _ELLIPSE_SCALES = (1, 2, 5, 10, 20, 50)
 _MAX_ELLIPSE = 0.02
 _ARROW_M = 0.18
-# Errors are drawn from here on [cm] and [deg].
-_SMALLEST = (0.05, 0.01)
+# Errors are drawn from here on.
+_SMALLEST_CM, _SMALLEST_DEG = 0.05, 0.01
 
 
 def plot_top_view(scenario: Scenario, recording: Recording, score: Score) -> bytes:
@@ -141,16 +141,12 @@ def plot_errors(scenario: Scenario, recording: Recording, score: Score) -> bytes
     sent_s = np.asarray(recording.sent_s)
     known = [(sent_s[i], o) for i, o in enumerate(score.outcomes) if o and o.is_localized]
     times_s = np.array([time_s for time_s, _ in known])
-    for axes, name, limit, scale, smallest in (
-        (rows[0], 'position error [cm]', RIGHT_M * 100, 100, _SMALLEST[0]),
-        (rows[1], 'rotation error [deg]', RIGHT_DEG, 1, _SMALLEST[1]),
+    errors_cm = np.array([100 * o.translation_error_m for _, o in known])
+    errors_deg = np.array([o.rotation_error_deg for _, o in known])
+    for axes, name, errors, limit, smallest in (
+        (rows[0], 'position error [cm]', errors_cm, 100 * RIGHT_M, _SMALLEST_CM),
+        (rows[1], 'rotation error [deg]', errors_deg, RIGHT_DEG, _SMALLEST_DEG),
     ):
-        errors = np.array(
-            [
-                scale * (o.translation_error_m if scale == 100 else o.rotation_error_deg)
-                for _, o in known
-            ]
-        )
         axes.semilogy(times_s, np.maximum(errors, smallest), '.', color=_GREEN)
         axes.axhline(limit, color=_ORANGE, lw=1, ls='--')
         axes.set(ylabel=name, ylim=(smallest, max(4 * limit, 1.5 * errors.max(initial=0))))

@@ -9,7 +9,8 @@ from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.demo.scoring import Score
 from coam_ros.evaluation.metrics.localization import QueryOutcome
 from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.mapping.keyframe import Keyframe
+from coam_ros.mapping.image_header import read_image_header
+from coam_ros.mapping.point_cloud import make_point_cloud
 import numpy as np
 from numpy.typing import NDArray
 import rerun as rr
@@ -63,38 +64,20 @@ def _log_map(stream: rr.RecordingStream, scenario: Scenario) -> None:
         origins=poses[:, :3, 3], vectors=0.15 * poses[:, :3, 2], colors=[_KEYFRAME], radii=0.008
     )
     stream.log('map/keyframes', arrows, static=True)
-    clouds = [_point_cloud(keyframe) for keyframe in scenario.map_frames]
+    clouds = [make_point_cloud(keyframe, _POINT_STEP_PX) for keyframe in scenario.map_frames]
     points, colours = (np.concatenate(parts) for parts in zip(*clouds, strict=True))
     cloud = rr.Points3D(points, colors=colours, radii=0.01)
     stream.log('map/points', cloud, static=True)
 
 
-def _point_cloud(keyframe: Keyframe) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """A few points of a keyframe in the map frame, with their colours."""
-    grid = np.mgrid[
-        _POINT_STEP_PX // 2 : keyframe.camera.height : _POINT_STEP_PX,
-        _POINT_STEP_PX // 2 : keyframe.camera.width : _POINT_STEP_PX,
-    ]
-    rows, columns = grid.reshape(2, -1)
-    pixels = np.column_stack([columns, rows])
-    points_map = keyframe.lift(pixels, keyframe.decode_depth_m())
-    known = np.isfinite(points_map).all(axis=1)
-    return points_map[known], keyframe.decode_image()[rows, columns][known]
-
-
 def _log_frame(
     stream: rr.RecordingStream, camera: PinholeCamera, frame: LiveFrame, answer: Answer | None
 ) -> None:
-    stream.log(
-        'camera', rr.EncodedImage(contents=frame.image, media_type=_media_type(frame.image))
-    )
+    media_type = f'image/{read_image_header(frame.image).format}'
+    stream.log('camera', rr.EncodedImage(contents=frame.image, media_type=media_type))
     _log_camera(stream, 'map/true_camera', camera, frame.T_map_camera, _TRUE)
     if answer is not None:
         _log_camera(stream, 'map/camera', camera, answer.result.T_map_camera, _ESTIMATED)
-
-
-def _media_type(image: bytes) -> str:
-    return 'image/jpeg' if image.startswith(b'\xff\xd8') else 'image/png'
 
 
 def _log_camera(

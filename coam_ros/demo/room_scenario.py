@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+import itertools
 
-from coam_ros.demo.scenario import LiveFrame, Progress, Scenario
+from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import invert, rotation_vector, transform_points
 from coam_ros.mapping.keyframe import Keyframe
@@ -74,7 +76,10 @@ _DRIVE = (
 
 
 def make_room_scenario(
-    seed: int, rate_hz: float, duration_s: float, progress: Progress | None = None
+    seed: int,
+    rate_hz: float,
+    duration_s: float,
+    progress: Callable[[int, int], None],
 ) -> Scenario:
     """Render the mapping path and the live path.
 
@@ -100,18 +105,16 @@ def make_room_scenario(
 
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
         map_frames, depths = [], []
-        arguments = [(rooms[0], T, light, i) for i, T in enumerate(map_poses)]
-        for keyframe, depth_m in pool.map(lambda a: _render_map_frame(*a), arguments):
+        render_map_frame = partial(_render_map_frame, rooms[0], light)
+        for keyframe, depth_m in pool.map(render_map_frame, itertools.count(), map_poses):
             map_frames.append(keyframe)
             depths.append(depth_m)
-            if progress:
-                progress(len(map_frames), total)
+            progress(len(map_frames), total)
         live_frames = []
-        arguments = [(rooms, step, other_light, map_poses, depths) for step in steps]
-        for frame in pool.map(lambda a: _render_live_frame(*a), arguments):
+        render_live_frame = partial(_render_live_frame, rooms, other_light, map_poses, depths)
+        for frame in pool.map(render_live_frame, steps):
             live_frames.append(frame)
-            if progress:
-                progress(len(map_frames) + len(live_frames), total)
+            progress(len(map_frames) + len(live_frames), total)
     return Scenario(
         title=f'Rendered room, seed {seed}',
         camera=CAMERA,
@@ -222,7 +225,7 @@ def _with_motion_blur(
 
 
 def _render_map_frame(
-    room: Room, T_room_camera: NDArray[np.float64], light: Lighting, index: int
+    room: Room, light: Lighting, index: int, T_room_camera: NDArray[np.float64]
 ) -> tuple[Keyframe, NDArray[np.float32]]:
     image, depth_m = room.render(T_room_camera, CAMERA, light)
     counts = np.rint(np.nan_to_num(depth_m) * 1000).astype(np.uint16)
@@ -242,10 +245,10 @@ def _render_map_frame(
 
 def _render_live_frame(
     rooms: Sequence[Room],
-    step: _Step,
     light: Lighting,
     map_poses: Sequence[NDArray[np.float64]],
     map_depths: Sequence[NDArray[np.float32]],
+    step: _Step,
 ) -> LiveFrame:
     room = rooms[0 if step.is_mapped else 1]
     image, depth_m = room.render(step.T_room_camera, CAMERA, light)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from coam_ros.geometry.camera import PinholeCamera
@@ -10,9 +10,6 @@ from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.matching.image_files import decode_rgb
 import numpy as np
 from numpy.typing import NDArray
-
-# Called with (steps done, steps in all).
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 import itertools
+import math
 
 from coam_ros.demo.recording import Answer, Recording
 from coam_ros.demo.scenario import Scenario
@@ -210,7 +211,7 @@ def _bars(summary: dict[str, object]) -> tuple[Bar, ...]:
     bars = [
         Bar(
             'within 5 cm and 2 deg',
-            f'{recall:.1%} of {summary["queries"]}',
+            f'{recall:.1%} of {summary["queries"]}' if summary['queries'] else 'no queries',
             f'at least {_MIN_RECALL:.0%}',
             recall >= _MIN_RECALL,
         ),
@@ -249,7 +250,7 @@ def _bars(summary: dict[str, object]) -> tuple[Bar, ...]:
 
 
 def _silence_bar(name: str, longest_s: float | None) -> Bar:
-    is_answered = longest_s is not None and np.isfinite(longest_s)
+    is_answered = longest_s is not None and math.isfinite(longest_s)
     return Bar(
         name,
         f'{longest_s:.1f} s' if is_answered else 'never',

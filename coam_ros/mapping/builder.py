@@ -9,8 +9,6 @@ from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.matching.image_matcher import ImageMatcher
 import numpy as np
 
-Progress = Callable[[int], None]
-
 
 def build_map(
     frames: Iterable[Keyframe],
@@ -19,7 +17,7 @@ def build_map(
     min_distance_m: float = 0.0,
     min_angle_deg: float = 0.0,
     frame_id: str = 'map',
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> KeyframeMap:
     """Make a map from posed frames.
 

@@ -10,6 +10,8 @@ Examples:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from coam_ros.mapping.build_command import add_layouts
@@ -139,14 +141,13 @@ def _triangulate(args: argparse.Namespace) -> None:
         encoded0, encoded1 = (cache.get(keyframe).encoded for keyframe in (keyframe0, keyframe1))
         return matcher.match_encoded(encoded0, [encoded1], both_ways=True)[0]
 
-    with Progress(transient=True) as progress:
-        task = progress.add_task('Matching keyframes', total=None)
+    with _bar('Matching keyframes') as progress:
         triangulated = triangulate_landmarks(
             keyframe_map,
             match,
             num_neighbours=args.neighbours,
             num_threads=args.threads,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=progress,
         )
     numbers = [0 if k.landmark_pixels is None else len(k.landmark_pixels) for k in triangulated]
     if not any(numbers):
@@ -194,13 +195,8 @@ def _print_info(args: argparse.Namespace) -> None:
         # Matplotlib is an extra.
         from coam_ros.mapping.picture import draw_map
 
-        with Progress(transient=True) as progress:
-            task = progress.add_task('Drawing keyframes', total=None)
-            draw_map(
-                args.picture,
-                keyframe_map,
-                lambda done, total: progress.update(task, completed=done, total=total),
-            )
+        with _bar('Drawing keyframes') as progress:
+            draw_map(args.picture, keyframe_map, progress)
         console.print(f'Picture: {args.picture}')
 
 
@@ -219,10 +215,13 @@ def _describe(args: argparse.Namespace) -> None:
 
 def describe_with_progress(keyframe_map: KeyframeMap, matcher: CoamMatcher) -> int:
     """Compute the descriptors that a map lacks, with a progress bar; returns how many."""
+    with _bar('Describing keyframes') as progress:
+        return compute_descriptors(keyframe_map, matcher, progress=progress)
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar; gives what is called with (steps done, steps to do)."""
     with Progress(transient=True) as progress:
-        task = progress.add_task('Describing keyframes', total=None)
-        return compute_descriptors(
-            keyframe_map,
-            matcher,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+        task = progress.add_task(title, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)

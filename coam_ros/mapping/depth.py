@@ -7,6 +7,9 @@ from numpy.typing import ArrayLike, NDArray
 
 # Counts that mean "no depth": 0 by nearly all cameras, 65535 by the 7-Scenes recordings.
 NO_DEPTH_COUNTS = (0, 65535)
+# Largest (far - near) / near around a position; more is an edge, where either surface could be
+# meant.
+_MAX_RELATIVE_STEP = 0.05
 
 
 def depth_m_from_counts(counts: NDArray[np.uint16], depth_scale_m: float) -> NDArray[np.float32]:
@@ -24,9 +27,7 @@ def depth_m_from_counts(counts: NDArray[np.uint16], depth_scale_m: float) -> NDA
     return depth_m
 
 
-def interpolate_depth(
-    depth_m: NDArray[np.float32], pixels: ArrayLike, max_relative_step: float = 0.05
-) -> NDArray[np.float64]:
+def interpolate_depth(depth_m: NDArray[np.float32], pixels: ArrayLike) -> NDArray[np.float64]:
     """Look up depth between the pixels of a depth image, but never across a depth edge.
 
     The inverse depth of the four pixels around a position is weighted bilinearly, which is exact
@@ -36,8 +37,6 @@ def interpolate_depth(
     Args:
         depth_m: (H, W) float32 depth [m], NaN where there is none.
         pixels: (N, 2) positions x, y; (0, 0) is the centre of the top-left pixel.
-        max_relative_step: largest (far - near) / near among the pixels used; more is an edge,
-            where either surface could be meant.
 
     Returns:
         (N,) float64 depth [m]; NaN outside the image, where there is no depth, at an edge and for
@@ -66,7 +65,7 @@ def interpolate_depth(
     near = np.where(has_depth, around, np.inf).min(axis=1)
     far = np.where(has_depth, around, -np.inf).max(axis=1)
     is_usable = has_depth[np.arange(len(inside)), nearest]
-    is_usable[is_usable] = (far - near)[is_usable] <= max_relative_step * near[is_usable]
+    is_usable[is_usable] = (far - near)[is_usable] <= _MAX_RELATIVE_STEP * near[is_usable]
 
     depth = np.full(len(pixels), np.nan)
     found = np.flatnonzero(is_inside)[is_usable]

@@ -169,7 +169,7 @@ class Keyframe:
             return
         try:
             array: NDArray[Any] = np.array(value, dtype=dtype, order='C')
-        except (TypeError, ValueError) as error:
+        except (OverflowError, TypeError, ValueError) as error:
             raise MapFormatError(
                 f'{name} is not an array of numbers ({error}); give one of {dtype.__name__}'
             ) from error
@@ -238,8 +238,8 @@ class Keyframe:
                 'give both or none'
             )
         if pixels is not None and points is not None:
-            shapes = (pixels.shape, points.shape)
-            if shapes != ((len(pixels), 2), (len(pixels), 3)) or not (
+            shapes, rows = (pixels.shape, points.shape), pixels.shape[:1]
+            if shapes != ((*rows, 2), (*rows, 3)) or not (
                 np.isfinite(pixels).all() and np.isfinite(points).all()
             ):
                 raise MapFormatError(

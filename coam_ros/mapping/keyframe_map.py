@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 import threading
 import uuid
 
@@ -102,8 +103,13 @@ class KeyframeMap:
                 self._descriptor_length = length
             known = self._keyframes.get(keyframe.id)
             if known is not None:
-                if keyframe.global_descriptor is None and keyframe.image == known.image:
-                    keyframe = _with_descriptor_of(known, keyframe)
+                descriptor = known.global_descriptor
+                if (
+                    descriptor is not None
+                    and keyframe.global_descriptor is None
+                    and keyframe.image == known.image
+                ):
+                    keyframe = keyframe.with_descriptor(descriptor)
                 if _is_same(known, keyframe):
                     return False
             self._keyframes[keyframe.id] = keyframe
@@ -190,27 +196,13 @@ def _descriptor_length(keyframe: Keyframe) -> int:
     return 0 if keyframe.global_descriptor is None else len(keyframe.global_descriptor)
 
 
-def _with_descriptor_of(described: Keyframe, keyframe: Keyframe) -> Keyframe:
-    descriptor = described.global_descriptor
-    return keyframe if descriptor is None else keyframe.with_descriptor(descriptor)
-
-
 def _is_same(a: Keyframe, b: Keyframe) -> bool:
-    if a is b:
-        return True
-    if (a.stamp_s, a.camera, a.image, a.depth, a.depth_scale_m) != (
-        b.stamp_s,
-        b.camera,
-        b.image,
-        b.depth,
-        b.depth_scale_m,
-    ):
-        return False
-    names = ('T_map_camera', 'landmark_pixels', 'landmark_points_map', 'global_descriptor')
-    return all(_is_equal_array(getattr(a, name), getattr(b, name)) for name in names)
+    return a is b or all(
+        _is_equal(getattr(a, field.name), getattr(b, field.name)) for field in fields(Keyframe)
+    )
 
 
-def _is_equal_array(a: np.ndarray | None, b: np.ndarray | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return np.array_equal(a, b)
+def _is_equal(a: object, b: object) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)  # type: ignore[arg-type]
+    return a == b

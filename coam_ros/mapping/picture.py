@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coam_ros.geometry.transforms import main_axes
-from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.mapping.point_cloud import make_point_cloud
 from coam_ros.matching.image_files import check_image_name, write_image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,7 +45,8 @@ def draw_map(
     keyframes = list(keyframe_map)
     points, colours, is_known = [], [], []
     for number, keyframe in enumerate(keyframes, start=1):
-        found, colour = _coloured_points(keyframe)
+        step_px = max(keyframe.camera.width // _POINTS_ALONG_WIDTH, 1)
+        found, colour = make_point_cloud(keyframe, step_px)
         points.append(found)
         colours.append(colour)
         is_known.append(len(found) > 0)
@@ -71,21 +72,6 @@ def draw_map(
     figure.suptitle(f'{len(keyframes)} keyframes, {sum(is_known)} of them with 3D')
     canvas.draw()
     write_image(path, np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def _coloured_points(keyframe: Keyframe) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Return points (N, 3) in the map and their colours (N, 3) RGB, on a grid of the image."""
-    image = keyframe.decode_image()
-    height, width = image.shape[:2]
-    step = max(width // _POINTS_ALONG_WIDTH, 1)
-    rows, columns = np.mgrid[step // 2 : height : step, step // 2 : width : step]
-    pixels = np.column_stack([columns.ravel(), rows.ravel()])
-    if keyframe.landmark_pixels is not None:
-        pixels = np.concatenate([pixels, keyframe.landmark_pixels])
-    points = keyframe.lift(pixels, keyframe.decode_depth_m())
-    columns, rows = np.clip(pixels.round().astype(int), 0, (width - 1, height - 1)).T
-    is_known = np.isfinite(points).all(axis=1)
-    return points[is_known], image[rows, columns][is_known]
 
 
 def _draw(

@@ -28,7 +28,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Match = Callable[[Keyframe, Keyframe], Correspondences]
-Progress = Callable[[int, int], None]
 
 # Views turned further away from one another see hardly anything alike.
 _MAX_VIEW_ANGLE_DEG = 75.0
@@ -57,7 +56,7 @@ def triangulate_landmarks(
     *,
     num_neighbours: int = NUM_NEIGHBOURS,
     num_threads: int | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> KeyframeMap:
     """Give the keyframes of a map landmarks that their matches with one another tell.
 

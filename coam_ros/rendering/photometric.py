@@ -80,8 +80,8 @@ def defocus_blur(image: NDArray[np.uint8], sigma_px: float) -> NDArray[np.uint8]
 def sensor_noise(
     image: NDArray[np.uint8],
     rng: np.random.Generator,
-    read_std: float = 1.5,
-    shot_std: float = 2.5,
+    read_std: float,
+    shot_std: float,
 ) -> NDArray[np.uint8]:
     """Add noise whose variance grows with brightness.
 

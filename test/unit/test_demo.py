@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 import itertools
 import json
 import os
@@ -17,6 +18,7 @@ import warnings
 
 from coam_ros.cli import main
 from coam_ros.demo.child_node import ChildNode, NodeDiedError, own_transport
+from coam_ros.demo.figures import describe_figures
 from coam_ros.demo.room_scenario import (
     _live_steps,
     _mapping_poses,
@@ -178,16 +180,28 @@ def test_report_holds_the_promised_keys_and_is_json(played, tmp_path):
     assert len(report['per_query']) == 6
 
 
+@pytest.mark.parametrize('answered', [(1,), range(4)])
+def test_run_without_any_pose_is_reported_in_words_and_as_json(answered, tmp_path):
+    # Image 1 is of an unmapped place: its answer alone is no query.
+    scenario = make_scenario(4, unmapped={1}, kidnappings=(2,))
+    answers = [failed_answer() if i in answered else None for i in range(4)]
+    result = score(scenario, make_recording(answers))
+    queries = [outcome for outcome in result.outcomes if outcome]
+    write_json(tmp_path / 'report.json', make_report(result.summary, queries))
+    met = json.loads((tmp_path / 'report.json').read_text())['bars_met']
+    assert not met['within 5 cm and 2 deg']
+    assert 'nan' not in f'{describe_figures(result.summary)} {result.bars}'
+
+
 def test_page_stands_alone_and_shows_plots_and_matches(played):
     pytest.importorskip('matplotlib', reason=_NO_EXTRA)
     from coam_ros.demo.html_report import make_html
 
-    scenario, recording = played
+    scenario, recording = replace(played[0], title='a<b'), played[1]
     keyframe_map = KeyframeMap(scenario.map_frames)
-    page = make_html(
-        scenario, recording, score(scenario, recording), keyframe_map, [('a<b', '1')], './run demo'
-    )
+    page = make_html(scenario, recording, score(scenario, recording), keyframe_map, './run demo')
     assert 'a&lt;b' in page
+    assert 'images sent, answered, dropped (for a newer one)' in page
     assert 'dropped for a newer one or lost on the way' in page
     assert 'keyframe_position_std_m 0, keyframe_rotation_std_deg 0' in page
     assert 'NOT met' in page
@@ -203,7 +217,7 @@ def test_page_of_a_run_without_any_pose_is_made_too():
     scenario = make_scenario(4, unmapped={1}, kidnappings=(2,))
     recording = make_recording([failed_answer(), failed_answer(), None, failed_answer()])
     result = score(scenario, recording)
-    assert 'NOT met' in make_html(scenario, recording, result, KeyframeMap(), [], './run demo')
+    assert 'NOT met' in make_html(scenario, recording, result, KeyframeMap(), './run demo')
 
 
 def test_latency_is_plotted_with_what_old_and_new_matplotlib_take(played, monkeypatch):

@@ -148,6 +148,7 @@ NAN_POSE = np.full((4, 4), np.nan)
         ({'depth': encode(make_image(), '.jpg')}, '16-bit'),
         ({'landmark_pixels': [[1, 1]]}, 'together'),
         ({'landmark_pixels': [[1, 1]], 'landmark_points_map': [[1, 1]]}, 'landmarks'),
+        ({'landmark_pixels': 1, 'landmark_points_map': [[1, 1, 1]]}, 'landmarks'),
         ({'landmark_pixels': [[1, 1]], 'landmark_points_map': [[1, 1, np.nan]]}, 'landmarks'),
         ({'global_descriptor': np.zeros(4)}, 'global_descriptor'),
         ({'global_descriptor': np.full(4, np.nan)}, 'global_descriptor'),

@@ -105,7 +105,7 @@ def test_moved_keyframe_keeps_its_descriptor_and_one_with_a_new_image_does_not()
     T_moved = np.eye(4)
     T_moved[0, 3] = 1.0
     # A SLAM system that computes none says so with an empty name.
-    assert keyframe_map.add(make_keyframe(id=1, T_map_camera=T_moved), '')
+    assert keyframe_map.add(make_keyframe(id=1, T_map_camera=T_moved), descriptor_model_id='')
     np.testing.assert_array_equal(keyframe_map.get(1).T_map_camera, T_moved)
     np.testing.assert_array_equal(keyframe_map.get(1).global_descriptor, DESCRIPTOR)
     assert not keyframe_map.add(make_keyframe(id=1, T_map_camera=T_moved), '')

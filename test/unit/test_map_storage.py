@@ -14,10 +14,11 @@ import time
 import zlib
 
 from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.mapping import storage
+from coam_ros.mapping import map_files, map_folder, storage
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import check_target, is_map, load_map, save_map
+from coam_ros.mapping.map_files import is_map
+from coam_ros.mapping.storage import check_target, load_map, save_map
 from map_samples import encode, make_image, make_keyframe
 import numpy as np
 import pytest
@@ -255,6 +256,7 @@ MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
         (lambda d: set_key(d, 'keyframes', 3), 'lists'),
         (lambda d: edit_json(d, lambda h: h.pop('frame_id')), 'lacks frame_id'),
         (lambda d: (d / 'map.json').unlink(), 'no map.json'),
+        (lambda d: (d / 'map.json').write_text('[' * 100_000), 'not JSON'),
         (lambda d: cut(d / 'map.json'), 'not JSON'),
         (lambda d: flip(d / 'images' / '00000002.jpg'), '00000002.jpg has CRC-32'),
         (lambda d: (d / 'images' / '00000002.jpg').unlink(), '00000002.jpg cannot be read'),
@@ -267,10 +269,12 @@ MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
         (lambda d: set_pose(d, NAN_POSE), 'Keyframe 2: T_map_camera is not a rigid'),
         (lambda d: set_pose(d, MIRROR), 'Keyframe 2: T_map_camera is not a rigid'),
         (lambda d: set_pose(d, [[1, 2], [3]]), 'Keyframe 2: T_map_camera'),
+        (lambda d: set_pose(d, np.full((4, 4), 10**400, object).tolist()), 'T_map_camera is not'),
         (drop_pose, 'lacks T_map_camera'),
         (lambda d: set_pose(d, None), 'Keyframe 2: T_map_camera is not a rigid'),
         (lambda d: set_keyframe_key(d, 'id', 2**63), r'below 2\^63'),
         (lambda d: set_file(d, 'image', file='a\0b'), 'wanted the name of a file'),
+        (lambda d: set_file(d, 'image', file='\ud800'), 'wanted the name of a file'),
         (list_first_keyframe_twice, 'listed twice'),
         (lambda d: set_keyframe_key(d, 'id', 'two'), "id is 'two'"),
         (lambda d: set_keyframe_key(d, 'image', None), 'no image'),
@@ -283,6 +287,7 @@ MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
             '64 x 48 pixels.*99 x 48',
         ),
         (lambda d: edit_json(d, lambda h: h['cameras'][0].update(fx=0)), 'camera 0'),
+        (lambda d: edit_json(d, lambda h: h['cameras'][0].update(fx=10**400)), 'camera 0'),
         (lambda d: edit_json(d, lambda h: h['cameras'][0].update(zoom=2)), 'camera 0'),
         (lambda d: edit_json(d, lambda h: h['cameras'][0].update(distortion=['a'])), 'camera 0'),
     ],
@@ -373,7 +378,7 @@ def test_former_map_is_the_map_while_its_place_is_an_empty_folder(saved, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage, '_write', fail)
+        patch.setattr(storage, 'write_map', fail)
         with pytest.raises(OSError, match='No space left'):
             save_map(make_map(1), saved)
     assert len(load_map(saved)) == 3
@@ -417,8 +422,8 @@ def test_former_map_survives_a_write_that_the_system_refuses(saved):
 SAVE_FIVE_TIMES = """
 import sys
 from test_map_storage import make_map
-from coam_ros.mapping import storage
-storage._LOCK_TIMEOUT_S = 60.0
+from coam_ros.mapping import map_folder, storage
+map_folder._LOCK_TIMEOUT_S = 60.0
 print('ready', flush=True)
 for _ in range(5):
     storage.save_map(make_map(4), sys.argv[1])
@@ -427,7 +432,7 @@ for _ in range(5):
 
 def test_saves_of_several_threads_and_processes_come_one_after_the_other(saved, monkeypatch):
     # Whoever waits is not served in turn, and the disk of a busy machine is slow.
-    monkeypatch.setattr(storage, '_LOCK_TIMEOUT_S', 60.0)
+    monkeypatch.setattr(map_folder, '_LOCK_TIMEOUT_S', 60.0)
     child = start_child(SAVE_FIVE_TIMES, str(saved))
     assert child.stdout.readline() == 'ready\n'
     with ThreadPoolExecutor(2) as pool:
@@ -439,7 +444,7 @@ def test_saves_of_several_threads_and_processes_come_one_after_the_other(saved, 
 
 
 def test_save_waits_for_another_one_no_longer_than_it_says(saved, monkeypatch):
-    monkeypatch.setattr(storage, '_LOCK_TIMEOUT_S', 0.05)
+    monkeypatch.setattr(map_folder, '_LOCK_TIMEOUT_S', 0.05)
     lock = saved.with_name('.map.lock')
     with lock.open('w') as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -460,7 +465,7 @@ def test_disk_that_turns_read_only_during_a_save_leaves_no_lock(saved, monkeypat
         patch.setattr(Path, 'unlink', refuse)
         with pytest.raises(OSError, match='Read-only'):
             save_map(make_map(), saved)
-    monkeypatch.setattr(storage, '_LOCK_TIMEOUT_S', 0.1)
+    monkeypatch.setattr(map_folder, '_LOCK_TIMEOUT_S', 0.1)
     assert save_map(make_map(4), saved) == 4
 
 
@@ -475,7 +480,7 @@ def test_disk_without_locks_takes_maps(saved, monkeypatch):
 
 
 def test_load_during_a_save_gives_the_former_map_or_the_new_one(saved, monkeypatch):
-    read_keyframe = storage._read_keyframe
+    read_keyframe = map_files._read_keyframe
     saves = [make_map(n, image=encode(make_image(n), '.jpg')) for n in (4, 5)]
 
     def read_while_it_is_saved(*arguments):
@@ -483,7 +488,7 @@ def test_load_during_a_save_gives_the_former_map_or_the_new_one(saved, monkeypat
             save_map(saves.pop(0), saved)
         return read_keyframe(*arguments)
 
-    monkeypatch.setattr(storage, '_read_keyframe', read_while_it_is_saved)
+    monkeypatch.setattr(map_files, '_read_keyframe', read_while_it_is_saved)
     assert len(load_map(saved)) == 5
 
 
@@ -492,7 +497,7 @@ def test_load_of_the_former_map_ends_with_the_new_one_when_the_former_goes(
 ):
     # What a load meets when it begins between the two renames of a save.
     former = saved.rename(saved.with_name('.map.former'))
-    read_keyframe = storage._read_keyframe
+    read_keyframe = map_files._read_keyframe
 
     def read_when_the_new_one_is_there(*arguments):
         if not saved.exists():
@@ -500,7 +505,7 @@ def test_load_of_the_former_map_ends_with_the_new_one_when_the_former_goes(
             shutil.rmtree(former / 'images')
         return read_keyframe(*arguments)
 
-    monkeypatch.setattr(storage, '_read_keyframe', read_when_the_new_one_is_there)
+    monkeypatch.setattr(map_files, '_read_keyframe', read_when_the_new_one_is_there)
     assert len(load_map(saved)) == 3
 
 

@@ -7,12 +7,10 @@ from coam_ros.rendering import (
     CameraEffects,
     Lighting,
     load_photographs,
-    PointLight,
-    Rectangle,
-    RectangleRenderer,
     Room,
     RoomConfig,
 )
+from coam_ros.rendering.lighting import PointLight
 from coam_ros.rendering.photometric import (
     adjust_exposure,
     decode_jpeg,
@@ -21,6 +19,7 @@ from coam_ros.rendering.photometric import (
     sensor_noise,
     vignette,
 )
+from coam_ros.rendering.rectangles import Rectangle, RectangleRenderer
 import cv2
 import numpy as np
 import pytest

@@ -51,7 +51,14 @@ def read_arrays(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
                     with archive.open(f'{key}.npy') as file:
                         arrays[key] = _read_array(file)
             return arrays
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, TypeError) as error:
+    # RuntimeError, NotImplementedError: a damaged archive looks encrypted, or of another kind.
+    except (
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        EOFError,
+        RuntimeError,
+        TypeError,
+    ) as error:
         raise ValueError(str(error)) from error
 
 

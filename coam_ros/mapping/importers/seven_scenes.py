@@ -9,10 +9,9 @@ DIR/map.txt                            names of frames, one a line (any number o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 import re
-from typing import overload
 
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 from coam_ros.geometry.transforms import is_rigid, make_transform
@@ -83,25 +82,32 @@ class SevenScenesSequence(Sequence[Keyframe]):
         """Return the number of frames."""
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> Keyframe: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Keyframe]: ...
-
-    def __getitem__(self, index: int | slice) -> Keyframe | list[Keyframe]:
-        """Read a frame (or a list of them for a slice).
+    def __getitem__(self, index: int) -> Keyframe:  # type: ignore[override]
+        """Read a frame.
 
         Raises:
             SevenScenesError: a file is missing or damaged.
         """
-        if isinstance(index, slice):
-            return [self._read_frame(name) for name in self.names[index]]
-        return self._read_frame(self.names[index])
-
-    def __iter__(self) -> Iterator[Keyframe]:
-        """Read the frames one after the other."""
-        return map(self._read_frame, self.names)
+        name = self.names[index]
+        image_path = next(iter(_image_paths(self.directory, name)), None)
+        if image_path is None:
+            raise SevenScenesError(
+                f'{self.directory} has no {name}.color.jpg or {name}.color.png any more'
+            )
+        depth_path = self.directory / f'{name}.depth.png'
+        number = _number(name)
+        image, header = _read_image(image_path)
+        try:
+            return Keyframe(
+                id=number,
+                stamp_s=number / _RATE_HZ,
+                T_map_camera=_read_pose(self.directory / f'{name}.pose.txt'),
+                camera=PinholeCamera.from_K(self._K, header.width, header.height),
+                image=image,
+                depth=_read_image(depth_path)[0] if depth_path.is_file() else None,
+            )
+        except MapFormatError as error:
+            raise SevenScenesError(f'{self.directory / name}: {error}') from error
 
     def _read_list(self, list_file: str | Path) -> list[str]:
         path = self.directory / Path(list_file).expanduser()
@@ -138,27 +144,6 @@ class SevenScenesSequence(Sequence[Keyframe]):
                 f'{path} names no frames, wanted at least one, a name a line such as frame-000012'
             )
         return list(names)
-
-    def _read_frame(self, name: str) -> Keyframe:
-        image_path = next(iter(_image_paths(self.directory, name)), None)
-        if image_path is None:
-            raise SevenScenesError(
-                f'{self.directory} has no {name}.color.jpg or {name}.color.png any more'
-            )
-        depth_path = self.directory / f'{name}.depth.png'
-        number = _number(name)
-        image, header = _read_image(image_path)
-        try:
-            return Keyframe(
-                id=number,
-                stamp_s=number / _RATE_HZ,
-                T_map_camera=_read_pose(self.directory / f'{name}.pose.txt'),
-                camera=PinholeCamera.from_K(self._K, header.width, header.height),
-                image=image,
-                depth=_read_image(depth_path)[0] if depth_path.is_file() else None,
-            )
-        except MapFormatError as error:
-            raise SevenScenesError(f'{self.directory / name}: {error}') from error
 
 
 def read_frames(directory: str | Path, list_file: str | Path | None = None) -> SevenScenesSequence:

@@ -9,8 +9,8 @@ def read_lines(path: Path) -> list[str]:
     """Read the lines of a text.
 
     Args:
-        path: UTF-8, with or without the mark that Windows begins a file with; what else is in it,
-            a comment of former days, is read as the sign for that.
+        path: UTF-8, with or without a byte order mark; bytes that are not UTF-8, as in an old
+            comment, become replacement characters.
 
     Raises:
         OSError: it cannot be read.
