@@ -22,21 +22,21 @@ import sys
 
 from coam_ros.evaluation.files import output_folder, write_json
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
-from coam_ros.inference.model import BACKENDS, FEATURE_NAMES
+from coam_ros.inference.model import BACKENDS, pair_matcher_inputs
 from coam_ros.localization import LocalizationConfig
+from coam_ros.mapping.builder import build_map
 from coam_ros.matching import CoamMatcher
 import cv2
-from latency_cost import Cost, count_network, GPUS, ProfiledRuns
+from latency_cost import Cost, count_network, GPUS
 from latency_paper import measure_this_cpu, PaperNetwork
 from latency_report import plot_latency, render_tables
 import latency_stages as stages
-import numpy as np
 import onnxruntime
 from rich.console import Console
 from rich.progress import track
 import torch
 
-Row = dict[str, object]
+_MIN_SOAK = 10
 _PAPER = "the paper's ResNet-50 form, PyTorch"
 
 
@@ -86,12 +86,17 @@ def parse_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         metavar='FRAMES',
         help='instead of all that: localize so many images of the first width and watch memory',
     )
-    return parser.parse_args(words)
+    args = parser.parse_args(words)
+    if args.repeats < 1:
+        parser.error(f'--repeats {args.repeats}, wanted at least 1; correct it')
+    if args.soak is not None and args.soak < _MIN_SOAK:
+        parser.error(f'--soak {args.soak}, wanted at least {_MIN_SOAK}; correct it')
+    return args
 
 
 def measure_backends(
     directory: Path, scene: stages.Scene, args: argparse.Namespace, console: Console
-) -> dict[str, Row]:
+) -> dict[str, stages.Row]:
     """Load a model on one backend after the other and measure it; say which are not here."""
     measured, missing = {}, {}
     for name in BACKENDS:
@@ -113,7 +118,7 @@ def measure_backends(
 
 def measure_backend(
     model: CoamModel, scene: stages.Scene, args: argparse.Namespace
-) -> dict[str, list[Row]]:
+) -> dict[str, list[stages.Row]]:
     """Time the networks and the whole way, for numbers of keyframes and for image sizes."""
     matcher = CoamMatcher(model)
     networks = stages.measure_networks(model, scene, args.keyframes, args.repeats)
@@ -133,7 +138,7 @@ def _area_px(width: int) -> int:
 
 def compare_with_paper(
     directory: Path, paper: PaperNetwork, scene: stages.Scene, args: argparse.Namespace
-) -> list[Row]:
+) -> list[stages.Row]:
     """Time pairs of which nothing is known beforehand, in turns with the paper's network."""
     functions: dict[str, Callable[[], object]] = {}
     for backend in ('auto', 'onnxruntime'):
@@ -148,27 +153,28 @@ def compare_with_paper(
 
 
 def count_costs(
-    directory: Path, model: CoamModel, paper: PaperNetwork, scene: stages.Scene, runs: ProfiledRuns
+    directory: Path,
+    model: CoamModel,
+    paper: PaperNetwork,
+    scene: stages.Scene,
+    args: argparse.Namespace,
 ) -> dict[str, Cost]:
     """Count what each network costs, ours with the keyframes of one image."""
     num_keyframes = LocalizationConfig().num_keyframes
     query = model.encode(scene.frames[0])[0]
-    height, width = scene.frames[0].shape[:2]
-    sizes = np.array([[width, height]], np.float32)
-    inputs = {'query_size': sizes, 'keyframe_size': sizes.repeat(num_keyframes, axis=0)}
-    for name in FEATURE_NAMES:
-        inputs[f'query_{name}'] = query[name]
-        inputs[f'keyframe_{name}'] = query[name].repeat(num_keyframes, axis=0)
+    size = scene.frames[0].shape[1::-1]
+    inputs = pair_matcher_inputs(query, size, [query] * num_keyframes, [size] * num_keyframes)
+    runs = (args.repeats, args.threads)
     manifest = model.manifest
     encoder, pair_matcher = (directory / n.file for n in (manifest.encoder, manifest.pair_matcher))
     return {
-        'encoder': count_network(encoder, {'image': scene.frames[0][None]}, runs),
-        f'pair matcher, {num_keyframes} keyframes': count_network(pair_matcher, inputs, runs),
+        'encoder': count_network(encoder, {'image': scene.frames[0][None]}, *runs),
+        f'pair matcher, {num_keyframes} keyframes': count_network(pair_matcher, inputs, *runs),
         f"paper's network, one pair at {paper.size_px} px": paper.count(),
     }
 
 
-def describe_machine(args: argparse.Namespace) -> Row:
+def describe_machine(args: argparse.Namespace) -> dict[str, object]:
     """Say on what it was measured, and how busy that was."""
     names = [
         line.partition(':')[2].strip()
@@ -209,15 +215,13 @@ def run(args: argparse.Namespace, console: Console) -> dict[str, object]:
     matcher = CoamMatcher(reference)
     figures['model_id'] = matcher.model_id
     figures['map_sizes'] = stages.measure_map_sizes(
-        stages.make_map(scene, matcher), args.map_sizes, args.repeats
+        build_map(scene.keyframes, matcher), args.map_sizes, args.repeats
     )
     console.print("Measuring the paper's network in turns with ours")
     paper = PaperNetwork(args.paper_size)
     figures['paper_size_px'] = paper.size_px
     figures['pairs'] = compare_with_paper(directory, paper, scene, args)
-    costs = count_costs(
-        directory, reference, paper, scene, ProfiledRuns(args.repeats, args.threads)
-    )
+    costs = count_costs(directory, reference, paper, scene, args)
     figures['costs'] = {
         name: {
             **asdict(cost),

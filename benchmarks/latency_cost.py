@@ -46,14 +46,6 @@ GPUS = (
 
 
 @dataclass(frozen=True)
-class ProfiledRuns:
-    """How kernels are timed: so many runs, on so many threads."""
-
-    number: int
-    num_threads: int
-
-
-@dataclass(frozen=True)
 class Cost:
     """What one run of a network costs.
 
@@ -88,14 +80,16 @@ class Cost:
         return 1000 * max(self.macs / machine.macs_per_s, num_bytes / machine.bytes_per_s)
 
 
-def count_network(path: Path, inputs: Mapping[str, NDArray[Any]], runs: ProfiledRuns) -> Cost:
-    """Count what an ONNX network does with these inputs.
+def count_network(
+    path: Path, inputs: Mapping[str, NDArray[Any]], repeats: int, num_threads: int
+) -> Cost:
+    """Count what an ONNX network does with these inputs, its kernels timed so many times.
 
     The shapes are those of a real run: of the graph as it was exported for the arithmetic, of
     the graph as ONNX Runtime fuses it for the maps and the time.
     """
-    plain, outputs = _profile(path, inputs, ProfiledRuns(1, runs.num_threads), is_optimized=False)
-    fused, _ = _profile(path, inputs, runs, is_optimized=True)
+    plain, outputs = _profile(path, inputs, 1, num_threads, is_optimized=False)
+    fused, _ = _profile(path, inputs, repeats, num_threads, is_optimized=True)
     kernel_ms: dict[str, float] = {}
     for kernel in fused:
         kind = kernel['op_name']
@@ -112,11 +106,16 @@ def count_network(path: Path, inputs: Mapping[str, NDArray[Any]], runs: Profiled
 
 
 def _profile(
-    path: Path, inputs: Mapping[str, NDArray[Any]], runs: ProfiledRuns, *, is_optimized: bool
+    path: Path,
+    inputs: Mapping[str, NDArray[Any]],
+    repeats: int,
+    num_threads: int,
+    *,
+    is_optimized: bool,
 ) -> tuple[list[dict[str, Any]], list[NDArray[Any]]]:
     """Run a network; give its kernels with shapes, sizes and median time, and its outputs."""
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = runs.num_threads
+    options.intra_op_num_threads = num_threads
     options.log_severity_level = 3
     if not is_optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -126,7 +125,7 @@ def _profile(
         session = onnxruntime.InferenceSession(
             str(path), options, providers=['CPUExecutionProvider']
         )
-        for _ in range(runs.number):
+        for _ in range(repeats):
             outputs = session.run(None, dict(inputs))
         events = json.loads(Path(session.end_profiling()).read_text())
     return list(_kernels(events)), outputs

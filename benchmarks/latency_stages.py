@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 import itertools
+import os
 from pathlib import Path
 import time
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.inference import CoamModel
 from coam_ros.localization import LocalizationConfig, Relocalizer
+from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.retrieval import KeyframeRetriever
@@ -117,7 +119,7 @@ def measure_in_turns(
 def resident_mib() -> float:
     """Give the memory that this process has in RAM [MiB]."""
     with Path('/proc/self/statm').open() as file:
-        return int(file.read().split()[1]) * 4096 / 2**20
+        return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 2**20
 
 
 def measure_networks(
@@ -140,19 +142,12 @@ def _row(what: str, timing: Timing, **more: object) -> Row:
     return {'what': what, **asdict(timing), 'resident_mib': resident_mib(), **more}
 
 
-def make_map(scene: Scene, matcher: CoamMatcher) -> KeyframeMap:
-    """Make the scene's map with the descriptors of a model."""
-    described = (
-        replace(k, global_descriptor=matcher.encode(k.decode_image()).global_descriptor)
-        for k in scene.keyframes
-    )
-    return KeyframeMap(described, descriptor_model_id=matcher.descriptor_model_id)
-
-
 def measure_frames(matcher: CoamMatcher, scene: Scene, num_keyframes: int, repeats: int) -> Row:
     """Time an image to its pose, and its stages; the keyframes' features are in the cache."""
     relocalizer = Relocalizer(
-        matcher, make_map(scene, matcher), LocalizationConfig(num_keyframes=num_keyframes)
+        matcher,
+        build_map(scene.keyframes, matcher),
+        LocalizationConfig(num_keyframes=num_keyframes),
     )
     frames = itertools.cycle(scene.frames)
     results = []
@@ -208,7 +203,12 @@ def measure_map_sizes(keyframe_map: KeyframeMap, sizes: Sequence[int], repeats: 
     return rows
 
 
-def soak(matcher: CoamMatcher, scene: Scene, num_frames: int, progress: Callable) -> Row:
+def soak(
+    matcher: CoamMatcher,
+    scene: Scene,
+    num_frames: int,
+    progress: Callable[[Iterable[int]], Iterable[int]],
+) -> Row:
     """Localize many frames and watch the memory.
 
     The cache holds two keyframes, so that features come and go all the time.
@@ -222,11 +222,10 @@ def soak(matcher: CoamMatcher, scene: Scene, num_frames: int, progress: Callable
     Returns:
         `resident_mib` over the time, and `growth_mib` of its last fifth over its second.
     """
-    keyframe_map = make_map(scene, matcher)
     entry_bytes = matcher.encode(scene.frames[0]).num_bytes + 4 * CAMERA.width * CAMERA.height
     relocalizer = Relocalizer(
         matcher,
-        keyframe_map,
+        build_map(scene.keyframes, matcher),
         LocalizationConfig(num_keyframes=1),
         feature_cache_bytes=2 * entry_bytes,
     )

@@ -147,7 +147,9 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]
 
 def replace_part(path: Path, title: str, text: str) -> None:
     """Put a text between the marks of a file; a new file gets a title and marks."""
-    content = path.read_text() if path.is_file() else f'{title}\n\n{BEGIN}\n{END}\n'
+    content = (
+        path.read_text(encoding='utf-8') if path.is_file() else f'{title}\n\n{BEGIN}\n{END}\n'
+    )
     before, begin, rest = content.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

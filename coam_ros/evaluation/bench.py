@@ -154,10 +154,16 @@ def run(args: argparse.Namespace) -> int:
         if plot is not None:
             write_file(args.out.with_suffix('.png'), plot)
         console.print(f'Report: {args.out} and {args.out.with_suffix(".html")}')
-    broken = [r for r in results if r['summary']['failed_pairs'] == r['summary']['pairs']]
+    broken = [result for result in results if _failed_throughout(result)]
     for result in broken:
         console.print(f'{result["matcher"]} failed on every pair of {result["data_set"]}.')
     return _ALL_FAILED if broken else 0
+
+
+def _failed_throughout(result: Result) -> bool:
+    # A scene, or a query, counts as one pair here but has several; one of them failing is not all.
+    summary = result['summary']
+    return summary['failed_pairs'] == summary['pairs'] and not summary['mean_matches']
 
 
 def _describe_former(run: Mapping[str, object]) -> str:
@@ -174,7 +180,9 @@ def _read_runs(args: argparse.Namespace) -> dict[str, dict[str, object]]:
         runs[path.stem] = read_run(path)
     kinds = {run['benchmark'] for run in runs.values()} | ({args.kind} if args.kind else set())
     if len(kinds) > 1:
-        raise ValueError(f'Reports of several benchmarks: got {sorted(kinds)}, wanted one.')
+        raise ValueError(
+            f'Reports of several benchmarks: got {sorted(kinds)}, wanted one; leave some out.'
+        )
     if not kinds:
         raise ValueError(
             f'Nothing to measure: wanted one of {", ".join(KINDS)} with a folder, or --compare '
@@ -197,7 +205,8 @@ def _measure_all(
     for option in ('every', 'photos', 'num_keyframes'):
         if getattr(args, option, 1) < 1:
             raise ValueError(
-                f'--{option.replace("_", "-")} {getattr(args, option)}, wanted at least 1.'
+                f'--{option.replace("_", "-")} {getattr(args, option)}, wanted at least 1; '
+                'correct it.'
             )
     if args.threads:
         cv2.setNumThreads(args.threads)

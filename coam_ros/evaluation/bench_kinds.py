@@ -8,14 +8,21 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from coam_ros.evaluation.benchmarks import aachen, localization
+from coam_ros.evaluation.benchmarks import aachen, localization, sfm
 from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
-from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
+from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS, PairBenchmark
+from coam_ros.evaluation.benchmarks.matching import match_pairs
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
-from coam_ros.evaluation.benchmarks.sfm_figures import SFM_PROTOCOL, summarise_scene
+from coam_ros.evaluation.data.aachen import open_aachen
 from coam_ros.evaluation.data.image_collection import add_collection_arguments, open_collection
-from coam_ros.evaluation.data.image_pairs import hash_pairs, ImagePair, match_pairs
-from coam_ros.evaluation.data.localization_sets import every_nth, LAYOUTS, open_localization_set
+from coam_ros.evaluation.data.image_pairs import hash_pairs, ImagePair, read_planar_pairs
+from coam_ros.evaluation.data.localization_sets import (
+    every_nth,
+    LAYOUTS,
+    LocalizationSet,
+    open_localization_set,
+)
+from coam_ros.evaluation.data.pair_lists import read_any_pairs, read_pair_lists
 from coam_ros.evaluation.data.sweep import NUM_PHOTOS, read_sweep
 from coam_ros.evaluation.files import output_folder
 from coam_ros.evaluation.matchers.cached import CachedMatcher
@@ -30,10 +37,12 @@ from coam_ros.evaluation.provenance import hash_bytes, hash_files
 from coam_ros.evaluation.reports.benchmark_plots import draw_pair
 from coam_ros.localization import LocalizationConfig
 from coam_ros.mapping.keyframe_map import KeyframeMap
+from coam_ros.matching import CoamMatcher
 import numpy as np
 from numpy.typing import NDArray
 
 Preparing = Callable[[int, int], None]
+ReadPairs = Callable[[Path, argparse.Namespace], Sequence[ImagePair]]
 
 
 @dataclass(frozen=True)
@@ -197,20 +206,10 @@ def _add_sfm_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _open_pairs(name: str, directory: Path, args: argparse.Namespace) -> DataSet:
-    return _pairs_as_data_set(
-        name, directory, PAIR_BENCHMARKS[name].read(directory)[:: args.every], args
-    )
-
-
-def _open_sweep(directory: Path, args: argparse.Namespace) -> DataSet:
-    return _pairs_as_data_set('sweep', directory, read_sweep(directory, args.photos), args)
-
-
-def _pairs_as_data_set(
-    name: str, directory: Path, pairs: Sequence[ImagePair], args: argparse.Namespace
+def _open_pairs(
+    benchmark: PairBenchmark, read: ReadPairs, directory: Path, args: argparse.Namespace
 ) -> DataSet:
-    benchmark = PAIR_BENCHMARKS[name]
+    pairs = read(directory, args)
     estimator = ESTIMATORS[args.estimator]
     groups = {pair.path0: number for number, pair in enumerate(pairs)}
 
@@ -233,13 +232,7 @@ def _pairs_as_data_set(
 
 
 def _open_localization(directory: Path, args: argparse.Namespace) -> DataSet:
-    data = open_localization_set(directory)
-    data = replace(data, queries=every_nth(data.queries, args.every))
-    _check_triangulation(args)
-    retrieval = load_retrieval(args)
-    keyframe_map = localization.build_localization_map(
-        data, retrieval, needs_3d=not args.triangulate
-    )
+    data, retrieval, keyframe_map = _make_map(open_localization_set(directory), args)
     oracle = OracleRetriever(keyframe_map) if args.retrieval == 'oracle' else None
 
     def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:
@@ -256,6 +249,19 @@ def _open_localization(directory: Path, args: argparse.Namespace) -> DataSet:
         return _with_failures_of_the_map(outcomes, failures)
 
     return DataSet(data.name, data.hash(), len(data.queries), run_matcher)
+
+
+def _make_map(
+    data: LocalizationSet, args: argparse.Namespace
+) -> tuple[LocalizationSet, CoamMatcher, KeyframeMap]:
+    """Give the data set with the queries to take, what retrieves for them, and the map."""
+    data = replace(data, queries=every_nth(data.queries, args.every))
+    _check_triangulation(args)
+    retrieval = load_retrieval(args)
+    keyframe_map = localization.build_localization_map(
+        data, retrieval, needs_3d=not args.triangulate
+    )
+    return data, retrieval, keyframe_map
 
 
 def _map_for(
@@ -294,14 +300,9 @@ def _with_failures_of_the_map(
 
 
 def _open_aachen(directory: Path, args: argparse.Namespace) -> DataSet:
-    opened = aachen.open_aachen(directory, args.truth, args.pairs)
-    data = replace(opened.data, queries=every_nth(opened.data.queries, args.every))
+    opened = open_aachen(directory, args.truth, args.pairs)
+    data, retrieval, keyframe_map = _make_map(opened.data, args)
     opened = replace(opened, data=data)
-    _check_triangulation(args)
-    retrieval = load_retrieval(args)
-    keyframe_map = localization.build_localization_map(
-        data, retrieval, needs_3d=not args.triangulate
-    )
 
     def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:
         # All that makes other poses, so that no run writes over another one's.
@@ -321,8 +322,8 @@ def _open_aachen(directory: Path, args: argparse.Namespace) -> DataSet:
 
 
 def _open_sfm(directory: Path, args: argparse.Namespace) -> DataSet:
-    # COLMAP is an extra.
-    from coam_ros.evaluation.benchmarks import sfm
+    # COLMAP is an extra: when it is missing that shows now, not after the matching.
+    import coam_ros.mapping.colmap_database  # noqa: F401
 
     collection = open_collection(directory, args)
     name = directory.resolve().name
@@ -339,26 +340,35 @@ def _open_sfm(directory: Path, args: argparse.Namespace) -> DataSet:
     return DataSet(name, hash_bytes(word.encode() for word in content), 1, run_matcher)
 
 
-def _pair_kind(name: str, summary: str, num_samples: int = NUM_SAMPLES) -> Kind:
+def _pair_kind(
+    name: str,
+    summary: str,
+    read: ReadPairs,
+    add_arguments: Callable[[argparse.ArgumentParser], None] = _add_pair_arguments,
+    num_samples: int = NUM_SAMPLES,
+) -> Kind:
     benchmark = PAIR_BENCHMARKS[name]
     return Kind(
         summary,
         benchmark.protocol,
-        partial(_open_pairs, name),
+        partial(_open_pairs, benchmark, read),
         benchmark.summarise,
-        _add_pair_arguments,
+        add_arguments,
         benchmark.error,
         num_samples,
     )
 
 
-_SWEEP = PAIR_BENCHMARKS['sweep']
 KINDS = {
     'pose': _pair_kind(
-        'pose', 'relative pose of pairs: lists of SuperGlue, MegaDepth-1500, ScanNet-1500'
+        'pose',
+        'relative pose of pairs: lists of SuperGlue, MegaDepth-1500, ScanNet-1500',
+        lambda directory, args: read_pair_lists(directory)[:: args.every],
     ),
     'homography': _pair_kind(
-        'homography', 'accuracy of matches and homographies: layout of HPatches'
+        'homography',
+        'accuracy of matches and homographies: layout of HPatches',
+        lambda directory, args: read_planar_pairs(directory)[:: args.every],
     ),
     'localize': Kind(
         'relocalization: 7-Scenes, TUM, Cambridge, COLMAP models with query lists',
@@ -378,20 +388,21 @@ KINDS = {
     ),
     'sfm': Kind(
         'structure from motion by COLMAP: how much of a scene is reconstructed',
-        SFM_PROTOCOL,
+        sfm.PROTOCOL,
         _open_sfm,
-        summarise_scene,
+        sfm.summarise_scene,
         _add_sfm_arguments,
     ),
-    'sweep': Kind(
+    'sweep': _pair_kind(
+        'sweep',
         'where a matcher gives up: rotation, scale, tilt, overlap, blur, gamma, noise of photos',
-        _SWEEP.protocol,
-        _open_sweep,
-        _SWEEP.summarise,
+        lambda directory, args: read_sweep(directory, args.photos),
         _add_sweep_arguments,
-        _SWEEP.error,
     ),
     'ranking': _pair_kind(
-        'ranking', 'precision against recall; DIR as of pose or homography', NUM_SAMPLES_OF_RANKING
+        'ranking',
+        'precision against recall; DIR as of pose or homography',
+        lambda directory, args: read_any_pairs(directory)[:: args.every],
+        num_samples=NUM_SAMPLES_OF_RANKING,
     ),
 }

@@ -26,7 +26,13 @@ from coam_ros.evaluation.benchmarks.localization import (
     NO_GATES,
     parse_threshold,
 )
-from coam_ros.evaluation.data.localization_sets import open_localization_set, PosedFrames
+from coam_ros.evaluation.data.localization_sets import (
+    each,
+    every_nth,
+    LocalizationSet,
+    open_localization_set,
+    PosedFrames,
+)
 from coam_ros.evaluation.files import output_folder, write_json
 from coam_ros.evaluation.metrics.covariance import (
     gate_pose,
@@ -94,12 +100,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Localize everything, print the figures and write the report."""
     if args.every < 1:
-        raise ValueError(f'--every {args.every}, wanted at least 1.')
+        raise ValueError(f'--every {args.every}, wanted at least 1; correct it.')
     for directories in (args.directories, args.elsewhere):
         require_distinct_names(directories)
     console = Console(markup=False)
     matcher = load_matcher(args)
-    elsewhere = [(directory.name, read_frames(directory)) for directory in args.elsewhere]
+    elsewhere = {directory.name: read_frames(directory) for directory in args.elsewhere}
     in_force = LocalizationConfig(
         num_keyframes=args.num_keyframes,
         keyframe_position_std_m=args.keyframe_position_std_m,
@@ -113,20 +119,9 @@ def run(args: argparse.Namespace) -> int:
     for directory in args.directories:
         data = open_localization_set(directory)
         relocalizer = Relocalizer(matcher, build_localization_map(data, matcher), open_gates)
-        parts: list[tuple[str, PosedFrames, bool]] = [('', data.queries, True)]
-        parts += [(f'{name}/', frames, False) for name, frames in elsewhere]
-        found = by_set.setdefault(data.name, [])
-        for prefix, frames, is_mapped in parts:
-            places = range(0, len(frames), args.every)
-            num_images[data.name] = num_images.get(data.name, 0) + len(places)
-            for place in track(places, f'{data.name}, {prefix or "queries"}', console=console):
-                frame = frames[place]
-                result = relocalizer.relocalize(frame.decode_image(), frame.camera)
-                if result.is_localized:
-                    truth = frame.T_map_camera if is_mapped else None
-                    found.append(
-                        gate_pose(prefix + frames.names[place], result, truth, args.right)
-                    )
+        by_set[data.name], num_images[data.name] = _localize_set(
+            data, elsewhere, relocalizer, args, console
+        )
     poses = [pose for found in by_set.values() for pose in found]
     report = {
         **describe_run(),
@@ -147,6 +142,37 @@ def run(args: argparse.Namespace) -> int:
         _write_report(args.out, report, by_set, in_force)
         console.print(f'Report: {args.out}')
     return 0
+
+
+def _localize_set(
+    data: LocalizationSet,
+    elsewhere: Mapping[str, PosedFrames],
+    relocalizer: Relocalizer,
+    args: argparse.Namespace,
+    console: Console,
+) -> tuple[list[GatedPose], int]:
+    """Localize the queries and the images of elsewhere in the map of a data set.
+
+    Returns:
+        The poses found, and the number of images.
+    """
+    found = []
+    num_images = 0
+    parts = [('', data.queries), *((f'{name}/', frames) for name, frames in elsewhere.items())]
+    for prefix, all_frames in parts:
+        frames = every_nth(all_frames, args.every)
+        num_images += len(frames)
+        for name, frame in track(
+            zip(frames.names, each(frames), strict=True),
+            f'{data.name}, {prefix or "queries"}',
+            total=len(frames),
+            console=console,
+        ):
+            result = relocalizer.relocalize(frame.decode_image(), frame.camera)
+            if result.is_localized:
+                truth = None if prefix else frame.T_map_camera
+                found.append(gate_pose(prefix + name, result, truth, args.right))
+    return found, num_images
 
 
 def _make_tables(report: Mapping[str, object]) -> list[Table]:

@@ -14,7 +14,8 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from coam_ros.evaluation.data.image_pairs import ImagePair, read_planar_pairs, read_posed_pairs
+from coam_ros.evaluation.data.image_pairs import ImagePair
+from coam_ros.evaluation.data.pair_lists import read_any_pairs
 from coam_ros.geometry.image_views import resize_view
 from coam_ros.inference.build_command import add_option_arguments, read_options
 from coam_ros.inference.engine_manifest import EngineOptions
@@ -60,8 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--pairs',
         type=Path,
         action='append',
-        help='folder with a pairs.txt, or with sequences as in HPatches; may be given several '
-        'times (default: the fixed pairs that decide whether an engine is accepted)',
+        help='folder as of coam bench pose or homography; may be given several times (default: '
+        'the fixed pairs that decide whether an engine is accepted)',
     )
     parser.add_argument(
         '--max-pairs',
@@ -116,8 +117,7 @@ def _pairs(args: argparse.Namespace, size: tuple[int, int]) -> Iterator[GatePair
     if not args.pairs:
         yield from fixed_pairs(size)
     for folder in args.pairs or ():
-        is_posed = (folder / 'pairs.txt').is_file()
-        pairs = read_posed_pairs(folder) if is_posed else read_planar_pairs(folder)
+        pairs = read_any_pairs(folder)
         for pair in pairs[:: -(-len(pairs) // args.max_pairs)]:
             yield _gate_pair(pair, size)
 

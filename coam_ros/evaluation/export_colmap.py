@@ -17,12 +17,9 @@ import argparse
 from contextlib import closing
 from pathlib import Path
 
+from coam_ros.evaluation.benchmarks.matching import match_collection
 from coam_ros.evaluation.benchmarks.sfm import DATABASE, measure_reconstruction
-from coam_ros.evaluation.data.image_collection import (
-    add_collection_arguments,
-    match_collection,
-    open_collection,
-)
+from coam_ros.evaluation.data.image_collection import add_collection_arguments, open_collection
 from coam_ros.evaluation.files import output_folder
 from coam_ros.evaluation.hloc_export import check_names, write_hloc
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers

@@ -29,9 +29,9 @@ def output_folder(text: str) -> Path:
     return path
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write what `to_json_values` makes of a value; see `write_file`."""
-    text = json.dumps(to_json_values(value), indent=1, allow_nan=False)
+def write_json(path: Path, value: object, indent: int | None = 1) -> None:
+    """Write what `to_json_values` makes of a value; see `write_file`. No indent: in one line."""
+    text = json.dumps(to_json_values(value), indent=indent, allow_nan=False)
     write_file(path, text.encode() + b'\n')
 
 

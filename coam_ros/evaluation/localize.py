@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             'mib': cache.num_bytes / 2**20,
         },
     }
-    for table in make_tables(summary):
+    for table in _make_tables(summary):
         console.print(table)
     for failure in summary['failures']:
         first = next(outcome for outcome in outcomes if outcome.failure == failure)
@@ -132,8 +132,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_tables(summary: dict[str, object]) -> list[Table]:
-    """Make the tables of a summary, for a console."""
+def _make_tables(summary: dict[str, object]) -> list[Table]:
     poses = Table('poses', 'value', title='Localization')
     poses.add_row('queries', str(summary['queries']))
     poses.add_row('localized', str(summary['localized']))

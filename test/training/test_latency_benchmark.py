@@ -45,10 +45,10 @@ def small_network(tmp_path) -> Path:
 
 
 def test_cost_is_what_a_hand_counts(small_network):
-    from latency_cost import count_network, ProfiledRuns
+    from latency_cost import count_network
 
     inputs = {'x': np.ones((1, 4, 6, 10), np.float32)}
-    cost = count_network(small_network, inputs, ProfiledRuns(1, 1))
+    cost = count_network(small_network, inputs, repeats=1, num_threads=1)
     assert cost.macs == 60 * 8 * (4 * 9) + 60 * 8 * 5
     assert cost.num_weights == 8 * 4 * 9 + 8 * 5
     assert cost.io_bytes == 4 * (60 * 4 + 60 * 5)
@@ -67,6 +67,15 @@ def test_floor_is_the_longer_of_arithmetic_and_memory():
     slow_memory = Machine('b', macs_per_s=1e15, bytes_per_s=1e9, bytes_per_value=2)
     assert cost.floor_ms(slow_memory) == pytest.approx(3.0)
     assert cost.layerwise_ms(slow_memory) == pytest.approx(23.0)
+
+
+@pytest.mark.parametrize('word', ['--repeats=0', '--soak=0', '--soak=9'])
+def test_a_number_that_measures_nothing_is_refused(tmp_path, capsys, word):
+    import latency
+
+    with pytest.raises(SystemExit):
+        latency.main([word, f'--out={tmp_path}'])
+    assert 'wanted at least' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from coam_ros.cli import main
-from coam_ros.evaluation.benchmarks.aachen import open_aachen
+from coam_ros.evaluation.data.aachen import open_aachen
 from coam_ros.inference import default_model_directory
 from coam_ros.inference.manifest import Manifest
 import numpy as np

@@ -17,6 +17,7 @@ from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
 from coam_ros.evaluation.files import to_json_values
 from coam_ros.evaluation.matchers.matcher import PEER_WORKER
+from coam_ros.evaluation.reports.benchmark_plots import plot_results
 from coam_ros.evaluation.reports.benchmark_report import verdict
 import cv2
 import numpy as np
@@ -165,21 +166,32 @@ def test_all_names_the_matchers_that_are_absent(sequences, tmp_path, capsys):
     assert 'setup_peers.sh' in output
 
 
-def test_a_peer_that_dies_on_one_pair_fails_that_pair_alone(sequences, tmp_path, capsys):
-    marked = sequences / 'b/1.png'
-    image = cv2.imread(str(marked))
+def mark(path: Path) -> None:
+    """Let `dying_peer` die on a pair whose first image this is."""
+    image = cv2.imread(str(path))
     image[:4, :4] = 2
-    assert cv2.imwrite(str(marked), image)
+    assert cv2.imwrite(str(path), image)
+
+
+@pytest.fixture
+def dying_peer(tmp_path: Path) -> Path:
+    """Stand where the interpreter of the peers does, and run `DYING_WORKER`."""
     worker = tmp_path / 'worker.py'
     worker.write_text(DYING_WORKER.format(benchmarks=str(PEER_WORKER.parent)))
-    # Stands where the interpreter of the peers does.
     python = tmp_path / 'python'
     python.write_text(
         f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(worker))}\n'
     )
     python.chmod(0o755)
+    return python
+
+
+def test_a_peer_that_dies_on_one_pair_fails_that_pair_alone(
+    sequences, dying_peer, tmp_path, capsys
+):
+    mark(sequences / 'b/1.png')
     out = tmp_path / 'report.json'
-    words = ['homography', sequences, '--matcher', 'xfeat', '--peers', python, '--out', out]
+    words = ['homography', sequences, '--matcher', 'xfeat', '--peers', dying_peer, '--out', out]
     assert main(['bench', *map(str, words)]) == 0
     (result,) = json.loads(out.read_text())['results']
     assert list(result['failures']) == ['b 1.png 2.png']
@@ -188,6 +200,19 @@ def test_a_peer_that_dies_on_one_pair_fails_that_pair_alone(sequences, tmp_path,
     assert result['summary']['mma_3px'] == pytest.approx(2 / 3)
     output = ' '.join(capsys.readouterr().out.split())
     assert 'xfeat failed on planes, b 1.png 2.png' in output
+
+
+def test_a_scene_with_one_failed_pair_is_no_error(dying_peer, tmp_path, capsys):
+    scene = tmp_path / 'scene'
+    scene.mkdir()
+    for number in range(3):
+        write_image(scene / f'{number}.png', number)
+    mark(scene / '1.png')
+    words = ['sfm', scene, '--matcher', 'xfeat', '--peers', dying_peer, '--threads', 1]
+    assert main(['bench', *map(str, words)]) == 0
+    output = ' '.join(capsys.readouterr().out.split())
+    assert 'xfeat failed on scene, scene: 1.png 2.png: xfeat ended with status 9' in output
+    assert 'every pair' not in output
 
 
 def test_a_matcher_that_answers_nothing_is_an_error(sequences, tmp_path, capsys):
@@ -392,3 +417,17 @@ def test_error_of_the_user_is_one_line_and_status_2(sequences, tmp_path, capsys,
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ('matchers', 'num_legends'), [(('sift', 'sift'), 1), (('sift', 'orb'), 2)]
+)
+def test_a_legend_stands_where_a_matcher_first_appears(monkeypatch, matchers, num_legends):
+    legends = []
+    monkeypatch.setattr('matplotlib.axes.Axes.legend', lambda axes, **_: legends.append(axes))
+    results = [
+        {'data_set': data_set, 'matcher': matcher, 'per_pair': [{'errors_deg': [1.0]}]}
+        for data_set, matcher in zip(('room', 'garden'), matchers, strict=True)
+    ]
+    assert plot_results('pose', results) is not None
+    assert len(legends) == num_legends

@@ -17,13 +17,10 @@ from bench_samples import (
 )
 from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
-from coam_ros.evaluation.data.image_pairs import (
-    BenchmarkDataError,
-    match_pairs,
-    PlanarPair,
-    read_planar_pairs,
-    read_posed_pairs,
-)
+from coam_ros.evaluation.benchmarks.matching import match_pairs
+from coam_ros.evaluation.data.errors import BenchmarkDataError
+from coam_ros.evaluation.data.image_pairs import PlanarPair, read_planar_pairs
+from coam_ros.evaluation.data.pair_lists import read_any_pairs, read_pair_lists
 from coam_ros.evaluation.files import to_json_values
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.camera import NOMINAL_AREA_PX
@@ -42,7 +39,7 @@ def to_matched(pixels: np.ndarray) -> np.ndarray:
 
 def run(kind: str, directory, matcher) -> tuple[list[dict], dict]:
     benchmark = PAIR_BENCHMARKS[kind]
-    matched = list(match_pairs(benchmark.read(directory), CachedMatcher(matcher)))
+    matched = list(match_pairs(read_any_pairs(directory), CachedMatcher(matcher)))
     estimator = ESTIMATORS['poselib']
     outcomes = [{'name': m.pair.name, **benchmark.judge(m, estimator)} for m in matched]
     return outcomes, benchmark.summarise(outcomes)
@@ -264,17 +261,17 @@ def test_a_wrong_line_of_a_pair_list_is_named(posed, line, message):
     directory, T_1_0 = posed
     (directory / 'pairs.txt').write_text(pair_line('0.png', '1.png', T_1_0) + line)
     with pytest.raises((BenchmarkDataError, PairListError), match=message):
-        read_posed_pairs(directory)
+        read_pair_lists(directory)
 
 
 def test_a_folder_without_pairs_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'pairs\.txt'):
-        read_posed_pairs(tmp_path)
+        read_pair_lists(tmp_path)
     with pytest.raises(BenchmarkDataError, match='No pairs'):
         read_planar_pairs(tmp_path)
     (tmp_path / 'pairs.txt').write_text('\n')
     with pytest.raises(BenchmarkDataError, match='No pairs'):
-        read_posed_pairs(tmp_path)
+        read_pair_lists(tmp_path)
 
 
 @pytest.mark.parametrize('text', ['1 0 0 0 1 0 0 0', '1 0 0 0 1 0 0 0 0', 'a b c', '1 0 nan ' * 3])

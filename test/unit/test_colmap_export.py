@@ -7,14 +7,14 @@ from pathlib import Path
 
 from bench_samples import correspondences, HEIGHT, INTRINSICS, pair_line, WIDTH, write_image
 from coam_ros.cli import main
+from coam_ros.evaluation.benchmarks.matching import CollectionMatches
 from coam_ros.evaluation.benchmarks.sfm import measure_reconstruction
+from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.image_collection import (
-    CollectionMatches,
     ImageCollection,
     most_similar_pairs,
     read_collection,
 )
-from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
 from coam_ros.evaluation.hloc_export import write_hloc
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
 from coam_ros.mapping.colmap_database import write_database
@@ -267,7 +267,7 @@ def test_command_writes_all_files(tmp_path, capsys):
     [
         ('{none}', 'No folder'),
         ('{empty}', '0 images in'),
-        ('{empty} --pairs {none}', 'No pair list'),
+        ('{empty} --pairs {none}', 'No list'),
         ('{empty} --merge-radius 0', '--merge-radius 0'),
         ('{empty} --merge-radius inf', '--merge-radius inf'),
         ('{spaced}', 'names with spaces'),

@@ -14,7 +14,7 @@ from coam_ros.evaluation.benchmarks.localization import (
     triangulate_map,
 )
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
-from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
+from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.localization_sets import each, open_localization_set
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.transforms import invert, quaternion_xyzw_from_rotation, transform_points

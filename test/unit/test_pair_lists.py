@@ -6,7 +6,7 @@ from pathlib import Path
 import pickle
 
 from bench_samples import INTRINSICS, objects, pair_line, write_image
-from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
+from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector

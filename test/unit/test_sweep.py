@@ -5,7 +5,8 @@ from __future__ import annotations
 from bench_samples import correspondences, KnownMatcher
 from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
-from coam_ros.evaluation.data.image_pairs import BenchmarkDataError, match_pairs
+from coam_ros.evaluation.benchmarks.matching import match_pairs
+from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.image_views import apply_homography

@@ -1,1 +1,1 @@
-"""What is measured, and how: one module a benchmark, one estimator for all."""
+"""What is measured, and how: a module a benchmark; `matching` and `estimators` serve all."""

@@ -16,8 +16,8 @@ import poselib
 # For all matchers alike; in pixels of the images as matched.
 MAX_EPIPOLAR_ERROR_PX = 1.5
 MAX_TRANSFER_ERROR_PX = 3.0
-# Least numbers of matches that make a result.
-_OF_POSE, _OF_HOMOGRAPHY = 5, 4
+# Fewer matches give no result.
+_MIN_FOR_POSE, _MIN_FOR_HOMOGRAPHY = 5, 4
 _MIN_ITERATIONS, _MAX_ITERATIONS = 1000, 5000
 
 
@@ -51,7 +51,7 @@ class PoseLibEstimator:
         self, found: Correspondences, pair: PosedPair, seed: int
     ) -> NDArray[np.float64] | None:
         """See `Estimator`."""
-        if len(found) < _OF_POSE:
+        if len(found) < _MIN_FOR_POSE:
             return None
         cameras = [
             {
@@ -68,18 +68,18 @@ class PoseLibEstimator:
             *cameras,
             {**self._ransac, 'max_epipolar_error': MAX_EPIPOLAR_ERROR_PX, 'seed': seed},
         )
-        return self._if_found(make_transform(pose.R, pose.t), info, _OF_POSE)
+        return self._if_found(make_transform(pose.R, pose.t), info, _MIN_FOR_POSE)
 
     def homography(self, found: Correspondences, seed: int) -> NDArray[np.float64] | None:
         """See `Estimator`."""
-        if len(found) < _OF_HOMOGRAPHY:
+        if len(found) < _MIN_FOR_HOMOGRAPHY:
             return None
         homography, info = poselib.estimate_homography(
             found.points0.astype(np.float64),
             found.points1.astype(np.float64),
             {**self._ransac, 'max_reproj_error': MAX_TRANSFER_ERROR_PX, 'seed': seed},
         )
-        return self._if_found(homography, info, _OF_HOMOGRAPHY)
+        return self._if_found(homography, info, _MIN_FOR_HOMOGRAPHY)
 
     @staticmethod
     def _if_found(
@@ -98,7 +98,7 @@ class OpenCvEstimator:
         self, found: Correspondences, pair: PosedPair, seed: int
     ) -> NDArray[np.float64] | None:
         """See `Estimator`."""
-        if len(found) < _OF_POSE:
+        if len(found) < _MIN_FOR_POSE:
             return None
         cameras = (pair.intrinsics0, pair.intrinsics1)
         points = [x.astype(np.float64) for x in (found.points0, found.points1)]
@@ -114,7 +114,7 @@ class OpenCvEstimator:
 
     def homography(self, found: Correspondences, seed: int) -> NDArray[np.float64] | None:
         """See `Estimator`."""
-        if len(found) < _OF_HOMOGRAPHY:
+        if len(found) < _MIN_FOR_HOMOGRAPHY:
             return None
         homography, _ = cv2.findHomography(
             found.points0, found.points1, _magsac(MAX_TRANSFER_ERROR_PX, seed)

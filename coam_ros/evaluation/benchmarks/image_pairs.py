@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from coam_ros.evaluation.benchmarks.estimators import (
     Estimator,
     MAX_EPIPOLAR_ERROR_PX,
     MAX_TRANSFER_ERROR_PX,
 )
-from coam_ros.evaluation.data.image_pairs import (
-    ImagePair,
-    MatchedPair,
-    PlanarPair,
-    PosedPair,
-    read_planar_pairs,
-)
-from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
-from coam_ros.evaluation.data.sweep import read_sweep, SWEEPS, SweptPair
+from coam_ros.evaluation.benchmarks.matching import MatchedPair
+from coam_ros.evaluation.data.sweep import SWEEPS, SweptPair
 from coam_ros.evaluation.metrics.image_pairs import (
     corner_error_px,
     error_auc,
@@ -27,7 +19,7 @@ from coam_ros.evaluation.metrics.image_pairs import (
     relative_pose_error_deg,
     share_within,
 )
-from coam_ros.evaluation.metrics.statistics import Outcome
+from coam_ros.evaluation.metrics.statistics import Outcome, Summarise
 from coam_ros.matching import Correspondences
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,7 +43,6 @@ class PairBenchmark:
     """One kind of benchmark of image pairs.
 
     Attributes:
-        read: pairs of a folder.
         judge: what is kept of a matched pair; among it `error`, by which pairs are ranked.
         summarise: figures of all pairs, by name; takes outcomes as they are and as read from
             JSON, where null stands for a number that is not finite.
@@ -59,9 +50,8 @@ class PairBenchmark:
         protocol: what is measured, and how, in words.
     """
 
-    read: Callable[[Path], Sequence[ImagePair]]
     judge: Callable[[MatchedPair, Estimator], dict[str, object]]
-    summarise: Callable[[Sequence[Outcome]], dict[str, object]]
+    summarise: Summarise
     error: str
     protocol: str
 
@@ -160,7 +150,7 @@ def as_errors(values: ArrayLike) -> NDArray[np.float64]:
     return np.nan_to_num(np.asarray(values, dtype=np.float64), nan=np.inf, posinf=np.inf)
 
 
-def rankings(found: Correspondences) -> dict[str, NDArray[np.float32]]:
+def _rankings(found: Correspondences) -> dict[str, NDArray[np.float32]]:
     """Give the numbers (N,) by which the matches of a pair can be ranked, each by its name."""
     named = {'score': found.scores}
     if found.similarities is not None and found.distinctiveness is not None:
@@ -174,7 +164,7 @@ def _judge_ranking(matched: MatchedPair, estimator: Estimator) -> dict[str, obje
     return {
         'error': 1 - float(is_right.mean()) if len(is_right) else 1.0,
         'is_right': is_right.tolist(),
-        'rankings': {name: values.tolist() for name, values in rankings(matched.found).items()},
+        'rankings': {name: values.tolist() for name, values in _rankings(matched.found).items()},
     }
 
 
@@ -196,10 +186,6 @@ def _summarise_rankings(outcomes: Sequence[Outcome]) -> dict[str, object]:
     return {**summary, 'recall': list(RECALLS), 'precision_by_ranking': curves}
 
 
-def _read_any_pairs(directory: Path) -> Sequence[PosedPair] | Sequence[PlanarPair]:
-    return read_pair_lists(directory) if has_pair_list(directory) else read_planar_pairs(directory)
-
-
 _RULES = (
     'Images at an area of 640 x 480 px for all matchers; thresholds in pixels of the images as '
     'matched. One estimator for all, its name in the settings; three seeds of which all results '
@@ -207,7 +193,6 @@ _RULES = (
 )
 PAIR_BENCHMARKS = {
     'pose': PairBenchmark(
-        read_pair_lists,
         _judge_pose,
         _summarise_poses,
         'pose error [deg]',
@@ -217,7 +202,6 @@ PAIR_BENCHMARKS = {
         f'pairs. {_RULES}',
     ),
     'homography': PairBenchmark(
-        read_planar_pairs,
         _judge_homography,
         _summarise_homographies,
         'mean corner error [px]',
@@ -226,7 +210,6 @@ PAIR_BENCHMARKS = {
         f'and v_*, where there are such, also apart. {_RULES}',
     ),
     'sweep': PairBenchmark(
-        read_sweep,
         _judge_swept,
         _summarise_sweeps,
         'mean corner error [px]',
@@ -236,7 +219,6 @@ PAIR_BENCHMARKS = {
         f'threshold {MAX_TRANSFER_ERROR_PX} px. success_X: mean of the levels of X. {_RULES}',
     ),
     'ranking': PairBenchmark(
-        _read_any_pairs,
         _judge_ranking,
         _summarise_rankings,
         'share of wrong matches',

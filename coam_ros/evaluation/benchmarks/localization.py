@@ -6,12 +6,10 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from coam_ros.evaluation.benchmarks.matching import match_images, to_images
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
-from coam_ros.evaluation.data.image_pairs import (
-    BenchmarkDataError,
-    match_images,
-    resize_for_matching,
-)
+from coam_ros.evaluation.data.errors import BenchmarkDataError
+from coam_ros.evaluation.data.image_pairs import resize_for_matching
 from coam_ros.evaluation.data.localization_sets import each, LocalizationSet, PosedFrames
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.metrics.localization import (
@@ -130,11 +128,7 @@ class MatcherForRelocalizer:
             self.failures.append(failure)
         self.durations_s.append(self._matcher.duration_s)
         self.num_matches.append(len(found))
-        return Correspondences(
-            query.resizing.to_image(found.points0),
-            keyframe.resizing.to_image(found.points1),
-            found.scores,
-        )
+        return to_images(found, query.resizing, keyframe.resizing)
 
 
 def build_localization_map(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from coam_ros.evaluation.benchmarks.sfm_figures import POSE_AUC_DEG
-from coam_ros.evaluation.data.image_collection import ImageCollection, match_collection
+from coam_ros.evaluation.benchmarks.matching import match_collection
+from coam_ros.evaluation.data.image_collection import ImageCollection
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.metrics.image_pairs import error_auc, relative_pose_error_deg
 from coam_ros.evaluation.metrics.statistics import mean_of_known
-from coam_ros.mapping.colmap_database import reconstruct, relative_poses, write_database
 from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, share_keypoints, SharedKeypoints
 import numpy as np
 
+POSE_AUC_DEG = (1, 3, 5)
+PROTOCOL = (
+    'Matches of all pairs, images at an area of 640 x 480 px; points of an image within '
+    f'{MERGE_RADIUS_PX} px (or --merge-radius) become one key point. Geometric verification and '
+    'incremental mapping of COLMAP, defaults, seed 0; intrinsics of a pair list are fixed, others '
+    'refined. Of the largest model: reprojection error in pixels of the images as they are. AUC: '
+    'of the larger of the errors of rotation and translation direction of the pairs of a list '
+    'with poses; a pair with a missing image counts as lost.'
+)
 DATABASE, MODEL = 'database.db', 'sparse'
 
 
@@ -70,6 +79,9 @@ def measure_reconstruction(
     Returns:
         JSON-ready figures.
     """
+    # COLMAP is an extra.
+    from coam_ros.mapping.colmap_database import reconstruct, relative_poses, write_database
+
     database = folder / DATABASE
     write_database(database, collection.directory, shared, collection.intrinsics)
     model = reconstruct(
@@ -81,14 +93,20 @@ def measure_reconstruction(
     )
     figures: dict[str, object] = {
         'images': len(shared.image_sizes),
-        'registered_images': 0 if model is None else model.num_reg_images(),
-        'points': 0 if model is None else model.num_points3D(),
-        'observations': 0 if model is None else model.compute_num_observations(),
-        'mean_track_length': float('nan') if model is None else model.compute_mean_track_length(),
-        'reprojection_error_px': float('nan')
-        if model is None
-        else model.compute_mean_reprojection_error(),
+        'registered_images': 0,
+        'points': 0,
+        'observations': 0,
+        'mean_track_length': float('nan'),
+        'reprojection_error_px': float('nan'),
     }
+    if model is not None:
+        figures |= {
+            'registered_images': model.num_reg_images(),
+            'points': model.num_points3D(),
+            'observations': model.compute_num_observations(),
+            'mean_track_length': model.compute_mean_track_length(),
+            'reprojection_error_px': model.compute_mean_reprojection_error(),
+        }
     posed = collection.posed_pairs
     if posed:
         estimated = relative_poses(model, collection.posed_names)
@@ -102,3 +120,11 @@ def measure_reconstruction(
             **{f'auc_{t}deg': area for t, area in zip(POSE_AUC_DEG, areas, strict=True)},
         }
     return figures
+
+
+def summarise_scene(outcomes: Sequence[Mapping[str, object]]) -> dict[str, float]:
+    """Give the figures of a scene (means, should there be several)."""
+    return {
+        name: float(np.mean([outcome['figures'][name] for outcome in outcomes]))
+        for name in outcomes[0]['figures']
+    }

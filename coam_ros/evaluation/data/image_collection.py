@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
-from coam_ros.evaluation.data.image_pairs import (
-    BenchmarkDataError,
-    match_images,
-    PosedPair,
-)
+from coam_ros.evaluation.data.errors import BenchmarkDataError
+from coam_ros.evaluation.data.image_pairs import PosedPair
+from coam_ros.evaluation.data.lists import read_rows
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
-from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import load_retrieval
-from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.retrieval import most_similar_pairs, NUM_NEIGHBOURS
-from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX, PairMatches
+from coam_ros.mapping.shared_keypoints import MERGE_RADIUS_PX
 from coam_ros.matching import CoamMatcher
 from coam_ros.matching.image_files import read_image
 import numpy as np
@@ -60,19 +56,6 @@ class ImageCollection:
             (_name(self.directory, pair.path0), _name(self.directory, pair.path1))
             for pair in self.posed_pairs
         ]
-
-
-@dataclass(frozen=True, eq=False)
-class CollectionMatches(PairMatches):
-    """What a matcher found in a pair of a collection; nothing when it failed.
-
-    Attributes:
-        duration_s: of the matcher; None where the matches were kept.
-        failure: what it said when it failed.
-    """
-
-    duration_s: float | None
-    failure: str | None
 
 
 def add_collection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -139,7 +122,7 @@ def read_collection(
         return ImageCollection(directory, _read_names(directory, pair_list))
     if has_pair_list(directory):
         return _from_posed_pairs(directory)
-    names = find_images(directory)
+    names = _find_images(directory)
     if num_neighbours < 1:
         raise ValueError(f'{num_neighbours} neighbours of each image, wanted at least 1.')
     if len(names) <= num_neighbours + 1:
@@ -154,7 +137,7 @@ def read_collection(
     return ImageCollection(directory, [(names[i], names[j]) for i, j in pairs])
 
 
-def find_images(directory: Path) -> list[str]:
+def _find_images(directory: Path) -> list[str]:
     """Name the images of a folder and its sub-folders, sorted.
 
     Raises:
@@ -173,23 +156,6 @@ def find_images(directory: Path) -> list[str]:
     return names
 
 
-def match_collection(
-    collection: ImageCollection, matcher: CachedMatcher
-) -> Iterator[CollectionMatches]:
-    """Match all pairs, images at the area of all benchmarks, one pair after the other.
-
-    A pair on which the matcher fails goes on empty.
-
-    Raises:
-        ValueError: an image does not decode.
-    """
-    for names in collection.pairs:
-        image0, image1 = (read_image(collection.directory / name) for name in names)
-        found, failure = match_images(matcher, image0, image1)
-        sizes = (image0.shape[1::-1], image1.shape[1::-1])
-        yield CollectionMatches(names, sizes, found, matcher.duration_s, failure)
-
-
 def _from_posed_pairs(directory: Path) -> ImageCollection:
     posed = read_pair_lists(directory)
     intrinsics: dict[str, NDArray[np.float64]] = {}
@@ -205,23 +171,17 @@ def _name(directory: Path, path: Path) -> str:
 
 
 def _read_names(directory: Path, path: Path) -> list[tuple[str, str]]:
-    if not path.is_file():
-        raise FileNotFoundError(f'No pair list {path}; wanted a text file, two names a line.')
     pairs = []
-    for number, line in enumerate(read_lines(path), start=1):
-        words = line.split()
-        if not words or line.startswith('#'):
-            continue
+    for place, words in read_rows(path, 'the names of two images'):
         if len(words) < 2 or words[0] == words[1]:
             raise BenchmarkDataError(
-                f'{path}, line {number}: got {line!r}, wanted the names of two images; correct '
-                'the line.'
+                f'{place}: got {" ".join(words)!r}, wanted the names of two images; correct the '
+                'line.'
             )
         for name in words[:2]:
             if not (directory / name).is_file():
                 raise BenchmarkDataError(
-                    f'{path}, line {number}: no image {directory / name}; bring it or remove the '
-                    'line.'
+                    f'{place}: no image {directory / name}; bring it or remove the line.'
                 )
         pairs.append((words[0], words[1]))
     if not pairs:

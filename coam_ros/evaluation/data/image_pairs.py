@@ -1,4 +1,4 @@
-"""Image pairs with known geometry, and matching them, all matchers under the same rules.
+"""Image pairs with known geometry.
 
 Every image is brought to an area of 640 x 480 px, whatever its own, with its aspect kept, before
 it goes to a matcher; all thresholds and errors are in pixels of the images so matched.
@@ -6,19 +6,17 @@ it goes to a matcher; all thresholds and errors are in pixels of the images so m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 import re
 from typing import Protocol
 
-from coam_ros.evaluation.matchers.cached import CachedMatcher
+from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.provenance import hash_bytes
-from coam_ros.geometry.camera import CalibrationError, NOMINAL_AREA_PX, PinholeCamera
+from coam_ros.geometry.camera import NOMINAL_AREA_PX
 from coam_ros.geometry.epipolar import fundamental_from_pose, symmetric_epipolar_distance_px
-from coam_ros.geometry.image_views import apply_homography, resize_view
-from coam_ros.geometry.transforms import is_rigid
-from coam_ros.mapping.importers.pair_list import read_pair_list
+from coam_ros.geometry.image_views import apply_homography
 from coam_ros.matching import Correspondences
 from coam_ros.matching.image_files import read_image
 from coam_ros.matching.preprocessing import Resizing
@@ -26,12 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _IMAGE_SUFFIXES = ('.ppm', '.jpg', '.png')
-# Rounded in the lists that people use.
-_ROTATION_TOLERANCE = 1e-2
-
-
-class BenchmarkDataError(ValueError):
-    """Data that cannot be used; the message names the file and the line."""
 
 
 class ImagePair(Protocol):
@@ -146,76 +138,6 @@ class PlanarPair:
         return np.linalg.norm(true_points1 - found.points1, axis=1)
 
 
-@dataclass(frozen=True, eq=False)
-class MatchedPair:
-    """What a matcher found in a pair.
-
-    Attributes:
-        pair: geometry in pixels of the images as matched.
-        images: both as matched, (H, W, 3) uint8 RGB.
-        found: empty when the matcher failed.
-        duration_s: of the matcher; None where the matches were kept.
-        failure: what it said when it failed.
-    """
-
-    pair: ImagePair
-    images: tuple[NDArray[np.uint8], NDArray[np.uint8]]
-    found: Correspondences
-    duration_s: float | None
-    failure: str | None
-
-
-def read_posed_pairs(directory: Path, list_name: str = 'pairs.txt') -> list[PosedPair]:
-    """Read a pair list of SuperGlue, and check that its images are there.
-
-    Raises:
-        FileNotFoundError: no such list.
-        PairListError: a line is wrong.
-        BenchmarkDataError: a pose is not rigid, an image is missing, or there are no pairs.
-    """
-    path = directory / list_name
-    pairs = [
-        make_posed_pair(directory, pair.names, pair.intrinsics, pair.T_1_0, pair.place)
-        for pair in read_pair_list(path)
-    ]
-    return _not_empty(pairs, path)
-
-
-def make_posed_pair(
-    directory: Path,
-    names: Sequence[str],
-    intrinsics: tuple[NDArray[np.float64], NDArray[np.float64]],
-    T_1_0: NDArray[np.float64],
-    place: str,
-) -> PosedPair:
-    """Check what a list says of a pair.
-
-    Args:
-        directory: of the images.
-        names: of both images, relative to it.
-        intrinsics: (3, 3) of both images.
-        T_1_0: (4, 4).
-        place: in the list, for the message.
-
-    Raises:
-        BenchmarkDataError: the numbers describe no cameras, or an image is missing.
-    """
-    for K in intrinsics:
-        try:
-            PinholeCamera.from_K(K, 1, 1)
-        except CalibrationError as error:
-            raise BenchmarkDataError(f'{place}: K: {error}') from error
-    if not is_rigid(T_1_0, _ROTATION_TOLERANCE):
-        raise BenchmarkDataError(
-            f'{place}: T_1_0 is {T_1_0.tolist()}, wanted a rigid transform; correct the line.'
-        )
-    paths = [directory / name for name in names]
-    for image in paths:
-        if not image.is_file():
-            raise BenchmarkDataError(f'{place}: no image {image}; bring it or remove the line.')
-    return PosedPair(' '.join(names), paths[0], paths[1], *intrinsics, T_1_0)
-
-
 def read_planar_pairs(directory: Path) -> list[PlanarPair]:
     """Read sequences in the layout of HPatches.
 
@@ -232,7 +154,11 @@ def read_planar_pairs(directory: Path) -> list[PlanarPair]:
             path0, path1 = (_find_image(path.parent, number) for number in numbers)
             name = f'{path.parent.name} {path0.name} {path1.name}'
             pairs.append(PlanarPair(name, path0, path1, _read_homography(path)))
-    return _not_empty(pairs, directory / '*' / 'H_1_*')
+    if not pairs:
+        raise BenchmarkDataError(
+            f'No pairs in {directory / "*" / "H_1_*"}; check the path and the layout.'
+        )
+    return pairs
 
 
 def _find_image(folder: Path, number: str) -> Path:
@@ -256,12 +182,6 @@ def _read_homography(path: Path) -> NDArray[np.float64]:
             f'{path}: wanted 9 finite numbers of an invertible 3 x 3 matrix; correct the file.'
         )
     return matrix
-
-
-def _not_empty(pairs: list, place: Path) -> list:
-    if not pairs:
-        raise BenchmarkDataError(f'No pairs in {place}; check the path and the layout.')
-    return pairs
 
 
 def hash_pairs(pairs: Sequence[ImagePair]) -> str:
@@ -290,35 +210,3 @@ def resize_for_matching(
     """Bring an image to the area at which all matchers work."""
     resizing = Resizing.fit((image.shape[1], image.shape[0]), NOMINAL_AREA_PX, 1)
     return resizing.apply(image), resizing
-
-
-def match_images(
-    matcher: CachedMatcher, image0: NDArray[np.uint8], image1: NDArray[np.uint8]
-) -> tuple[Correspondences, str | None]:
-    """Match two images at the area of all benchmarks.
-
-    Returns:
-        Matches in pixels of the images as they are, and what the matcher said when it failed.
-    """
-    (resized0, resizing0), (resized1, resizing1) = map(resize_for_matching, (image0, image1))
-    found, failure = matcher.match_or_fail(resized0, resized1)
-    points0, points1 = resizing0.to_image(found.points0), resizing1.to_image(found.points1)
-    return Correspondences(points0, points1, found.scores), failure
-
-
-def match_pairs(pairs: Sequence[ImagePair], matcher: CachedMatcher) -> Iterator[MatchedPair]:
-    """Match pairs one after the other; a pair on which the matcher fails goes on empty.
-
-    Raises:
-        ValueError: an image does not decode.
-    """
-    for pair in pairs:
-        (image0, resizing0), (image1, resizing1) = map(resize_for_matching, pair.read())
-        found, failure = matcher.match_or_fail(image0, image1)
-        resized = pair.resized(_view(resizing0), _view(resizing1))
-        yield MatchedPair(resized, (image0, image1), found, matcher.duration_s, failure)
-
-
-def _view(resizing: Resizing) -> NDArray[np.float64]:
-    """Give (3, 3), pixels of the image to those of the resized one."""
-    return resize_view(*np.divide(resizing.resized_size, resizing.image_size))

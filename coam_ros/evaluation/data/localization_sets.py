@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from coam_ros.evaluation.data.image_pairs import BenchmarkDataError
+from coam_ros.evaluation.data.errors import BenchmarkDataError
+from coam_ros.evaluation.data.lists import read_rows
 from coam_ros.evaluation.provenance import hash_bytes
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import make_transform, rotation_from_quaternion_xyzw
@@ -185,13 +186,8 @@ def _seven_scenes(directory: Path, sequences: Sequence[int]) -> ChosenFrames:
 
 
 def _read_names(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'No list {path}; wanted a text file with the name of an image a line.'
-        )
-    lines = [line.strip() for line in read_lines(path)]
     # Words after the name are intrinsics, which the model has as well.
-    return [line.split()[0] for line in lines if line and not line.startswith('#')]
+    return [words[0] for _, words in read_rows(path, 'the name of an image')]
 
 
 def _named(frames: PosedFrames, path: Path, names: Sequence[str]) -> ChosenFrames:

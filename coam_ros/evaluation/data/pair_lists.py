@@ -15,20 +15,19 @@ scannet_test_pairs_with_gt.txt      ScanNet-1500 of SuperGlue, the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from coam_ros.evaluation.data.image_pairs import (
-    BenchmarkDataError,
-    make_posed_pair,
-    PosedPair,
-    read_posed_pairs,
-)
+from coam_ros.evaluation.data.errors import BenchmarkDataError
+from coam_ros.evaluation.data.image_pairs import ImagePair, PosedPair, read_planar_pairs
+from coam_ros.evaluation.data.lists import read_rows
+from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 from coam_ros.geometry.image_views import resize_view
-from coam_ros.geometry.transforms import make_transform
+from coam_ros.geometry.transforms import is_rigid, make_transform
 from coam_ros.mapping.image_header import read_image_header
 from coam_ros.mapping.importers.object_arrays import read_arrays
+from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.mapping.importers.sfm_model import colmap_camera, HALF_PIXEL
-from coam_ros.mapping.importers.text import read_lines
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +41,8 @@ _CALIBRATED = 'pairs_calibrated.txt'
 _SCANNET_IMAGES = ('.', 'scannet_test_1500')
 # The depth images are of this size, and LoFTR's K is theirs (it brings all images to it).
 _SCANNET_K_SIZE = (640, 480)
+# Rounded in the lists that people use.
+_ROTATION_TOLERANCE = 1e-2
 # From COLMAP's pixels to ours, in an intrinsic matrix.
 _TO_CENTRE = np.array([[0, 0, -HALF_PIXEL], [0, 0, -HALF_PIXEL], [0, 0, 0]])
 
@@ -50,6 +51,11 @@ def has_pair_list(directory: Path) -> bool:
     """Tell whether a folder holds a list of pairs with poses."""
     names = ('views.txt', *_SUPERGLUE, _CALIBRATED, 'test.npz')
     return any((directory / name).is_file() for name in names) or bool(_scene_infos(directory))
+
+
+def read_any_pairs(directory: Path) -> Sequence[ImagePair]:
+    """Read the list of a folder, or its sequences in the layout of HPatches where it has none."""
+    return read_pair_lists(directory) if has_pair_list(directory) else read_planar_pairs(directory)
 
 
 def read_pair_lists(directory: Path) -> list[PosedPair]:
@@ -74,18 +80,13 @@ def read_pair_lists(directory: Path) -> list[PosedPair]:
             raise FileNotFoundError(
                 f'No pair list in {directory}, wanted one of {_LAYOUTS}; check the path.'
             )
-        pairs = read_posed_pairs(directory, found)
+        pairs = [
+            _make_pair(directory, pair.names, pair.intrinsics, pair.T_1_0, pair.place)
+            for pair in read_pair_list(directory / found)
+        ]
     if not pairs:
         raise BenchmarkDataError(f'No pairs in the list of {directory}; bring the whole list.')
     return pairs
-
-
-def _lines(path: Path) -> list[tuple[str, list[str]]]:
-    """Give the place and the words of every line that has some."""
-    if not path.is_file():
-        raise FileNotFoundError(f'No {path}; the layout of {path.parent} needs it.')
-    lines = enumerate(read_lines(path), start=1)
-    return [(f'{path}, line {n}', line.split()) for n, line in lines if line.split()]
 
 
 def _numbers(place: str, words: list[str], wanted: str, counts: tuple[int, ...]) -> NDArray:
@@ -102,22 +103,23 @@ def _numbers(place: str, words: list[str], wanted: str, counts: tuple[int, ...])
 
 def _read_calibrated(directory: Path) -> list[PosedPair]:
     pairs = []
-    for place, words in _lines(directory / _CALIBRATED):
-        numbers = _numbers(place, words[2:], 'name0 name1 K0 K1, then R t or T_1_0', (30, 34))
+    wanted = 'name0 name1 K0 K1, then R t or T_1_0'
+    for place, words in read_rows(directory / _CALIBRATED, wanted):
+        numbers = _numbers(place, words[2:], wanted, (30, 34))
         intrinsics, pose = tuple(numbers[:18].reshape(2, 3, 3)), numbers[18:]
         T_1_0 = (
             make_transform(pose[:9].reshape(3, 3), pose[9:])
             if len(pose) == 12
             else pose.reshape(4, 4)
         )
-        pairs.append(make_posed_pair(directory, words[:2], intrinsics, T_1_0, place))
+        pairs.append(_make_pair(directory, words[:2], intrinsics, T_1_0, place))
     return pairs
 
 
 def _read_views(directory: Path) -> list[PosedPair]:
     views = {}
     wanted = 'name R t MODEL width height parameters'
-    for place, words in _lines(directory / 'views.txt'):
+    for place, words in read_rows(directory / 'views.txt', wanted):
         pose = _numbers(place, words[1:13], wanted, (12,))
         try:
             model, width, height, *params = words[13:]
@@ -128,14 +130,14 @@ def _read_views(directory: Path) -> list[PosedPair]:
             raise BenchmarkDataError(f'{place}: the camera has distortion; undistort the images.')
         views[words[0]] = camera.K, make_transform(pose[:9].reshape(3, 3), pose[9:])
     pairs = []
-    for place, words in _lines(directory / 'pairs.txt'):
+    for place, words in read_rows(directory / 'pairs.txt', 'two names of views.txt'):
         if len(words) < 2 or not set(words[:2]) <= views.keys():
             raise BenchmarkDataError(
                 f'{place}: got {" ".join(words)!r}, wanted two names of views.txt.'
             )
         intrinsics, (T_0_world, T_1_world) = zip(*(views[n] for n in words[:2]), strict=True)
         T_1_0 = T_1_world @ np.linalg.inv(T_0_world)
-        pairs.append(make_posed_pair(directory / 'images', words[:2], intrinsics, T_1_0, place))
+        pairs.append(_make_pair(directory / 'images', words[:2], intrinsics, T_1_0, place))
     return pairs
 
 
@@ -169,7 +171,7 @@ def _read_scene_infos(directory: Path) -> list[PosedPair]:
             names = [str(images[i]) for i in pair]
             T_1_0 = T_1_world @ np.linalg.inv(T_0_world)
             centred = tuple(K + _TO_CENTRE for K in matrices)
-            pairs.append(make_posed_pair(directory, names, centred, T_1_0, str(path)))
+            pairs.append(_make_pair(directory, names, centred, T_1_0, str(path)))
     return pairs
 
 
@@ -193,7 +195,7 @@ def _read_scannet(directory: Path) -> list[PosedPair]:
     for row, scene, K, pose in zip(names, scenes, cameras, poses, strict=True):
         files = [f'{scene}/color/{number}.jpg' for number in row[2:]]
         T_1_0 = make_transform(pose[:, :3], pose[:, 3])
-        pair = make_posed_pair(directory / images, files, (K, K), T_1_0, str(path))
+        pair = _make_pair(directory / images, files, (K, K), T_1_0, str(path))
         pairs.append(pair.resized(_from_depth(pair.path0), _from_depth(pair.path1)))
     return pairs
 
@@ -202,3 +204,38 @@ def _from_depth(path: Path) -> NDArray[np.float64]:
     """Give (3, 3), pixels of a depth image to those of a colour image, which are larger there."""
     header = read_image_header(path.read_bytes())
     return resize_view(*np.divide((header.width, header.height), _SCANNET_K_SIZE))
+
+
+def _make_pair(
+    directory: Path,
+    names: Sequence[str],
+    intrinsics: tuple[NDArray[np.float64], NDArray[np.float64]],
+    T_1_0: NDArray[np.float64],
+    place: str,
+) -> PosedPair:
+    """Check what a list says of a pair.
+
+    Args:
+        directory: of the images.
+        names: of both images, relative to it.
+        intrinsics: (3, 3) of both images.
+        T_1_0: (4, 4).
+        place: in the list, for the message.
+
+    Raises:
+        BenchmarkDataError: the numbers describe no cameras, or an image is missing.
+    """
+    for K in intrinsics:
+        try:
+            PinholeCamera.from_K(K, 1, 1)
+        except CalibrationError as error:
+            raise BenchmarkDataError(f'{place}: K: {error}') from error
+    if not is_rigid(T_1_0, _ROTATION_TOLERANCE):
+        raise BenchmarkDataError(
+            f'{place}: T_1_0 is {T_1_0.tolist()}, wanted a rigid transform; correct the line.'
+        )
+    paths = [directory / name for name in names]
+    for image in paths:
+        if not image.is_file():
+            raise BenchmarkDataError(f'{place}: no image {image}; bring it or remove the line.')
+    return PosedPair(' '.join(names), paths[0], paths[1], *intrinsics, T_1_0)

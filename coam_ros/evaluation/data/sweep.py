@@ -6,11 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from coam_ros.evaluation.data.image_pairs import (
-    BenchmarkDataError,
-    PlanarPair,
-    resize_for_matching,
-)
+from coam_ros.evaluation.data.errors import BenchmarkDataError
+from coam_ros.evaluation.data.image_pairs import PlanarPair, resize_for_matching
 from coam_ros.geometry.image_views import resize_view, rotation_2d
 from coam_ros.matching.image_files import read_image
 from coam_ros.rendering.photometric import adjust_exposure, defocus_blur

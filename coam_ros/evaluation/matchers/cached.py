@@ -7,6 +7,7 @@ or another estimator on the same images starts from the same matches.
 from __future__ import annotations
 
 from collections.abc import Iterable
+import contextlib
 import os
 from pathlib import Path
 import time
@@ -63,21 +64,24 @@ class MatchCache:
             OSError: they cannot be written.
         """
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
         columns = {name: getattr(found, name) for name in _COLUMNS}
+        present = {name: x for name, x in columns.items() if x is not None}
         aside = path.with_name(f'{path.name}.{os.getpid()}.part')
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with aside.open('wb') as stream:
-                present = {name: x for name, x in columns.items() if x is not None}
                 np.savez(stream, **present)
             aside.replace(path)
         except OSError as error:
-            aside.unlink(missing_ok=True)
             raise OSError(
                 error.errno,
                 f'Matches could not be kept in {path} ({error.strerror}); make room, or give '
                 'another folder with --cache',
             ) from error
+        finally:
+            # Nothing is there, unless an error, or Ctrl-C, came between.
+            with contextlib.suppress(OSError):
+                aside.unlink()
 
     def _path(self, key: str) -> Path:
         return self.directory / key[:2] / f'{key}.npz'

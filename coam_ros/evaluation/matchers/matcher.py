@@ -145,12 +145,15 @@ class PeerMatcher:
         Raises:
             MatcherError: its environment is not there, or it does not start.
         """
-        for path in (python, worker):
-            if not path.is_file():
-                raise MatcherError(
-                    f'Matcher {name} is not installed: no {path}; run benchmarks/setup_peers.sh '
-                    'of the checkout.'
-                )
+        if not worker.is_file():
+            raise MatcherError(
+                f'Matcher {name} needs {worker}, which is not installed; run coam of a checkout.'
+            )
+        if not python.is_file():
+            raise MatcherError(
+                f'Matcher {name} is not installed: no {python}; run benchmarks/setup_peers.sh of '
+                'the checkout.'
+            )
         self.name = name
         self._command = [str(python), str(worker), *([name] if words is None else words)]
         threads = {'OMP_NUM_THREADS': str(num_threads)} if num_threads else {}

@@ -15,7 +15,7 @@ from coam_ros.evaluation.benchmarks.image_pairs import (
     POSE_AUC_DEG,
     RIGHT_PX,
 )
-from coam_ros.evaluation.data.image_pairs import MatchedPair
+from coam_ros.evaluation.benchmarks.matching import MatchedPair
 from coam_ros.evaluation.data.sweep import SWEEPS
 from coam_ros.evaluation.reports.benchmark_report import Result
 from coam_ros.matching.drawing import draw_matches
@@ -143,6 +143,7 @@ def plot_results(kind: str, results: Sequence[Result]) -> bytes | None:
     labels: list[str] = []
     for place, axes in zip(panels, grid.flat[: len(panels)], strict=True):
         own = [(matcher, c) for data_set, matcher, c in curves if (data_set, c.panel) == place]
+        num_explained = len(labels)
         for matcher, curve in own:
             label = ', '.join(word for word in (matcher, curve.label) if word)
             if label not in labels:
@@ -150,7 +151,8 @@ def plot_results(kind: str, results: Sequence[Result]) -> bytes | None:
             _draw_curve(axes, curve, label, f'C{labels.index(label) % 10}')
         axes.set(title=': '.join(place), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
-    grid[0, 0].legend(fontsize='small')
+        if len(labels) > num_explained:
+            axes.legend(fontsize='small')
     stream = io.BytesIO()
     FigureCanvasAgg(figure).print_figure(stream, dpi=100)
     return stream.getvalue()

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 import re
 
-from coam_ros.evaluation.files import to_json_values, write_file
+from coam_ros.evaluation.files import to_json_values, write_json
 from coam_ros.evaluation.metrics.statistics import (
     bootstrap_intervals,
     compare,
@@ -38,7 +38,7 @@ def make_result(
         num_samples: of the bootstrap.
     """
     failures = {o['name']: o['failure'] for o in outcomes if o['failure']}
-    all_figures = with_costs(summarise)
+    all_figures = _with_costs(summarise)
     summary = {
         **all_figures(outcomes),
         'pairs': len(outcomes),
@@ -54,7 +54,7 @@ def make_result(
     return to_json_values(result)
 
 
-def with_costs(summarise: Summarise) -> Summarise:
+def _with_costs(summarise: Summarise) -> Summarise:
     """Add to the figures of a benchmark what every matcher has: number of matches and time.
 
     The time is that of the pairs matched in this very run; kept matches say nothing of it.
@@ -94,7 +94,7 @@ def compare_results(
         first, *others = (result for result in results if result['data_set'] == data_set)
         for other in others:
             figures = compare(
-                first['per_pair'], other['per_pair'], with_costs(summarise), num_samples
+                first['per_pair'], other['per_pair'], _with_costs(summarise), num_samples
             )
             comparisons.append(
                 {
@@ -191,9 +191,8 @@ def join_runs(results: Sequence[Result], runs: Mapping[str, Mapping[str, object]
 
 
 def write_report(path: Path, header: Mapping[str, object], results: Sequence[Result]) -> None:
-    """Write all results as JSON; see `write_file`."""
-    report = to_json_values({**header, 'results': list(results)})
-    write_file(path, (json.dumps(report, allow_nan=False) + '\n').encode())
+    """Write all results as JSON; see `write_json`."""
+    write_json(path, {**header, 'results': list(results)}, indent=None)
 
 
 def make_tables(results: Sequence[Result]) -> list[Table]:
