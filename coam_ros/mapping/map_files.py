@@ -195,7 +195,7 @@ def _read_header(path: Path) -> dict:
     if not isinstance(header['keyframes'], list) or not isinstance(header['cameras'], list):
         raise MapFormatError('map.json: cameras and keyframes are not lists, wanted lists')
     if not header['keyframes']:
-        raise MapFormatError('map.json lists 0 keyframes, wanted at least 1')
+        raise MapFormatError('it is empty: map.json lists 0 keyframes, wanted at least 1')
     return header
 
 
