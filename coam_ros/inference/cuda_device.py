@@ -63,8 +63,8 @@ class CudaDevice:
             import pycuda.driver as driver
         except ImportError as error:
             raise GpuMissingError(
-                f'No PyCUDA ({error}); wanted it for TensorRT. `pip install pycuda`, or choose '
-                'another backend.'
+                f'No PyCUDA ({error}); wanted it for TensorRT. With an NVIDIA GPU `pip install '
+                'pycuda`, else choose another backend.'
             ) from error
         self.driver = driver
         try:
