@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         require_distinct_names(directories)
     console = Console(markup=False)
     matcher = load_matcher(args)
-    elsewhere = {directory.name: read_frames(directory) for directory in args.elsewhere}
+    elsewhere = {folder.resolve().name: read_frames(folder) for folder in args.elsewhere}
     in_force = LocalizationConfig(
         num_keyframes=args.num_keyframes,
         keyframe_position_std_m=args.keyframe_position_std_m,

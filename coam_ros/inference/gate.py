@@ -124,7 +124,7 @@ def compare_backends(
 
     Args:
         reference: the fp32 ONNX networks in ONNX Runtime.
-        candidate: the same networks on the backend under test.
+        candidate: the same networks, or rounded ones, on the backend under test.
         pairs: on which the reference finds matches.
 
     Raises:

@@ -16,7 +16,6 @@ from coam_ros.inference.sealed_json import (
 
 FORMAT_VERSION = 3
 MANIFEST_NAME = 'manifest.json'
-_NETWORKS = ('encoder', 'pair_matcher', 'pair_matcher_int8')
 # A match starts as a pair of blocks of this size [px]: one block of each image.
 BLOCK_PX = 8
 _REMEDY = 'copy the whole model folder again or export it with `coam export`'
@@ -108,11 +107,15 @@ class Manifest:
             )
         content = load_sealed(path, FORMAT_VERSION, _REMEDY)
         try:
-            networks = {name: content.pop(name) for name in _NETWORKS}
-            files = {name: entry and NetworkFile(**entry) for name, entry in networks.items()}
-            manifest = cls(**files, **content)
+            int8 = content.pop('pair_matcher_int8')
+            networks = {
+                name: NetworkFile(**content.pop(name)) for name in ('encoder', 'pair_matcher')
+            }
+            if int8 is not None:
+                networks['pair_matcher_int8'] = NetworkFile(**int8)
+            manifest = cls(**{'pair_matcher_int8': None, **networks, **content})
         except (KeyError, TypeError) as error:
             raise incomplete(path, cls, error, _REMEDY) from error
-        for network in filter(None, files.values()):
+        for network in networks.values():
             check_file(directory / network.file, network.sha256, _REMEDY)
         return manifest

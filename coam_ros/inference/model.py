@@ -250,8 +250,8 @@ def _load_on_cpu(
             Precision,
         )
 
-        # Only the pair matcher is rounded: the gate takes both networks hardly, and the encoder
-        # runs once an image. Figures: docs/latency.md.
+        # Only the pair matcher is rounded: the gate hardly accepts both networks rounded, and the
+        # encoder runs once an image. Figures: docs/latency.md.
         encoder = OpenVinoBackend(encoder_path, num_threads)
         precision: Precision = 'f32'
         if has_bfloat16():

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: twice as fast as ONNX Runtime, by products in bfloat16 or int8."""
+"""OpenVINO on the CPU: faster than ONNX Runtime by products in bfloat16 or int8."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OpenVinoBackend:
         Args:
             path: ONNX file.
             num_threads: threads of one run; None = one for each physical core.
-            precision: of products: 'bf16' where the CPU can; 'int8' for a file that says so
+            precision: of products: 'bf16', which the CPU must have; 'int8' for a file that says so
                 itself, and float32 for what it leaves.
 
         Raises:

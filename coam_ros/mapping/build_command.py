@@ -167,7 +167,7 @@ def _build(args: argparse.Namespace, open_frames: Callable[[argparse.Namespace],
 
 def _seven_scenes(args: argparse.Namespace) -> _Frames:
     frames = read_frames(args.directory, args.frames)
-    return _Frames(len(frames), frames)
+    return _Frames(len(frames), (frames[index] for index in range(len(frames))))
 
 
 def _tum(args: argparse.Namespace) -> _Frames:
@@ -191,7 +191,11 @@ def _colmap(args: argparse.Namespace) -> _Frames:
     from coam_ros.mapping.importers.colmap import read_colmap_model
 
     frames = SfmFrames(args.images, list(read_colmap_model(args.reconstruction).values()))
-    return _Frames(len(frames), frames, 'Its scale is that of the model: wanted metres.')
+    return _Frames(
+        len(frames),
+        (frames[index] for index in range(len(frames))),
+        'Its scale is that of the model: wanted metres.',
+    )
 
 
 def _numbers(count: int) -> Callable[[str], Sequence[float]]:

@@ -151,6 +151,9 @@ def _to_json(header: dict) -> str:
 def read_map(directory: Path) -> KeyframeMap:
     """Read the files of a map and check all of them.
 
+    Args:
+        directory: resolved: links in it would lead out of the map.
+
     Raises:
         FileNotFoundError: there is no such directory.
         MapFormatError: it is not a map, of another version, empty, or damaged.

@@ -27,7 +27,7 @@ from tqdm import tqdm
 # Drawn as those of the gate are, and others: on photos of the training data the ranges of the
 # activations come out the same (docs/engines.md).
 _CALIBRATION_SEEDS = range(100, 116)
-_ASPECT = (640, 480)
+_IMAGE_SIZE = (640, 480)
 
 
 def quantize_pair_matcher(directory: Path, manifest: Manifest) -> NetworkFile | None:
@@ -46,7 +46,7 @@ def quantize_pair_matcher(directory: Path, manifest: Manifest) -> NetworkFile | 
     """
     source = directory / manifest.pair_matcher.file
     path = directory / 'pair_matcher_int8.onnx'
-    size = Resizing.fit(_ASPECT, manifest.image_area_px, manifest.size_multiple).input_size
+    size = Resizing.fit(_IMAGE_SIZE, manifest.image_area_px, manifest.size_multiple).input_size
     encoder = OnnxRuntimeBackend(directory / manifest.encoder.file)
     reference = CoamModel(manifest, encoder, OnnxRuntimeBackend(source))
     with tempfile.TemporaryDirectory() as folder:
