@@ -20,6 +20,10 @@ _MIN_DESCRIPTOR_COSINE = 0.99
 _SAME_MATCH_PX = 1.0
 
 
+class NothingToCompareError(ValueError):
+    """The reference finds no match."""
+
+
 @dataclass(frozen=True, eq=False)
 class GatePair:
     """Two images and the geometry between them.
@@ -128,7 +132,7 @@ def compare_backends(
         pairs: on which the reference finds matches.
 
     Raises:
-        ValueError: there are no pairs, or the reference finds nothing in any of them.
+        NothingToCompareError: there are no pairs, or the reference finds nothing in any of them.
     """
     num_pairs = num_retained = 0
     reference_errors: list[NDArray[Any]] = []
@@ -145,7 +149,7 @@ def compare_backends(
             emptied.append(pair.name)
     num_matches = sum(map(len, reference_errors))
     if not num_matches:
-        raise ValueError(
+        raise NothingToCompareError(
             f'Nothing to compare: {reference.backend_name} finds no match in {num_pairs} pairs; '
             'wanted pairs of images that overlap. Give others.'
         )

@@ -8,7 +8,7 @@ import tempfile
 from typing import Any
 
 from coam_ros.inference.files import sha256_of
-from coam_ros.inference.gate import compare_backends
+from coam_ros.inference.gate import compare_backends, NothingToCompareError
 from coam_ros.inference.gate_pairs import draw_pairs, fixed_pairs
 from coam_ros.inference.manifest import Manifest, NetworkFile
 from coam_ros.inference.model import CoamModel, pair_matcher_inputs
@@ -78,7 +78,7 @@ def quantize_pair_matcher(directory: Path, manifest: Manifest) -> NetworkFile | 
     candidate = CoamModel(manifest, encoder, OnnxRuntimeBackend(path))
     try:
         failures = compare_backends(reference, candidate, fixed_pairs(size)).failures
-    except ValueError as error:  # the network finds nothing at all
+    except NothingToCompareError as error:
         failures = [str(error)]
     if failures:
         path.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from coam_ros.inference.gate import compare_backends, GatePair
+from coam_ros.inference.gate import compare_backends, GatePair, NothingToCompareError
 from coam_ros.inference.gate_pairs import fixed_pairs
 from coam_ros.inference.model import CoamModel, RawMatches
 import numpy as np
@@ -117,7 +117,7 @@ def test_padding_and_batches_are_asked_for():
 
 @pytest.mark.parametrize('pairs', [[], PAIRS])
 def test_a_gate_without_matches_decides_nothing(pairs):
-    with pytest.raises(ValueError, match='finds no match in'):
+    with pytest.raises(NothingToCompareError, match='finds no match in'):
         compare_backends(ScriptedModel(spoil=0.0), ScriptedModel(), pairs)
 
 
