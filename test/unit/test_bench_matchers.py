@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
+import shutil
 import sys
 
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.evaluation.matchers.matcher import MatcherError, OPENCV, OpenCvMatcher, PeerMatcher
 from coam_ros.geometry.image_views import apply_homography, resize_view
+from coam_ros.inference import default_model_directory
+from coam_ros.inference.manifest import Manifest
 import cv2
 import numpy as np
 import pytest
@@ -159,6 +163,22 @@ def test_what_is_left_out_of_ours_makes_other_matches_and_a_name_of_its_own(tmp_
     assert len(hashes) == 3
     # Alignment finds more than the network alone.
     assert sizes[0] == sizes[1] > sizes[2]
+
+
+def test_a_model_quantized_anew_does_not_keep_its_matches(tmp_path):
+    folder = tmp_path / 'model'
+    shutil.copytree(default_model_directory(), folder)
+    manifest = Manifest.load(folder)
+    ids, hashes = set(), set()
+    for changed in (manifest, replace(manifest, pair_matcher_int8=None)):
+        changed.save(folder)
+        (choice,) = chosen_matchers(arguments('--model', str(folder), '--backend', 'onnxruntime'))
+        matcher = choice.open(arguments())
+        ids.add(matcher.model_id)
+        hashes.add(matcher.content_hash)
+        matcher.close()
+    assert len(ids) == 1
+    assert len(hashes) == 2
 
 
 def test_matchers_of_one_package_do_not_share_their_matches(worker):

@@ -28,6 +28,7 @@ from coam_ros.evaluation.matchers.matcher import (
 )
 from coam_ros.evaluation.provenance import hash_files
 from coam_ros.inference import default_model_directory
+from coam_ros.inference.manifest import MANIFEST_NAME
 from coam_ros.inference.model import BACKENDS
 from coam_ros.matching import CoamMatcher
 
@@ -191,23 +192,25 @@ def load_retrieval(args: argparse.Namespace) -> CoamMatcher:
 def _choose_ours(
     name: str, model: Path | None, without: tuple[str, ...], args: argparse.Namespace
 ) -> MatcherChoice:
-    is_checkpoint = model is not None and model.suffix == _CHECKPOINT_SUFFIX
+    path = model or default_model_directory()
+    is_checkpoint = path.suffix == _CHECKPOINT_SUFFIX
     if not is_checkpoint and set(without) <= {ALIGNMENT, VIEW_SEARCH}:
         make = partial(
             CoamMatcher.load,
-            model,
+            path,
             backend=args.backend,
             num_threads=args.threads,
             aligns=ALIGNMENT not in without,
             searches_views=VIEW_SEARCH not in without,
         )
-        return MatcherChoice(name, make, _OUR_CODE, without)
+        # The model id tells the networks in float32 alone, the manifest the one in int8 too.
+        return MatcherChoice(name, make, (*_OUR_CODE, path / MANIFEST_NAME), without)
 
     def run_checkpoint() -> PeerMatcher:
-        path = model if is_checkpoint else (model or default_model_directory()) / _WEIGHTS
-        if not path.is_file():
-            raise FileNotFoundError(f'No checkpoint {path} for {name}; check --model.')
-        words = [str(path), *without]
+        checkpoint = path if is_checkpoint else path / _WEIGHTS
+        if not checkpoint.is_file():
+            raise FileNotFoundError(f'No checkpoint {checkpoint} for {name}; check --model.')
+        words = [str(checkpoint), *without]
         return PeerMatcher(
             name, args.threads, python=Path(sys.executable), worker=NETWORK_WORKER, words=words
         )
