@@ -115,8 +115,8 @@ def estimate_absolute_pose(
         seed: of RANSAC.
 
     Returns:
-        The pose, or None when there is none to be had: fewer than 4 usable matches, no pose
-        found, or points that leave the pose open (on one line, in one place).
+        The pose, or None when there is none to be had: fewer than 4 usable matches or inliers,
+        no pose found, or points that leave the pose open (on one line, in one place).
 
     Raises:
         ValueError: when the two arrays do not fit together.
@@ -145,12 +145,20 @@ def estimate_absolute_pose(
         'max_prosac_iterations': max_iterations,
         'seed': seed,
     }
-    T_camera_map = _solve(pixels[order], ideal_pixels[order], points_map[order], camera, ransac)
-    if T_camera_map is None:
+    # PoseLib turns about the origin: where that is far away, as in UTM, a small turn is a long
+    # way, and its poses would be off by three times what the matches allow (measured).
+    T_near_map = make_transform(np.eye(3), -points_map[order].mean(axis=0))
+    points_near = transform_points(T_near_map, points_map[order])
+    T_camera_near = _solve(pixels[order], ideal_pixels[order], points_near, camera, ransac)
+    if T_camera_near is None:
         return None
+    T_camera_map = T_camera_near @ T_near_map
     residuals = camera.project(transform_points(T_camera_map, points_map)) - pixels
     errors = np.linalg.norm(residuals, axis=1)
     inlier_mask = errors <= max_reprojection_error_px  # False for NaN
+    # The search counted in undistorted pixels: in those of the image fewer may be left.
+    if inlier_mask.sum() < _MIN_POINTS:
+        return None
     covariance = _covariance(
         T_camera_map,
         pixels[inlier_mask],
@@ -228,7 +236,7 @@ def _poselib_camera(camera: PinholeCamera) -> dict[str, Any]:
 
 def _sigma_px(residuals: NDArray[np.float64]) -> float:
     """Estimate the standard deviation of a coordinate from (N, 2) residuals with outliers."""
-    deviation = 1.4826 * float(np.nanmedian(np.abs(residuals)))  # of a Gaussian's median
+    deviation = 1.4826 * float(np.median(np.abs(residuals)))  # of a Gaussian's median
     return max(deviation, _MIN_SIGMA_PX)
 
 

@@ -75,6 +75,7 @@ def transform(points: ArrayLike, view: ArrayLike) -> Points:
     return apply_homography(points, view).astype(np.float32)
 
 
-def is_inside(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
+def is_inside(points: ArrayLike, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Tell which (N, 2) pixels lie between the centres of the border pixels; NaN does not."""
+    points = np.asarray(points)
     return np.all((points >= 0) & (points <= np.array(size) - 1), axis=1)

@@ -55,6 +55,19 @@ def test_finds_the_pose_among_outliers_and_names_them():
     assert ((pose.reprojection_errors_px <= 12.0) == pose.inlier_mask).all()
 
 
+def test_a_map_far_from_its_origin_gives_the_same_pose():
+    scene = make_scene(1, 600, noise_px=1.0, outlier_ratio=0.5)
+    expected = estimate(scene)
+    T_moved_map = make_transform(np.eye(3), (5e5, 5e6, 100.0))  # as in UTM
+    scene.points_map[:] = transform_points(T_moved_map, scene.points_map)
+    pose = estimate(scene)
+    moved_m, turned_deg = pose_error(pose.T_map_camera, T_moved_map @ expected.T_map_camera)
+    # A tenth of what the noise does: 0.7 mm, 0.02 deg.
+    assert moved_m < 1e-4
+    assert turned_deg < 2e-3
+    np.testing.assert_allclose(pose.covariance, expected.covariance, rtol=0.01)
+
+
 def test_matches_that_are_a_little_wrong_hardly_move_the_pose():
     # Within the threshold of an inlier, but twenty times the noise of the others.
     errors_m = {True: [], False: []}
@@ -116,6 +129,14 @@ def test_one_point_many_times_gives_no_pose():
     scene = make_scene(6, 50)
     scene.points_map[:], scene.pixels[:] = scene.points_map[0], scene.pixels[0]
     assert estimate(scene) is None
+
+
+def test_fewer_than_four_inliers_in_the_image_give_no_pose():
+    # Towards its corners this lens stretches the errors that the undistorted pixels have.
+    lens = PinholeCamera(640, 480, 300.0, 300.0, 320.0, 240.0, (0.5, 0.2, 0, 0, 0))
+    for seed in range(15):
+        pose = estimate(make_scene(seed, 8, camera=lens, outlier_ratio=1.0, noise_px=1.0))
+        assert pose is None or pose.inlier_mask.sum() >= 4
 
 
 def test_landmarks_behind_the_camera_are_no_inliers():
