@@ -198,7 +198,7 @@ class Relocalizer:
                 'map. Make the map again.'
             )
         elif not any(k.global_descriptor is not None for k in self._map):
-            message = 'No keyframe has a global descriptor. Compute them for this map.'
+            message = 'No keyframe has a global descriptor. Run `coam map describe` on the map.'
         elif prior is not None:
             message = (
                 f'No keyframe within {prior.radius_m:.2f} m of the prior pose. Give a better one, '

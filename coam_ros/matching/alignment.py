@@ -13,11 +13,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from coam_ros.geometry.image_views import is_inside
 from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.matching.correspondences import Correspondences
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 # Aligned matches of two images that are enough for any estimator, and below which it is doubtful
 # that the images match at all: those of different places give some 35, a few of them up to 120
@@ -157,20 +158,14 @@ def align(
         (disagreement[rows, columns] < _MAX_DISAGREEMENT_PX)
         & (is_found[:, 0] > 0)
         & (np.linalg.norm(moved - corners, axis=1) < _MAX_FLOW_PX)
-        & _is_inside(moved, keyframe.shape)
-        & _is_inside(in_query, query.shape)
+        & is_inside(moved, (width, height))
+        & is_inside(in_query, query.shape[::-1])
     )
     return AlignedPoints(
         np.where(is_aligned[:, None], in_query, query_points),
         np.where(is_aligned[:, None], corners, keyframe_points),
         is_aligned,
     )
-
-
-def _is_inside(points: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Tell which of (N, 2) pixels lie between the pixels of an image of this shape."""
-    x, y = np.asarray(points, np.float32).T
-    return (x >= 0) & (x <= shape[1] - 1) & (y >= 0) & (y <= shape[0] - 1)
 
 
 def weigh_evidence(

@@ -57,6 +57,9 @@ _MIN_FOR_SIMILARITY = 4
 _MARGIN = 0.1
 # No cut is smaller than this along a side [px of the image].
 _MIN_CUT_PX = 32.0
+# Images with a longer side stay as they are: OpenCV 4 warps none of 32,767 px, and the least cut
+# along one would be a strip that no matcher takes.
+_MAX_SIDE_PX = 32000
 # Finer details than an image of this area shows are not drawn.
 _MAX_CUT_AREA_PX = 640 * 480
 
@@ -86,8 +89,11 @@ def search_view(
         upright: matches of the images as they are, both ways.
 
     Returns:
-        Matches in pixels of the images; `upright` where no view gives clearly more.
+        Matches in pixels of the images; `upright` where no view gives clearly more, or an image
+        is too long to be drawn (a side over 32,000 px).
     """
+    if max(*image0.shape, *image1.shape) > _MAX_SIDE_PX:
+        return upright
     if upright.num_aligned >= FEW_ALIGNED:
         if _look_alike(_fit_similarity(upright, image1)):
             return upright

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from coam_ros.matching import CoamMatcher
+from coam_ros.matching import CoamMatcher, Correspondences
 from coam_ros.matching.alignment import ENOUGH_ALIGNED
+from coam_ros.matching.view_search import search_view
 import cv2
 import numpy as np
 import pytest
@@ -60,3 +61,12 @@ def test_upright_photos_are_not_searched(matcher, upright_matcher):
 def test_photos_of_different_places_stay_doubtful(matcher):
     found = matcher.match(data.astronaut(), data.coffee())
     assert found.num_aligned < ENOUGH_ALIGNED
+
+
+def test_images_too_long_to_be_warped_stay_as_they_are():
+    nothing = np.empty((0, 2), np.float32)
+    upright = Correspondences(nothing, nothing, nothing[:, 0])
+    images = np.zeros((40, 32, 3), np.uint8), np.zeros((40, 32001, 3), np.uint8)
+    for image0, image1 in (images, images[::-1]):
+        # Without a matcher: none is asked.
+        assert search_view(None, None, image0, image1, upright) is upright
