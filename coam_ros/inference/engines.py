@@ -25,7 +25,7 @@ from coam_ros.inference.engine_manifest import (
 )
 from coam_ros.inference.errors import BuildCancelledError, EngineIncompatibleError
 from coam_ros.inference.files import write_aside
-from coam_ros.inference.gate import compare_backends, GateReport
+from coam_ros.inference.gate import compare_backends, GateReport, NothingToCompareError
 from coam_ros.inference.gate_pairs import fixed_pairs
 from coam_ros.inference.manifest import Manifest
 from coam_ros.inference.model import CoamModel, FEATURE_NAMES
@@ -323,11 +323,16 @@ def pass_gate(model: Path, engines: Path, manifest: EngineManifest, loaded: Coam
     """Ask the gate about engines and note in their manifest what it found.
 
     Raises:
-        EngineRefusedError: it refuses them.
+        EngineRefusedError: it refuses them, or has nothing to judge them by.
     """
     reference = CoamModel.load(model, backend='onnxruntime')
     try:
         report = compare_backends(reference, loaded, fixed_pairs(manifest.options.image_size))
+    except NothingToCompareError as error:
+        raise EngineRefusedError(
+            f'The gate cannot judge the engines in {engines}: the model in {model} finds no match '
+            'in its pairs on the CPU either. Try the model with `coam match`, or use another.'
+        ) from error
     finally:
         reference.close()
     # What was built ahead of time may fail on this GPU and not on the next.
@@ -354,6 +359,7 @@ def check_gate(report: GateReport, engines: Path) -> None:
 
 
 def _load(model: Path, engines: Path, manifest: EngineManifest) -> CoamModel:
+    model_manifest = Manifest.load(model)
     tensorrt = import_tensorrt(manifest.target.package)
     on_device = {*FEATURE_NAMES}
     on_device |= {f'{side}_{name}' for side in ('query', 'keyframe') for name in FEATURE_NAMES}
@@ -369,7 +375,7 @@ def _load(model: Path, engines: Path, manifest: EngineManifest) -> CoamModel:
         raise
     options = manifest.options
     return CoamModel(
-        Manifest.load(model),
+        model_manifest,
         *loaded,
         input_size=options.image_size,
         max_keyframes=options.max_keyframes,

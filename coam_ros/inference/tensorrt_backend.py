@@ -111,7 +111,7 @@ class TensorRTBackend:
 
     def _run(self, parts: Mapping[str, Sequence[Any]], batch: int) -> dict[str, Any]:
         for name, value in parts.items():
-            self._put(name, value)
+            self._put(name, value, batch)
         self._enqueue(batch)
         outputs = {name: self._take(name, batch) for name in self.output_names}
         self._device.stream.synchronize()
@@ -198,10 +198,10 @@ class TensorRTBackend:
         first, *others = self._shapes[name]
         return (batch if first < 0 else first, *others)
 
-    def _put(self, name: str, parts: Sequence[NDArray[Any] | DeviceArray]) -> None:
+    def _put(self, name: str, parts: Sequence[NDArray[Any] | DeviceArray], batch: int) -> None:
         """Copy an input to where the engine reads it."""
         rows = sum(part.shape[0] for part in parts)
-        wanted = self._shape(name, rows)
+        wanted = self._shape(name, batch)
         for part in parts:
             if (
                 part.shape[1:] != wanted[1:]
@@ -211,7 +211,7 @@ class TensorRTBackend:
                 raise ValueError(
                     f'Wrong {name}: got {rows} of {part.dtype} {tuple(part.shape[1:])}, the '
                     f'engine wants {wanted[0]} of {self._dtypes[name]} {wanted[1:]}; build it '
-                    'for this image size.'
+                    'for this image size, and give every keyframe features and a size.'
                 )
         if name in self._buffers:
             np.concatenate(parts, out=self._buffers[name].host[:rows])

@@ -29,9 +29,10 @@ from coam_ros.inference.engines import (  # noqa: E402
     EngineRefusedError,
     find_engines,
     load_engines,
+    pass_gate,
 )
 from coam_ros.inference.errors import BuildCancelledError  # noqa: E402
-from coam_ros.inference.gate import GateReport  # noqa: E402
+from coam_ros.inference.gate import GateReport, NothingToCompareError  # noqa: E402
 from coam_ros.inference.manifest import Manifest  # noqa: E402
 
 MODEL = default_model_directory()
@@ -227,6 +228,19 @@ def test_what_the_gate_refused_stays_refused_without_asking_again(engines):
     refused.save(engines)
     with pytest.raises(EngineRefusedError, match=r'90\.0% of the matches retained'):
         load_engines(MODEL, engines, OPTIONS, MACHINE, go_on)
+
+
+def test_a_gate_that_has_nothing_to_compare_is_no_reason_to_go_without_the_cpu(
+    engines, monkeypatch
+):
+    def compare(*_):
+        raise NothingToCompareError('no match in 8 pairs')
+
+    monkeypatch.setattr('coam_ros.inference.engines.compare_backends', compare)
+    manifest = EngineManifest.load(engines)
+    with pytest.raises(EngineIncompatibleError, match='cannot judge the engines in'):
+        pass_gate(MODEL, engines, manifest, None)
+    assert EngineManifest.load(engines) == manifest
 
 
 @pytest.mark.parametrize('size', [(640, 400), (320, 256), (0, 0)])

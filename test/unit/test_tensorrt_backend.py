@@ -144,7 +144,7 @@ def backend():
     backend._batch, backend._graph, backend._can_record = 0, None, False
     backend._tensorrt, backend._is_rtx = make_tensorrt('tensorrt'), False
     backend._context = RefusingContext(backend._tensorrt)
-    backend._device = SimpleNamespace(stream=SimpleNamespace(handle=0))
+    backend._device = FakeDevice([])
     return backend
 
 
@@ -162,6 +162,19 @@ def test_shapes_are_set_anew_after_a_batch_that_failed(backend, refusal):
     assert context.calls == [(3, 4), 'run']
     backend._enqueue(3)
     assert context.calls == [(3, 4), 'run', 'run']
+
+
+def test_inputs_that_disagree_about_the_batch_are_refused(backend):
+    backend._shapes = {'features': (-1, 4), 'size': (-1, 2)}
+    backend._dtypes = dict.fromkeys(backend._shapes, np.dtype(np.float32))
+    backend._max_batch = 10
+    backend._buffers = {
+        name: SimpleNamespace(host=np.zeros((10, width), np.float32), upload=lambda rows: None)
+        for name, (_, width) in backend._shapes.items()
+    }
+    inputs = {'features': np.zeros((3, 4), np.float32), 'size': np.zeros((2, 2), np.float32)}
+    with pytest.raises(ValueError, match=r'Wrong size: got 2 of .* wants 3 of'):
+        backend.run(inputs)
 
 
 def test_what_tensorrt_says_is_in_the_message_once(backend):
