@@ -6,7 +6,7 @@ of each process's own pairs and keeps those of the first process; weights start 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 import gc
@@ -55,6 +55,12 @@ class Processes:
             values = values.to(self.device)
             distributed.all_reduce(values)
         return values.cpu()
+
+    def copy_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Overwrite contiguous tensors with those of the first process."""
+        if self.count > 1:
+            for tensor in tensors:
+                distributed.broadcast(tensor, src=0)
 
     def from_first(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401  (whatever is made)
         """Return what the first process makes, in all; machines need not share a disk."""

@@ -294,13 +294,13 @@ def _free_axes(name: str) -> dict[int, Any] | None:
 
 
 def _compare(file: str, name: str, found: np.ndarray, wanted: np.ndarray) -> None:
-    """Refuse an export that answers otherwise than torch."""
+    """Refuse, by a ValueError, an export that answers otherwise than torch."""
     scale = np.abs(wanted).max() + 1e-6
     # Asked so that NaN differs.
     agrees = np.abs(found.astype(np.float32) - wanted.astype(np.float32)) <= _TOLERANCE * scale
     share = 1 - agrees.mean()
     if share > _MAX_DIFFERING:
-        raise RuntimeError(
+        raise ValueError(
             f'{file} disagrees with torch: {share:.1%} of {name} differ by more than '
             f'{_TOLERANCE:g} of the largest value, wanted at most {_MAX_DIFFERING:.0%}. Do not '
             'use it; report the versions of torch and onnxruntime.'

@@ -197,7 +197,7 @@ class Trainer:
         return {'loss': loss.detach(), **figures, 'gradient': gradient}
 
     def _prepare_step(self) -> None:
-        if self._step == (self.config.optimizer.unfreeze_encoder_at or 0) + 1:
+        if self._step - 1 == self.config.optimizer.unfreeze_encoder_at:
             self._wrapped = self._wrap()
         factor = self.config.schedule.factor(self._step)
         for group in self._optimizer.param_groups:
@@ -226,6 +226,8 @@ class Trainer:
     def _validate(self, pairs: list[Batch], log: TrainingLog | None) -> None:
         if self.config.validation.every_steps is None:
             return
+        # Averages of statistics that each process takes of its own pairs; the first one's count.
+        self.processes.copy_from_first(self.average.buffers())
         matcher = DeployedPairMatcher(self.average, self.config.validation.num_matches)
         figures = validate(matcher, pairs, self.processes)
         is_best = self._judgement.update(figures, self._step)
@@ -237,8 +239,10 @@ class Trainer:
                 save_checkpoint(self._out / BEST, self._content(with_state=False))
 
     def _report(self) -> str:
-        share = self._worked_s / max(self._worked_s + self._waited_s, 1e-9)
-        lines = [f'{self._out}: {self._step} steps, {share:.0%} of the time in the network']
+        total_s = self._worked_s + self._waited_s
+        # None where the training was over before.
+        share = f', {self._worked_s / total_s:.0%} of the time in the network' if total_s else ''
+        lines = [f'{self._out}: {self._step} steps{share}']
         if self._judgement.best is not None:
             lines += self._judgement.table()
             lines.append(f'weights: {self._out / BEST} (the best), {self._out / CHECKPOINT}')
@@ -333,11 +337,15 @@ class Trainer:
     def _restore(self, former: dict[str, Any]) -> None:
         self.network.load_state_dict(former['network'], strict=True)
         self.average.load_state_dict(former['average'], strict=True)
-        if len(former['optimizer']['param_groups']) != len(self._optimizer.param_groups):
+        there, here = (
+            [len(group['params']) for group in optimizer['param_groups']]
+            for optimizer in (former['optimizer'], self._optimizer.state_dict())
+        )
+        if there != here:
             raise ValueError(
-                f'{self._out / CHECKPOINT} is of a training that '
-                'changes another part of the network: optimizer.unfreeze_encoder_at is set in one '
-                'of them alone. Keep it, or start another training with '
+                f'{self._out / CHECKPOINT} is of a training that changes another part of the '
+                'network: optimizer.unfreeze_encoder_at is set in one of them alone, or '
+                'network.uses_coattention differs. Keep both, or start another training with '
                 f'init={self._out / CHECKPOINT} and another folder out=...'
             )
         self._optimizer.load_state_dict(former['optimizer'])

@@ -47,6 +47,8 @@ def test_the_paper_configs_hold_the_constants_of_the_paper():
     assert config.optimizer.weight_decay == 5e-4
     assert (config.data.batch, config.data.view_size) == (8, (256, 256))
     assert config.loss == PaperLossConfig()
+    (source,) = config.data.sources
+    assert (source.min_overlap, source.photometric_strength) == (0.2, 0)
     assert config.schedule.factor(1) == config.schedule.factor(config.schedule.steps) == 1
     other = load_config('paper_efficientnet_b1', ROOTS)
     changed = replace(config.network, encoder='efficientnet_b1')
@@ -162,6 +164,11 @@ def test_another_kind_drops_the_constants_of_the_former_one():
             'data.sources.4.roll_std_deg=-1',
             'data.sources.4: roll_std_deg is -1.0, wanted a number of at least 0',
         ),
+        ('data.sources.5.min_tracks=0', 'data.sources.5: min_tracks is 0, wanted at least 1'),
+        (
+            'data.sources.0={kind: keyframe_map, path: a, min_landmarks: 0}',
+            'data.sources.0: min_landmarks is 0, wanted at least 1',
+        ),
         ('network.descriptor_kernel=2', 'network.descriptor_kernel is 2, wanted an odd number'),
         ('network.descriptor_dim=0', 'network.descriptor_dim is 0, wanted at least 1'),
         ('loss.temperature=0', 'loss.temperature is 0.0, wanted at least 0.001'),
@@ -192,10 +199,11 @@ def test_a_loss_that_wants_correspondences_gets_no_source_without(capsys):
     [
         ('loss.window=4', 'loss.window is 4, wanted an odd number'),
         ('loss.textured_share=90', 'loss.textured_share is 90.0, wanted a share from 0 to 1'),
+        ('data.sources.0.min_baseline_m=0', 'data.sources.0: min_baseline_m is 0.0, wanted more'),
         ('loss.window_temperature=0', 'loss.window_temperature is 0.0, wanted at least 0.001'),
     ],
 )
-def test_constants_of_the_self_supervised_loss_are_checked(word, wanted, capsys):
+def test_constants_of_self_supervised_training_are_checked(word, wanted, capsys):
     assert main(['train', 'self_supervised', *ROOTS, word]) == 2
     assert wanted in capsys.readouterr().err
 

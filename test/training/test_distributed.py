@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from importlib.util import find_spec
 import os
 import subprocess
@@ -32,9 +33,27 @@ def photos(tmp_path_factory):
     return write_photos(tmp_path_factory.mktemp('data') / 'photos')
 
 
-def train_with_two(photos, out, *words):
+# Says of each network that is validated, in each process, which one it is.
+WATCHED_TRAINING = """
+import hashlib, sys
+from coam_ros.cli import main
+from coam_ros.training import trainer
+
+def watch(matcher, pairs, processes):
+    digest = hashlib.sha256()
+    for value in matcher.network.state_dict().values():
+        digest.update(value.numpy().tobytes())
+    print('validated', digest.hexdigest(), flush=True)
+    return validate(matcher, pairs, processes)
+
+validate, trainer.validate = trainer.validate, watch
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def train_with_two(photos, out, *words, program=('-m', 'coam_ros.cli')):
     command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node=2']
-    command += ['--standalone', '-m', 'coam_ros.cli', 'train', 'default']
+    command += ['--standalone', *program, 'train', 'default']
     return subprocess.run(
         [*command, *tiny_overrides(photos, out), *WORDS, *words],
         env=os.environ | {'OMP_NUM_THREADS': '1'},
@@ -90,6 +109,16 @@ def test_validation_does_not_depend_on_the_number_of_processes(photos, trained, 
     assert main(['train', 'default', *words]) == 0
     alone = read_metrics(tmp_path / 'alone', 'validation')[0]
     assert alone == pytest.approx(read_metrics(trained, 'validation')[0])
+
+
+def test_all_processes_validate_the_network_that_is_kept(photos, tmp_path):
+    script = tmp_path / 'watched.py'
+    script.write_text(WATCHED_TRAINING)
+    child = train_with_two(photos, tmp_path / 'out', 'schedule.steps=3', program=(str(script),))
+    assert child.returncode == 0, child.stderr
+    validated = Counter(x for x in child.stdout.splitlines() if x.startswith('validated'))
+    # Before the first step and after the third, each by both.
+    assert list(validated.values()) == [2, 2]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(photos, tmp_path):

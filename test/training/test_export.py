@@ -62,9 +62,9 @@ def test_disagreement_is_refused():
     found[0] += 0.1  # one of 200 may be a tie that fell the other way
     export._compare('x.onnx', 'scores', found, wanted)
     found[:5] += 0.1
-    with pytest.raises(RuntimeError, match=r'2\.5% of scores differ'):
+    with pytest.raises(ValueError, match=r'2\.5% of scores differ'):
         export._compare('x.onnx', 'scores', found, wanted)
-    with pytest.raises(RuntimeError, match=r'100\.0% of scores differ'):
+    with pytest.raises(ValueError, match=r'100\.0% of scores differ'):
         export._compare('x.onnx', 'scores', np.full_like(wanted, np.nan), wanted)
 
 

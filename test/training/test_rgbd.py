@@ -130,6 +130,14 @@ def test_tum_pairs_show_the_same_place(tmp_path):
         assert_same_place(source.sample(np.random.default_rng(seed)))
 
 
+def test_a_calibration_that_would_not_be_used_is_refused(tmp_path):
+    write_seven_scenes(tmp_path)
+    with pytest.raises(ValueError, match='only a TUM recording takes'):
+        open_rgbd(tmp_path, intrinsics=(FOCAL_PX, FOCAL_PX, 79.5, 63.5))
+    with pytest.raises(ValueError, match='without intrinsics'):
+        RgbdSourceConfig(path='recording', distortion=(0.1, 0.0, 0.0, 0.0))
+
+
 def test_tum_takes_the_nearest_pose_and_the_calibration_by_name(tmp_path):
     folder = tmp_path / 'rgbd_dataset_freiburg1_desk'
     folder.mkdir()

@@ -31,6 +31,12 @@ from coam_ros.training.checkpoint import (  # noqa: E402
 )
 from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.config_file import to_values  # noqa: E402
+from coam_ros.training.data import (  # noqa: E402
+    loading,
+    make_mixture,
+    PhotoSourceConfig,
+    ViewSpec,
+)
 from coam_ros.training.distributed import joined_processes  # noqa: E402
 from coam_ros.training.network import CoamNetwork  # noqa: E402
 from coam_ros.training.trainer import choose_precision, Trainer  # noqa: E402
@@ -144,6 +150,8 @@ def test_a_part_of_the_network_cannot_begin_to_learn_on_resuming(
     out = shutil.copytree(finished, tmp_path / 'run')
     assert train(photos, out, 'optimizer.unfreeze_encoder_at=2', 'schedule.steps=8') == 2
     assert 'optimizer.unfreeze_encoder_at is set in one of them alone' in capsys.readouterr().err
+    assert train(photos, out, 'network.uses_coattention=false', 'schedule.steps=9') == 2
+    assert 'network.uses_coattention differs. Keep both' in capsys.readouterr().err
 
 
 def test_the_kind_of_decay_is_that_of_the_config_on_resuming(photos, finished, tmp_path):
@@ -203,6 +211,7 @@ def test_patience_stops_a_training_that_does_not_get_better(photos, tmp_path, ca
     # Called again, it is still out of patience.
     assert train(photos, out, *words) == 0
     assert read(out / 'checkpoint.pt')['step'] == 4
+    assert 'of the time' not in capsys.readouterr().out
 
 
 def test_nan_stops_with_the_batch_saved_and_the_checkpoint_kept(photos, tmp_path, capsys):
@@ -407,6 +416,18 @@ def test_speed_is_logged(finished):
     entries = map(json.loads, (finished / 'metrics.jsonl').read_text().splitlines())
     speeds = [entry for entry in entries if entry['group'] == 'train']
     assert all(entry['pairs_per_s'] > 0 and 0 < entry['network_share'] <= 1 for entry in speeds)
+
+
+def test_what_a_loading_process_says_is_told_without_its_traceback(photos, tmp_path, capsys):
+    spec = ViewSpec((64, 64), 4)
+    mixture = make_mixture([PhotoSourceConfig(path=str(photos))], spec, 1, 0)
+    (source,) = mixture._sources
+    gone = tmp_path / 'gone.png'
+    source._photos = [(gone, (160, 120))]
+    for workers in (0, 1):
+        with pytest.raises(FileNotFoundError) as caught:
+            next(loading._load(mixture, [[0]], workers, torch.device('cpu')))
+        assert str(caught.value) == f"[Errno 2] No such file or directory: '{gone}'"
 
 
 def test_float16_is_refused_on_a_cpu():

@@ -10,6 +10,7 @@ from typing import Literal
 from coam_ros.geometry.image_views import Image
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.storage import load_map
+from coam_ros.training.config_file import check_least
 from coam_ros.training.data.keyframe_pairs import KeyframePairSource, survey
 from coam_ros.training.data.pairs import draw_until_made, SourceConfig, TrainingPair
 from coam_ros.training.data.posed_depth import DepthTolerance, overlapping_pairs
@@ -60,6 +61,7 @@ class KeyframeMapSourceConfig(SourceConfig):
             ValueError: naming the field.
         """
         super().__post_init__()
+        check_least('', self, num_neighbours=1, min_landmarks=1)
         if self.hold_back_every < 0 or self.hold_back_every == 1:
             raise ValueError(
                 f'hold_back_every is {self.hold_back_every}, wanted 0 for none, or at least 2; '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import os
+import re
 
 from coam_ros.inference.manifest import BLOCK_PX
 from coam_ros.training.config import ExperimentConfig
@@ -35,7 +36,7 @@ def training_batches(config: ExperimentConfig, processes: Processes, step: int) 
     mixture = make_mixture(data.sources, spec, steps * data.batch, config.seed)
     share = processes.share(data.batch)
     batches = [[later * data.batch + i for i in share] for later in range(step, steps)]
-    return iter(_loader(mixture, batches, data.workers, processes.device))
+    return _load(mixture, batches, data.workers, processes.device)
 
 
 def validation_pairs(config: ExperimentConfig, processes: Processes) -> list[Batch]:
@@ -67,19 +68,19 @@ def validation_pairs(config: ExperimentConfig, processes: Processes) -> list[Bat
     # Copies: what a worker sends stays a file in shared memory, of which there are few.
     return [
         {name: value.clone() for name, value in pair.items()}
-        for pair in _loader(mixture, batches, data.workers, processes.device)
+        for pair in _load(mixture, batches, data.workers, processes.device)
     ]
 
 
-def _loader(
+def _load(
     mixture: PairMixture, batches: list[list[int]], workers: int | None, device: torch.device
-) -> DataLoader:
+) -> Iterator[Batch]:
     is_cuda = device.type == 'cuda'
     if workers is None:
         # The processes of a machine share its cores; more workers than these wait for the GPU.
         cores = len(os.sched_getaffinity(0)) // int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
         workers = min(max(cores - 1, 1), _MOST_WORKERS) if is_cuda else 1
-    return DataLoader(
+    loader = DataLoader(
         mixture,
         batch_sampler=batches,
         num_workers=workers,
@@ -88,6 +89,14 @@ def _loader(
         generator=torch.Generator(),
         pin_memory=is_cuda,
     )
+    try:
+        yield from loader
+    except (OSError, ValueError) as error:
+        # A loading process sends its whole traceback as the message; what was said is its end.
+        parts = re.split(rf'\n[\w.]*{type(error).__name__}: ', str(error))
+        if len(parts) == 1:
+            raise
+        raise type(error)(parts[-1].strip()) from error
 
 
 def _initialize_worker(_worker: int) -> None:

@@ -53,6 +53,19 @@ class PosedImageSourceConfig(SourceConfig):
     max_rotation_deg: float = 40.0
     min_baseline_m: float = 0.05
 
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        super().__post_init__()
+        if self.min_baseline_m <= 0:
+            raise ValueError(
+                f'min_baseline_m is {self.min_baseline_m}, wanted more than 0: a camera that only '
+                'turned has no epipolar geometry; raise it.'
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class _Relation:

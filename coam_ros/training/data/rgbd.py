@@ -58,6 +58,11 @@ class RgbdSourceConfig(SourceConfig):
                 f'intrinsics has {len(self.intrinsics)} numbers, wanted fx, fy, cx, cy or none; '
                 'correct it.'
             )
+        if self.distortion and not self.intrinsics:
+            raise ValueError(
+                f'distortion is {list(self.distortion)} without intrinsics, to which it belongs; '
+                'give both or none.'
+            )
 
 
 def open_rgbd(config: RgbdSourceConfig, spec: ViewSpec) -> KeyframePairSource:
@@ -95,6 +100,12 @@ def open_rgbd(config: RgbdSourceConfig, spec: ViewSpec) -> KeyframePairSource:
 
 def _open_frames(directory: Path, config: RgbdSourceConfig) -> SevenScenesSequence | TumSequence:
     if not (directory / 'rgb.txt').is_file():
-        return read_frames(directory)
+        frames = read_frames(directory)
+        if config.intrinsics:
+            raise ValueError(
+                f'intrinsics is {list(config.intrinsics)}, which only a TUM recording takes; '
+                f'{directory} is in the layout of 7-Scenes. Write them into its intrinsics.txt.'
+            )
+        return frames
     calibration = (config.intrinsics, config.distortion) if config.intrinsics else None
     return TumSequence(directory, calibration)

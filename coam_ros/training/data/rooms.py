@@ -41,6 +41,7 @@ class RoomSourceConfig(SourceConfig):
     Attributes:
         path: folder of photos that paper the rooms; empty takes those of scikit-image, which the
             demo uses: they are few, so a long training wants a folder.
+        cache_mb: of no effect; the frames of one room are kept.
         crop: of a rendered frame; changes of scale come from the cameras' places as well.
         seed: of the rooms; another one gives other rooms.
         pairs_per_room: pairs, of the whole run, before the next room. Every loading process makes

@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 
 from coam_ros.geometry.image_views import Image, is_inside, Points, transform, warp
 from coam_ros.mapping.importers.pair_list import read_pair_list
+from coam_ros.training.config_file import check_least
 from coam_ros.training.data.pairs import (
     draw_until_made,
     MATCHED,
@@ -34,6 +35,15 @@ class TrackSourceConfig(SourceConfig):
 
     min_tracks: int = 40
     is_precise: bool = True
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        super().__post_init__()
+        check_least('', self, min_tracks=1)
 
 
 class TrackPairMaker:

@@ -24,7 +24,8 @@ class PaperLossConfig:
         num_positives: matched points of a pair that count, at most; 512.
         num_random: random points of the other image, negatives of each positive; 512. One more
             negative is the match of another positive, so that each has 513.
-        exclusion_px: negatives nearer than this to the true match are ignored; 8.
+        exclusion_px: negatives nearer than this to the true match are ignored; 8. Their code has
+            8 / 256 of coordinates that go from -1 to 1, which is 4 px.
         margin: of both hinges, in squared distance; 1.
         num_hardest: nearest negatives in the first hinge; 3.
         confuser_distance: a random point of the other image with a smaller squared distance
@@ -72,7 +73,8 @@ class PaperLoss:
       distances and no descriptor is gathered per negative; there each has its own window of one
       random order, of nearly the same points.
     - Both directions count; there only the first image's points do.
-    - m is counted for all positives among all random points, each once; there for 32 positives.
+    - m is counted for all positives among all random points, each once; there for 32 positives,
+      and with most points 32 times, so that the distinctiveness wanted is down to 32^-tau of ours.
     - Means run over all the points of a batch; there some run over each pair first.
     - The overlap is known at the batch's matched and unmatched points and not densely; the
       latter exist in the first image only, so this term has one direction, as there.
