@@ -210,7 +210,7 @@ def _open_pairs(
     benchmark: PairBenchmark, read: ReadPairs, directory: Path, args: argparse.Namespace
 ) -> DataSet:
     pairs = read(directory, args)
-    estimator = ESTIMATORS[args.estimator]
+    estimator = ESTIMATORS[args.estimator]()
     groups = {pair.path0: number for number, pair in enumerate(pairs)}
 
     def run_matcher(matcher: CachedMatcher, preparing: Preparing) -> Iterator[Outcome]:

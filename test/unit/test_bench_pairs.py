@@ -40,7 +40,7 @@ def to_matched(pixels: np.ndarray) -> np.ndarray:
 def run(kind: str, directory, matcher) -> tuple[list[dict], dict]:
     benchmark = PAIR_BENCHMARKS[kind]
     matched = list(match_pairs(read_any_pairs(directory), CachedMatcher(matcher)))
-    estimator = ESTIMATORS['poselib']
+    estimator = ESTIMATORS['poselib']()
     outcomes = [{'name': m.pair.name, **benchmark.judge(m, estimator)} for m in matched]
     return outcomes, benchmark.summarise(outcomes)
 

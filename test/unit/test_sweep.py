@@ -96,7 +96,7 @@ def test_success_is_told_by_level_and_by_sweep(pairs):
     ]
     benchmark = PAIR_BENCHMARKS['sweep']
     outcomes = [
-        benchmark.judge(matched, ESTIMATORS['poselib'])
+        benchmark.judge(matched, ESTIMATORS['poselib']())
         for matched in match_pairs(pairs, CachedMatcher(KnownMatcher(answers)))
     ]
     summary = benchmark.summarise(outcomes)

@@ -94,6 +94,18 @@ class OpenCvEstimator:
 
     description = f'OpenCV, MAGSAC, at most {_MAX_ITERATIONS} iterations'
 
+    def __init__(self) -> None:
+        """Check the version of OpenCV.
+
+        Raises:
+            ValueError: it is too old.
+        """
+        if not hasattr(cv2, 'MAGSAC'):
+            raise ValueError(
+                f'OpenCV {cv2.__version__} cannot polish with MAGSAC; install a newer one '
+                '(`pip install opencv-python-headless`), or use another estimator.'
+            )
+
     def relative_pose(
         self, found: Correspondences, pair: PosedPair, seed: int
     ) -> NDArray[np.float64] | None:
@@ -140,4 +152,4 @@ def _if_finite(matrix: NDArray[np.float64]) -> NDArray[np.float64] | None:
     return matrix if np.isfinite(matrix).all() else None
 
 
-ESTIMATORS: dict[str, Estimator] = {'poselib': PoseLibEstimator(), 'opencv': OpenCvEstimator()}
+ESTIMATORS: dict[str, type[Estimator]] = {'poselib': PoseLibEstimator, 'opencv': OpenCvEstimator}
