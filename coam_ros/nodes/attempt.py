@@ -74,7 +74,7 @@ class Prior:
 
     Attributes:
         T_map_frame: (4, 4) float64.
-        radius_m: how far the camera may be from it.
+        radius_m: how far the camera may be from it [m].
     """
 
     T_map_frame: NDArray[np.float64]
@@ -97,7 +97,7 @@ class Attempt:
         image: (H, W[, 3]) uint8, None when it could not be read.
         keyframes: those matched that are still in the map, by id.
         T_map_frame: pose to publish: (4, 4) of the base or the camera, or None.
-        covariance: (6, 6) of it, or None.
+        covariance: (6, 6) of it, order x y z rx ry rz in the map frame [m, rad], or None.
         T_map_odom: (4, 4) where TF is published, or None.
     """
 
@@ -359,7 +359,7 @@ def prior_from_message(
     Args:
         message: pose in the map; a covariance of zeros means that it was not filled in.
         map_frame: what its frame_id must be.
-        radius_m: that a certain pose gets.
+        radius_m: that a certain pose gets; 3 standard deviations are added [m].
 
     Raises:
         ValueError: another frame, or numbers that are no pose.

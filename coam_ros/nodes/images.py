@@ -184,7 +184,7 @@ def encode_image(pixels: NDArray[np.uint8], header: Header) -> Image:
         height=height,
         width=width,
         encoding='rgb8' if pixels.ndim == 3 else 'mono8',
-        step=pixels.strides[0] if pixels.flags.c_contiguous else pixels[0].nbytes,
+        step=pixels[0].nbytes,
         data=array('B', pixels.tobytes()),
     )
 

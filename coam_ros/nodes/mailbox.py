@@ -18,14 +18,7 @@ class Mailbox(Generic[T]):
         self._item: T | None = None
         self._is_closed = False
         self._is_urgent = False
-        self._num_received = 0
         self._num_dropped = 0
-
-    @property
-    def num_received(self) -> int:
-        """Items put in so far."""
-        with self._condition:
-            return self._num_received
 
     @property
     def num_dropped(self) -> int:
@@ -36,7 +29,6 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> None:
         """Put an item in, in the place of one that still waits there; never blocks."""
         with self._condition:
-            self._num_received += 1
             self._num_dropped += self._item is not None
             self._item = item
             self._condition.notify_all()

@@ -109,38 +109,35 @@ class ManagedNode(LifecycleNode, Generic[P]):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Configure; on failure the node stays unconfigured and the log says why."""
-        return self._attempt('configure', self.configure, self.cleanup, 'inactive')
+        self.last_error = ''
+        return self._attempt('configure', self.configure, 'inactive', undo=self.cleanup)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Activate."""
+        self.last_error = ''
         super().on_activate(state)
-        return self._attempt('activate', self.activate, lambda: self._stop(state), 'active')
+        return self._attempt('activate', self.activate, 'active', undo=lambda: self._stop(state))
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivate."""
-        self._stop(state)
-        self.lifecycle_label = 'inactive'
-        return TransitionCallbackReturn.SUCCESS
+        return self._attempt('deactivate', lambda: self._stop(state), 'inactive')
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything."""
-        self.cleanup()
-        self.lifecycle_label = 'unconfigured'
-        return super().on_cleanup(state)
+        return self._attempt('clean up', self.cleanup, 'unconfigured')
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop and free everything, whatever the state."""
-        self._stop(state)
-        self.cleanup()
-        self.lifecycle_label = 'finalized'
-        return super().on_shutdown(state)
+        return self._attempt('shut down', lambda: self._stop_and_free(state), 'finalized')
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free everything after a fault of the program; the node can be configured again."""
-        self._stop(state)
-        self.cleanup()
-        self.lifecycle_label = 'unconfigured'
-        return TransitionCallbackReturn.SUCCESS
+        result = self._attempt(
+            'free everything', lambda: self._stop_and_free(state), 'unconfigured'
+        )
+        if result != TransitionCallbackReturn.SUCCESS:
+            self.lifecycle_label = 'finalized'
+        return result
 
     def destroy_node(self) -> None:
         """Stop, free everything and destroy the node."""
@@ -207,14 +204,26 @@ class ManagedNode(LifecycleNode, Generic[P]):
         self.deactivate()
         super().on_deactivate(state)
 
+    def _stop_and_free(self, state: LifecycleState) -> None:
+        try:
+            self._stop(state)
+        finally:
+            self.cleanup()
+
     def _attempt(
-        self, what: str, action: Callable[[], None], undo: Callable[[], None], success_label: str
+        self,
+        what: str,
+        action: Callable[[], None],
+        success_label: str,
+        undo: Callable[[], None] | None = None,
     ) -> TransitionCallbackReturn:
-        self.last_error = ''
+        """Do what a transition asks for; what fails and cannot be undone goes on to `on_error`."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 - rclpy swallows what a transition raises
             is_expected = self.report_error(what, error)
+            if undo is None:
+                return TransitionCallbackReturn.ERROR
             undo()
             # After ERROR the node goes back to unconfigured, whatever the transition.
             failure, fault = TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import Future
 import time
+import traceback
 from typing import Any
 
 from coam_msgs.srv import SaveMap
@@ -121,15 +122,18 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         for subscription in self._subscriptions_made:
             self.destroy_subscription(subscription)
         self._subscriptions_made = []
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-            self._timer = None
-            self._work(is_last=True)
-        for waiting in (self._images, self._depths, self._poses):
-            waiting.clear()
-        self._camera_info = None
-        if self._map:
-            self._save_last(self._map, self.parameters.map_path)
+        try:
+            if self._timer is not None:
+                self.destroy_timer(self._timer)
+                self._timer = None
+                self._work(is_last=True)
+        finally:
+            # Whatever is wrong with the last images: what was driven is not lost.
+            for waiting in (self._images, self._depths, self._poses):
+                waiting.clear()
+            self._camera_info = None
+            if self._map:
+                self._save_last(self._map, self.parameters.map_path)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Forget the map, unless nowhere was room for it."""
@@ -184,7 +188,8 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         silence_s = time.monotonic() - self._last_image_s
         if silence_s > _LOG_PERIOD_S:
             self.get_logger().warning(
-                f'No image has come on {self._image_topic} for {silence_s:.0f} s.',
+                f'No image has come on {self._image_topic} for {silence_s:.0f} s. Look at the '
+                'camera and at the name of its topic.',
                 throttle_duration_sec=_LOG_PERIOD_S,
             )
         if not is_last:
@@ -305,6 +310,8 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     ) -> SaveMap.Response:
         path = request.path or self.parameters.map_path
         try:
+            if self._map is None:
+                raise ValueError('The map recorder is not configured. Configure it first.')
             if not self._map:
                 raise ValueError('There is no keyframe to save yet; the log says what is missing.')
             job = await self.done_aside(self._map.save, path, overwrite=request.overwrite)
@@ -344,6 +351,9 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
                 recorded.save(path, overwrite=self.parameters.overwrite)
         except (OSError, ValueError) as error:
             self.get_logger().error(f'The map is not saved: {error}')
+            return False
+        except Exception:  # noqa: BLE001 - else the thread of the pool keeps it to itself
+            self.get_logger().error(f'The map is not saved:\n{traceback.format_exc()}')
             return False
         return True
 

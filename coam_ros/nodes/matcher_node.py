@@ -75,6 +75,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         # When the last image came, or was done with, by the clock of ROS: one that is paused, or
         # slow, makes no camera silent.
         self._last_image_s = self._now_s()
+        # Since the activation; the worker's mailbox is there only once the engine is.
+        self._num_images = 0
         self._T_map_odom: NDArray[np.float64] | None = None
         self._state = LocalizationState.SEARCHING
         self._camera_subscriptions: list[Subscription] = []
@@ -158,7 +160,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             if self.lifecycle_label == 'active':
                 self._start_work()
         except Exception as error:  # noqa: BLE001 - else it ends the executor, and the node with it
-            self.report_error('load the engines', error)
+            self.report_error('configure', error)
             if isinstance(error, DeviceLostError):
                 self.give_up()
                 return
@@ -213,6 +215,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             self._worker = None
         self._outputs.forget_pose()
         self._camera_info = self._T_map_odom = None
+        self._num_images = 0
         self._state = LocalizationState.SEARCHING
 
     def cleanup(self) -> None:
@@ -244,6 +247,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
 
     def _on_image(self, message: Image | CompressedImage) -> None:
         self._last_image_s = self._now_s()
+        self._num_images += 1
         if self._worker is not None:
             self._worker.mailbox.put(Frame(message, self._camera_info, time.monotonic()))
         elif self._loading is not None:
@@ -422,14 +426,15 @@ class MatcherNode(ManagedNode[MatcherParameters]):
                 self._T_map_odom = attempt.T_map_odom
             elif attempt.state == LocalizationState.SEARCHING:
                 self._T_map_odom = None
+            self._log(attempt)
         self._last_image_s = self._now_s()
         # There is nothing to count where no image was.
         if attempt.reason != RelocalizationStatus.NO_IMAGE:
             self._diagnostics.record(attempt, status.latency_s)
-        self._log(attempt)
         return True
 
     def _log(self, attempt: Attempt) -> None:
+        """Keep the state after an attempt, and tell what is new about it."""
         logger, result = self.get_logger(), attempt.result
         if attempt.state == self._state:
             if attempt.is_refused:
@@ -488,7 +493,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             lifecycle=self.lifecycle_label,
             error=self.last_error,
             image_topic=self.resolve_topic_name(self._image_topic.name),
-            num_received=0 if worker is None else worker.mailbox.num_received,
+            num_received=self._num_images,
             num_dropped=0 if worker is None else worker.mailbox.num_dropped,
             engine={} if localizer is None else localizer.describe(),
             building='' if self._loading is None else self._loading.progress,
@@ -497,8 +502,10 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         self._diagnostics_publisher.publish(self._diagnostics.report(facts, stamp))
         if self._diagnostics.silence:
             # A wrong topic would show nowhere else before the first image.
-            silence = self._diagnostics.silence
-            self.get_logger().warning(silence, throttle_duration_sec=_SILENCE_LOG_S)
+            self.get_logger().warning(
+                f'{self._diagnostics.silence}. Look at the camera and at the name of its topic.',
+                throttle_duration_sec=_SILENCE_LOG_S,
+            )
 
     def _show_map(self) -> None:
         keyframe_map, stamp = self._map_receiver.keyframe_map, self.get_clock().now().to_msg()

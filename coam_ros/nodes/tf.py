@@ -79,7 +79,7 @@ class Transforms:
     def broadcast(
         self, T_parent_child: NDArray[np.float64], parent: str, child: str, stamp: Stamp
     ) -> None:
-        """Send one transform."""
+        """Send the pose of child in parent, (4, 4), rigid."""
         message = TransformStamped(child_frame_id=child)
         message.header.frame_id = parent
         message.header.stamp = stamp

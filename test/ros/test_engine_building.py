@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 import sys
+import threading
 
 import pytest
 
@@ -23,7 +24,7 @@ from coam_ros.inference.engine_manifest import EngineManifest, Target
 from coam_ros.nodes.matcher_node import MatcherNode
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
-from ros_harness import wait_until
+from ros_harness import DEADLINE_S, wait_until
 import tensorrt_rtx
 
 pytestmark = pytest.mark.skipif(
@@ -65,13 +66,36 @@ def test_a_node_that_builds_answers_and_then_goes_on_without_a_gpu(robot, scene,
     assert node._matcher.backend_name.startswith(('onnxruntime', 'openvino'))
 
 
+def test_images_that_come_while_engines_are_loaded_are_counted(
+    robot, scene, parameters, monkeypatch
+):
+    may_end = threading.Event()
+
+    def load_engines(*_, **__):
+        may_end.wait(DEADLINE_S)
+        raise RuntimeError('the test is over')
+
+    monkeypatch.setattr(tensorrt_engines, 'load_engines', load_engines)
+    diagnostics = robot.listen(DiagnosticArray, '/diagnostics', QoSProfile(depth=10))
+    robot.start_matcher(**parameters)
+
+    def received(array):
+        (status,) = [s for s in array.status if s.name == 'coam/matcher: input']
+        return next(int(v.value) for v in status.values if v.key == 'received')
+
+    for count in (1, 2):
+        robot.send_image_only(robot.image(scene.other_image))
+        diagnostics.wait_for(lambda array, count=count: received(array) == count)
+    may_end.set()
+
+
 def test_a_node_lives_on_whatever_breaks_while_it_loads_engines(
     robot, scene, parameters, monkeypatch
 ):
     monkeypatch.setattr(tensorrt_engines, 'load_engines', lambda *_, **__: 1 / 0)
     node = robot.start(MatcherNode, **parameters)
     wait_until(lambda: node.last_error)
-    assert 'Cannot load the engines: ' in node.last_error
+    assert 'Cannot configure: division by zero' in node.last_error
     wait_until(lambda: node.lifecycle_label == 'unconfigured')
     # A manager knows nothing of that.
     for transition in ('deactivate', 'activate'):
@@ -92,7 +116,7 @@ def test_without_a_package_of_the_builder_the_cpu_runs_the_model(
 def test_a_node_that_wants_tensorrt_alone_says_why_it_has_none(robot, parameters):
     node = robot.start(MatcherNode, backend='tensorrt', **parameters)
     wait_until(lambda: node.last_error)
-    assert 'Cannot load the engines: No PyCUDA' in node.last_error
+    assert 'Cannot configure: No PyCUDA' in node.last_error
     wait_until(lambda: node.lifecycle_label == 'unconfigured')
     assert node.count_subscribers('/coam/image') == 0
 

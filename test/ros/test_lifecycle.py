@@ -112,6 +112,35 @@ def test_after_a_fault_of_the_program_the_node_is_unconfigured_and_can_be_tried_
     assert robot.change_state('matcher', 'activate')
 
 
+def test_a_fault_while_the_node_stops_is_logged_and_the_rest_is_freed(robot, scene, monkeypatch):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    with monkeypatch.context() as patch, log_of_nodes() as read_log:
+        patch.setattr(node, 'deactivate', lambda: 1 / 0)
+        assert not robot.change_state('matcher', 'deactivate')
+        wait_until(lambda: 'Cannot deactivate:\nTraceback' in read_log())
+    assert 'division by zero' in node.last_error
+    assert robot.state_of('matcher') == node.lifecycle_label == 'finalized'
+    assert node._matcher is None
+
+
+def test_a_node_that_cannot_be_cleaned_up_at_first_says_so_and_can_be_tried_again(
+    robot, scene, monkeypatch
+):
+    node = robot.start(MatcherNode, map_path=str(scene.map_path), autostart=False)
+    assert robot.change_state('matcher', 'configure')
+
+    def fail_once(cleanup=node.cleanup):
+        monkeypatch.setattr(node, 'cleanup', cleanup)
+        raise RuntimeError('the GPU is busy')
+
+    monkeypatch.setattr(node, 'cleanup', fail_once)
+    assert not robot.change_state('matcher', 'cleanup')
+    assert node.last_error == 'Cannot clean up: the GPU is busy'
+    assert robot.state_of('matcher') == node.lifecycle_label == 'unconfigured'
+    assert node._matcher is None
+    assert robot.change_state('matcher', 'configure')
+
+
 def test_publishers_are_on_only_while_the_node_is_active(robot, scene, monkeypatch):
     node = robot.start(MatcherNode, map_path=str(scene.map_path), autostart=False)
     assert robot.change_state('matcher', 'configure')

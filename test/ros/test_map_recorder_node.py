@@ -334,6 +334,39 @@ def test_a_map_that_can_be_saved_nowhere_stays(robot, start, monkeypatch, tmp_pa
     assert robot.change_state('map_recorder', 'cleanup')
 
 
+def test_a_recorder_that_is_not_configured_says_so(robot):
+    robot.start(MapRecorderNode, autostart=False)
+    answer = robot.call(SaveMap, 'map_recorder/save_map')
+    assert not answer.success
+    assert 'not configured' in answer.message
+
+
+def break_save(monkeypatch):
+    monkeypatch.setattr(recorded_map, 'save_map', lambda *_, **__: {}['key'])
+
+
+def test_a_fault_of_a_save_while_it_is_recorded_is_logged(start, monkeypatch):
+    _, drive = start(uses_depth=False, save_period_s=0.2)
+    break_save(monkeypatch)
+    drive.pass_by(0.0)
+    with log_of_nodes() as read_log:
+        wait_until(lambda: "KeyError: 'key'" in read_log())
+        assert 'The map is not saved:\nTraceback' in read_log()
+
+
+def test_what_was_recorded_is_saved_even_where_the_last_images_break_the_node(
+    robot, start, monkeypatch, tmp_path
+):
+    recorder, drive = start(uses_depth=False)
+    drive.pass_by(0.0)
+    drive.wait_for(1)
+    monkeypatch.setattr(recorder, '_work', lambda **_: {}['key'])
+    with pytest.raises(KeyError):
+        robot.stop_node(recorder)
+    assert len(load_map(tmp_path / 'map')) == 1
+    recorder.destroy_node()
+
+
 def test_a_map_that_is_there_is_not_replaced_unasked(robot, scene):
     recorder = robot.start(
         MapRecorderNode, map_path=str(scene.map_path), pose_source='topic', autostart=True

@@ -20,6 +20,7 @@ from coam_msgs.msg import RelocalizationStatus
 from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import invert, pose_error, transform_points
+from coam_ros.localization import LocalizationState
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map, save_map
 from coam_ros.nodes import interfaces, qos
@@ -207,13 +208,12 @@ def test_distorted_camera_localizes_by_its_camera_info(robot, scene):
 def test_newest_image_wins_and_the_others_are_counted(robot, scene):
     node = robot.start_matcher(map_path=str(scene.map_path), max_rate_hz=0.2, lost_after_s=60.0)
     robot.send(robot.image(scene.view(0.3)[0]))
-    mailbox = node._worker.mailbox
-    num_before = mailbox.num_received
+    num_before = node._num_images
     images = [robot.image(scene.view(0.3)[0]) for _ in range(5)]
     for number, image in enumerate(images, start=1):
         robot.images.publish(image)
         # One by one: of two that wait in the middleware the node would see only the newer.
-        wait_until(lambda number=number: mailbox.num_received == num_before + number)
+        wait_until(lambda number=number: node._num_images == num_before + number)
     newest = images[-1].header.stamp
     status = robot.statuses.wait_for(lambda status: status.header.stamp == newest)
     assert status.dropped_frames == 4
@@ -491,6 +491,17 @@ def test_pose_in_a_map_that_was_replaced_meanwhile_is_not_published(robot, scene
     robot.poses.wait_for(lambda pose: pose.header.stamp == later.header.stamp)
     assert len(robot.poses.messages) == 1
     assert node._T_map_odom is None
+
+
+def test_state_begins_anew_with_a_map_that_comes_just_after_a_pose(robot, scene, monkeypatch):
+    node = robot.start_matcher(map_path=str(scene.map_path))
+    image = robot.image(scene.view(0.3)[0])
+    info = info_from_camera(CAMERA, image.header)
+    attempt = node._localizer.localize(Frame(image, info, 0.0), None)
+    other = MapReceiver(KeyframeMap(scene.keyframes))
+    monkeypatch.setattr(node._diagnostics, 'record', lambda *_: node._use_map(other))
+    robot.spinner_of(node).call(lambda: node._publish(attempt))
+    assert node._state == LocalizationState.SEARCHING
 
 
 def test_relocalize_answers_in_the_map_that_replaced_the_former_meanwhile(robot, scene):

@@ -168,10 +168,10 @@ def test_an_image_that_a_slow_rate_holds_back_is_taken_when_the_rate_rises(robot
 
     set_rate(slow_hz)
     robot.send(robot.image(scene.view(0.3)[0]))
-    num_received = node._worker.mailbox.num_received
+    num_images = node._num_images
     image = robot.image(scene.view(0.3)[0])
     robot.images.publish(image)
-    wait_until(lambda: node._worker.mailbox.num_received > num_received)
+    wait_until(lambda: node._num_images > num_images)
     assert robot.statuses.find(lambda status: status.header == image.header, 0.5) is None
     set_rate(0.0)
     robot.statuses.wait_for(lambda status: status.header == image.header)
