@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 from pathlib import Path
 import signal
@@ -139,6 +140,19 @@ def test_a_node_that_cannot_be_cleaned_up_at_first_says_so_and_can_be_tried_agai
     assert robot.state_of('matcher') == node.lifecycle_label == 'unconfigured'
     assert node._matcher is None
     assert robot.change_state('matcher', 'configure')
+
+
+def test_what_the_core_logs_is_told_once_whichever_node_of_a_process_is_left(robot):
+    core = logging.getLogger('coam_ros.matching')
+    former_level = core.getEffectiveLevel()
+    eldest = robot.start(MatcherNode, autostart=False)
+    left = robot.start(MapServerNode, autostart=False)
+    for word, gone in (('with both', eldest), ('with the other', left)):
+        with log_of_nodes() as read_log:
+            core.warning(word)
+            assert read_log().count(word) == 1
+        robot.stop_node(gone)
+    assert core.getEffectiveLevel() == former_level
 
 
 def test_publishers_are_on_only_while_the_node_is_active(robot, scene, monkeypatch):
