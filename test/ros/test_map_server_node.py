@@ -74,12 +74,13 @@ def test_loading_another_map_replaces_the_former_for_all(robot, scene, tmp_path)
 def test_what_the_core_says_is_in_the_log_of_the_node(robot, scene):
     logger = logging.getLogger('coam_ros')
     level = logger.level
-    matcher = robot.start_matcher()
+    nodes = [robot.start_matcher()]
     with log_of_nodes() as read_log:
-        robot.start_map_server(map_path=str(scene.map_path))
+        nodes.append(robot.start_map_server(map_path=str(scene.map_path)))
         wait_until(lambda: ' takes the place of ' in read_log())
         assert '[INFO]' in next(s for s in read_log().splitlines() if ' takes the place of ' in s)
-    robot.stop_node(matcher)
+    for node in nodes:
+        robot.stop_node(node)
     assert logger.level == level
 
 
