@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,13 +55,13 @@ class _Frames:
     """What a layout gives.
 
     Attributes:
-        count: of the frames.
-        frames: are read one at a time.
+        recording: frames, each read when it is asked for.
+        indices: of the frames to choose keyframes from.
         remark: for people, or ''.
     """
 
-    count: int
-    frames: Iterable[Keyframe]
+    recording: Sequence[Keyframe]
+    indices: Sequence[int]
     remark: str = ''
 
 
@@ -142,9 +142,10 @@ def _build(args: argparse.Namespace, open_frames: Callable[[argparse.Namespace],
     source = open_frames(args)
     matcher = load_matcher(args)
     with Progress() as progress:
-        task = progress.add_task('Building the map', total=source.count)
+        task = progress.add_task('Building the map', total=len(source.indices))
         keyframe_map = build_map(
-            source.frames,
+            # By index: iterating a Sequence would take an IndexError while it reads for the end.
+            (source.recording[index] for index in source.indices),
             matcher,
             min_distance_m=args.min_distance,
             min_angle_deg=args.min_angle,
@@ -153,7 +154,7 @@ def _build(args: argparse.Namespace, open_frames: Callable[[argparse.Namespace],
         )
     save_map(keyframe_map, args.out, overwrite=args.overwrite)
     console = Console(markup=False, soft_wrap=True)
-    console.print(f'{args.out}: {len(keyframe_map)} keyframes of {source.count} frames.')
+    console.print(f'{args.out}: {len(keyframe_map)} keyframes of {len(source.indices)} frames.')
     if source.remark:
         console.print(source.remark)
     if not any(k.depth is not None or k.landmark_pixels is not None for k in keyframe_map):
@@ -167,7 +168,7 @@ def _build(args: argparse.Namespace, open_frames: Callable[[argparse.Namespace],
 
 def _seven_scenes(args: argparse.Namespace) -> _Frames:
     frames = read_frames(args.directory, args.frames)
-    return _Frames(len(frames), (frames[index] for index in range(len(frames))))
+    return _Frames(frames, range(len(frames)))
 
 
 def _tum(args: argparse.Namespace) -> _Frames:
@@ -183,7 +184,7 @@ def _tum(args: argparse.Namespace) -> _Frames:
         )
     num_lost = len(frames) - len(posed)
     remark = f'{num_lost} images without a pose were left out.' if num_lost else ''
-    return _Frames(len(posed), (frames[index] for index in posed), remark)
+    return _Frames(frames, posed, remark)
 
 
 def _colmap(args: argparse.Namespace) -> _Frames:
@@ -191,11 +192,7 @@ def _colmap(args: argparse.Namespace) -> _Frames:
     from coam_ros.mapping.importers.colmap import read_colmap_model
 
     frames = SfmFrames(args.images, list(read_colmap_model(args.reconstruction).values()))
-    return _Frames(
-        len(frames),
-        (frames[index] for index in range(len(frames))),
-        'Its scale is that of the model: wanted metres.',
-    )
+    return _Frames(frames, range(len(frames)), 'Its scale is that of the model: wanted metres.')
 
 
 def _numbers(count: int) -> Callable[[str], Sequence[float]]:

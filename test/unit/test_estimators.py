@@ -28,6 +28,7 @@ POSELIB = ESTIMATORS['poselib']()
 
 @pytest.fixture(params=ESTIMATORS)
 def estimator(request):
+    # Ubuntu 24.04 has such an old one; what requirements.txt installs, and so CI, has it.
     if request.param == 'opencv' and not hasattr(cv2, 'MAGSAC'):
         pytest.skip(f'OpenCV {cv2.__version__} has no MAGSAC to polish with')
     return ESTIMATORS[request.param]()
