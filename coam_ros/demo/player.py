@@ -16,6 +16,8 @@ from coam_ros.localization import FailureReason, RelocalizationResult
 from coam_ros.nodes.conversions import (
     info_from_camera,
     matches_from_message,
+    REASON_NAMES,
+    STATE_NAMES,
     transform_from_pose,
 )
 from coam_ros.nodes.images import encode_image
@@ -43,25 +45,7 @@ _LAST_ANSWER_LATENCIES = 3.0
 _MIN_LAST_ANSWER_S = 3.0
 _SPIN_S = 0.05
 
-_STATES = {
-    getattr(RelocalizationStatus, name): name.lower()
-    for name in ('SEARCHING', 'LOCALIZED', 'LOST')
-}
-_REASONS = {
-    getattr(RelocalizationStatus, name): name.lower()
-    for name in (
-        'NONE',
-        *(reason.name for reason in FailureReason),
-        'NO_CAMERA_INFO',
-        'BAD_CALIBRATION',
-        'BAD_IMAGE',
-        'NO_MAP',
-        'ENGINE_ERROR',
-        'NO_TRANSFORM',
-        'NO_IMAGE',
-    )
-}
-_FAILURES = {reason.name.lower(): reason for reason in FailureReason}
+_FAILURES = {reason.value: reason for reason in FailureReason}
 
 # (seconds, nanoseconds) of an image: what its answers carry.
 _Stamp = tuple[int, int]
@@ -187,6 +171,8 @@ class _Player:
     def warm_up(self, started_s: float) -> float | None:
         """Stand at the first frame until the nodes are up.
 
+        Building engines takes as long as it takes: no time counts meanwhile.
+
         Args:
             started_s: time.monotonic() at which the nodes were started.
 
@@ -202,7 +188,9 @@ class _Player:
         while not self._has_pose():
             now_s = time.monotonic()
             status = self.last_status
-            if status is not None and not answered_from_map and status.num_keyframes:
+            if status is not None and status.state == RelocalizationStatus.BUILDING:
+                deadline_s = now_s + _STARTUP_TIMEOUT_S
+            elif status is not None and not answered_from_map and status.num_keyframes:
                 answered_from_map = True
                 deadline_s = now_s + _FIRST_POSE_TIMEOUT_S
             if now_s > deadline_s:
@@ -225,7 +213,7 @@ class _Player:
             self._spin_until(begun_s + index / self._scenario.rate_hz)
             sent_s.append(time.monotonic() - begun_s)
             stamps.append(self._send(frame))
-            progress(len(stamps), _STATES.get(self.last_status.state, ''))
+            progress(len(stamps), STATE_NAMES[self.last_status.state])
         latency_s = max(status.latency_s for status in self._statuses.values())
         wait_s = max(_MIN_LAST_ANSWER_S, _LAST_ANSWER_LATENCIES * latency_s)
         deadline_s = time.monotonic() + wait_s
@@ -253,7 +241,7 @@ class _Player:
             message = 'A pose without a status.'
             result = RelocalizationResult(T_map_camera, covariance)
             return Answer('localized', 'none', message, self._pose_ages_s[stamp], result)
-        reason = _REASONS[status.reason]
+        reason = REASON_NAMES[status.reason]
         result = RelocalizationResult(
             T_map_camera=T_map_camera,
             covariance=covariance,
@@ -272,7 +260,7 @@ class _Player:
             ),
         )
         return Answer(
-            _STATES[status.state], reason, status.message, float(status.latency_s), result
+            STATE_NAMES[status.state], reason, status.message, float(status.latency_s), result
         )
 
     def _send(self, frame: LiveFrame) -> _Stamp:
@@ -293,7 +281,7 @@ class _Player:
     def _explain_silence(self) -> str:
         status = self.last_status
         if status is not None:
-            said = f'its last status is {_REASONS[status.reason]}: {status.message}'
+            said = f'its last status is {REASON_NAMES[status.reason]}: {status.message}'
         elif not self._images.get_subscription_count():
             said = 'it has not subscribed to the images, so it was not configured'
         else:

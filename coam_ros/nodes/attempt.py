@@ -272,7 +272,7 @@ class FrameLocalizer:
         if result.failure is not None:
             reason, message = getattr(RelocalizationStatus, result.failure.name), result.message
         elif not update.is_published:
-            reason = RelocalizationStatus.DISAGREES_WITH_PRIOR
+            reason = RelocalizationStatus.NOT_CONFIRMED
             message = (
                 'No pose shortly before confirms this one, which has inliers in '
                 f'{result.num_inlier_blocks} places of the image, fewer than the '

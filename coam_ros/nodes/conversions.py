@@ -6,14 +6,14 @@ from array import array
 
 from builtin_interfaces.msg import Time
 from coam_msgs.msg import Keyframe as KeyframeMessage
-from coam_msgs.msg import Matches
+from coam_msgs.msg import Matches, RelocalizationStatus
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 from coam_ros.geometry.transforms import (
     make_transform,
     quaternion_xyzw_from_rotation,
     rotation_from_quaternion_xyzw,
 )
-from coam_ros.localization import KeyframeMatches
+from coam_ros.localization import FailureReason, KeyframeMatches
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
 from geometry_msgs.msg import (
@@ -28,6 +28,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
+
+# Values of a status in words.
+STATE_NAMES = {
+    getattr(RelocalizationStatus, name): name.lower()
+    for name in ('SEARCHING', 'LOCALIZED', 'LOST', 'BUILDING')
+}
+REASON_NAMES = {
+    getattr(RelocalizationStatus, name): name.lower()
+    for name in (
+        'NONE',
+        *(reason.name for reason in FailureReason),
+        'NOT_CONFIRMED',
+        'NO_CAMERA_INFO',
+        'BAD_CALIBRATION',
+        'BAD_IMAGE',
+        'NO_MAP',
+        'ENGINE_ERROR',
+        'NO_TRANSFORM',
+        'NO_IMAGE',
+        'NO_ENGINE',
+        'NOT_ACTIVE',
+        'BAD_REQUEST',
+    )
+}
 
 
 def float_array(values: ArrayLike) -> array:

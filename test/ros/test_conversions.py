@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+import re
 
 import numpy as np
 import pytest
@@ -187,6 +189,17 @@ def test_every_reason_of_the_core_has_a_constant_in_the_message():
     reasons = {reason.name: getattr(RelocalizationStatus, reason.name) for reason in FailureReason}
     assert len(set(reasons.values())) == len(reasons)
     assert all(0 < value < RelocalizationStatus.NO_CAMERA_INFO for value in reasons.values())
+
+
+def test_every_value_of_a_status_has_its_name():
+    file = Path(__file__).parents[2] / 'coam_msgs/msg/RelocalizationStatus.msg'
+    declared = re.findall(r'^uint8 (\w+)=(\d+)', file.read_text(), re.MULTILINE)
+    first_reason = [name for name, _ in declared].index('NONE')
+    for names, of_message in (
+        (conversions.STATE_NAMES, declared[:first_reason]),
+        (conversions.REASON_NAMES, declared[first_reason:]),
+    ):
+        assert names == {int(value): name.lower() for name, value in of_message}
 
 
 def prior_message(**fields):

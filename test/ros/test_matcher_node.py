@@ -140,6 +140,16 @@ def test_place_that_is_not_mapped_gives_status_and_matches_but_no_pose(robot, sc
     assert len(robot.poses.messages) == 1
 
 
+def test_first_pose_on_little_evidence_waits_for_the_next_image(robot, scene):
+    robot.start_matcher(map_path=str(scene.map_path), confirmation_inliers=100000)
+    image = robot.image(scene.view(0.3)[0], 1000.0)
+    status = robot.send(image)
+    assert status.reason == RelocalizationStatus.NOT_CONFIRMED
+    assert status.state == RelocalizationStatus.SEARCHING
+    assert not robot.poses.messages
+    assert robot.send(robot.image(scene.view(0.3)[0], 1000.5)).reason == NONE
+
+
 def test_robot_that_sees_nothing_known_for_long_is_lost(robot, scene):
     robot.start_matcher(map_path=str(scene.map_path), lost_after_s=60.0)
     image = robot.image(scene.view(0.3)[0], 1000.0)
