@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import Field, fields
+from dataclasses import fields
 from pathlib import Path
 
 from coam_ros.evaluation.files import output_folder, write_json
@@ -38,13 +38,6 @@ from rich.progress import track
 from rich.table import Table
 
 _NUM_PICTURES = 3
-# Settings of the tracker, which looks at more than one image.
-_NOT_OFFLINE = {
-    'lost_after_s',
-    'max_speed_m_s',
-    'max_turn_rate_deg_s',
-    'confirmation_inliers',
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_arguments(parser)
     group = parser.add_argument_group('localization')
-    for setting in _settings():
+    for setting in fields(LocalizationConfig):
         low, high = setting.metadata['range']
         description = f'{setting.metadata["description"]} {low:g} to {high:g}'
         group.add_argument(
@@ -87,7 +80,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Localize every frame, print the figures and write the report."""
     console = Console(markup=False, soft_wrap=True)
-    config = LocalizationConfig(**{s.name: getattr(args, s.name) for s in _settings()})
+    settings = {s.name: getattr(args, s.name) for s in fields(LocalizationConfig)}
+    config = LocalizationConfig(**settings)
     frames = read_frames(args.directory, args.frames)
     keyframe_map = load_map(args.map)
     matcher = load_matcher(args)
@@ -156,10 +150,6 @@ def _make_tables(summary: dict[str, object]) -> list[Table]:
     for stage, values in summary['latency_ms'].items():
         times.add_row(stage, f'{values["median"]:.0f}', f'{values["p95"]:.0f}')
     return [poses, times]
-
-
-def _settings() -> list[Field]:
-    return [setting for setting in fields(LocalizationConfig) if setting.name not in _NOT_OFFLINE]
 
 
 def _write_report(

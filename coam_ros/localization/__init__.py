@@ -1,6 +1,6 @@
 """From a query image to a pose with its evidence, or to a typed reason why there is none."""
 
-from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.config import LocalizationConfig, TrackerConfig
 from coam_ros.localization.relocalizer import PosePrior, Relocalizer
 from coam_ros.localization.result import FailureReason, KeyframeMatches, RelocalizationResult
 from coam_ros.localization.tracker import LocalizationState, LocalizationTracker
@@ -14,4 +14,5 @@ __all__ = [
     'PosePrior',
     'RelocalizationResult',
     'Relocalizer',
+    'TrackerConfig',
 ]

@@ -12,18 +12,32 @@ def _setting(default: float, description: str, minimum: float, maximum: float) -
     )
 
 
-# The gates, measured at 640 x 480 with 3 keyframes (redkitchen, and rendered rooms of which a
-# fifth is mapped, with equal photographs on several walls). Views of other places: up to 68
-# inliers, 4.5 % of the matches, 10 % of the image. One thing taken for an equal one elsewhere: up
-# to 199 inliers, 10 %, but on 13 % of the image. Mapped views of redkitchen: from 83 inliers, 5 %,
-# 15 % on, all but the hardest two from 342 inliers, 18 %, 19 %. That was with the model of 7,300
-# steps and all inliers counted. With the present one, inliers in one block counted once, and 3
-# keyframes: the 39 queries of redkitchen from 153 inliers, 29 %, 17 % of the image on, 242 images
-# of two other rooms (livingroom, tum_fr1_rpy) in its map up to 50, 13 %, 10 %
-# (`coam check-covariance redkitchen --elsewhere tum_fr1_rpy livingroom`).
 @dataclass(frozen=True)
-class LocalizationConfig:
-    """How images are localized and when a pose is good enough; the fields describe themselves.
+class _Settings:
+    def __post_init__(self) -> None:
+        """Check every value against its range.
+
+        Raises:
+            ValueError: naming the field.
+        """
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            minimum, maximum = setting.metadata['range']
+            if not minimum <= value <= maximum:  # also True for NaN
+                raise ValueError(
+                    f'{setting.name} is {value}; wanted {minimum} to {maximum}. '
+                    f'{setting.metadata["description"]}'
+                )
+
+
+# The gates, measured at 640 x 480 with 3 keyframes: the 39 queries of redkitchen have from 153
+# inliers, 29 % of the matches, 17 % of the image on, 242 images of two other rooms (livingroom,
+# tum_fr1_rpy) in its map up to 50, 13 %, 10 % (`coam check-covariance redkitchen --elsewhere
+# tum_fr1_rpy livingroom`). What one thing gives that is taken for an equal one elsewhere, and the
+# coverage that it does not reach: docs/experiments.md.
+@dataclass(frozen=True)
+class LocalizationConfig(_Settings):
+    """How an image is localized and when its pose is good enough; the fields describe themselves.
 
     Attributes are listed with description and range in the fields' metadata.
     """
@@ -87,6 +101,12 @@ class LocalizationConfig:
     map_rotation_std_deg: float = _setting(
         0.0, 'As map_position_std_m, for the orientation [deg].', 0.0, 90.0
     )
+
+
+@dataclass(frozen=True)
+class TrackerConfig(_Settings):
+    """How the poses of images make a state; as `LocalizationConfig`."""
+
     lost_after_s: float = _setting(
         3.0,
         'Time without an accepted pose, or without an image, after which the state is LOST; keep '
@@ -107,18 +127,3 @@ class LocalizationConfig:
         0,
         100000,
     )
-
-    def __post_init__(self) -> None:
-        """Check every value against its range.
-
-        Raises:
-            ValueError: naming the field.
-        """
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            minimum, maximum = setting.metadata['range']
-            if not minimum <= value <= maximum:  # also True for NaN
-                raise ValueError(
-                    f'{setting.name} is {value}; wanted {minimum} to {maximum}. '
-                    f'{setting.metadata["description"]}'
-                )

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 # Side of a block that the matcher selects as a whole, in pixels of a 640 x 480 image.
 _BLOCK_PX = 8
 _COVERAGE_CELLS = 8
-# Fewer may lie in a cell by chance. Measured on the views that config.py names, when all inliers
-# still counted: of cells with 1, 2, 3, 5 inliers wrong poses fill up to 29, 21, 17, 13 % of the
-# image, and with 5 the fewest right poses lie below that.
+# Fewer may lie in a cell by chance: docs/experiments.md.
 _MIN_BLOCKS_IN_CELL = 5
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from coam_ros.geometry.transforms import pose_error
-from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.config import TrackerConfig
 from coam_ros.localization.result import RelocalizationResult
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +68,9 @@ class LocalizationTracker:
         state: after the last update.
     """
 
-    def __init__(self, config: LocalizationConfig | None = None) -> None:
+    def __init__(self, config: TrackerConfig | None = None) -> None:
         """Start with nothing known; None takes the default config."""
-        self.config = config or LocalizationConfig()
+        self.config = config or TrackerConfig()
         self.reset()
 
     def reset(self) -> None:

@@ -171,18 +171,22 @@ class FrameLocalizer:
 
     def use_map(self, keyframe_map: KeyframeMap) -> None:
         """Localize in another map, from the next frame on, and forget the poses in the old one."""
-        config = self.parameters.localization
-        cache_bytes = self.parameters.feature_cache_mb * 2**20
-        self._session = _Session(
+        parameters = self.parameters
+        relocalizer = Relocalizer(
+            self._matcher,
             keyframe_map,
-            Relocalizer(self._matcher, keyframe_map, config, feature_cache_bytes=cache_bytes),
-            LocalizationTracker(config),
+            parameters.localization,
+            feature_cache_bytes=parameters.feature_cache_mb * 2**20,
+        )
+        self._session = _Session(
+            keyframe_map, relocalizer, LocalizationTracker(parameters.tracking)
         )
 
     def localize(self, frame: Frame, prior: Prior | None) -> Attempt:
         """Make one attempt."""
         session = self._session
-        session.relocalizer.config = session.tracker.config = self.parameters.localization
+        session.relocalizer.config = self.parameters.localization
+        session.tracker.config = self.parameters.tracking
         try:
             start_s = time.perf_counter()
             image, camera = self._read(frame)
@@ -219,7 +223,7 @@ class FrameLocalizer:
     def forget_poses(self) -> None:
         """Begin anew as after a start; features that were computed stay."""
         self._session = replace(
-            self._session, tracker=LocalizationTracker(self.parameters.localization)
+            self._session, tracker=LocalizationTracker(self.parameters.tracking)
         )
 
     def describe(self) -> dict[str, str]:

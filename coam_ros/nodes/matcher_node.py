@@ -480,7 +480,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         # Of a clock that was set back, a bag that begins again, the silence counts from then on.
         self._last_image_s = min(self._last_image_s, now_s)
         silence_s = now_s - self._last_image_s
-        lost_after_s = self.parameters.localization.lost_after_s
+        lost_after_s = self.parameters.tracking.lost_after_s
         if self._state != LocalizationState.LOCALIZED or silence_s <= lost_after_s:
             return
         topic = self.resolve_topic_name(self._image_topic.name)

@@ -13,7 +13,7 @@ import difflib
 from typing import Any, TypeVar
 
 from coam_ros.inference.model import BACKENDS
-from coam_ros.localization import LocalizationConfig
+from coam_ros.localization import LocalizationConfig, TrackerConfig
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -168,6 +168,7 @@ class MatcherParameters:
     )
     autostart: bool = _autostart()
     localization: LocalizationConfig = field(default_factory=LocalizationConfig)
+    tracking: TrackerConfig = field(default_factory=TrackerConfig)
 
     def __post_init__(self) -> None:
         """Check choices and what the fields mean together.

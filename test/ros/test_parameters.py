@@ -11,7 +11,7 @@ import yaml
 
 pytest.importorskip('rclpy')
 
-from coam_ros.localization import LocalizationConfig
+from coam_ros.localization import LocalizationConfig, TrackerConfig
 from coam_ros.nodes import reference
 from coam_ros.nodes.parameters import (
     declare_parameters,
@@ -108,7 +108,8 @@ def test_settings_of_the_core_are_parameters_of_the_matcher(make_node):
     assert parameters.localization == LocalizationConfig(min_inliers=77)
     assert parameters.max_rate_hz == 2.5
     names = {entry.name for entry in parameter_fields(MatcherParameters)}
-    assert names >= {field.name for field in dataclasses.fields(LocalizationConfig)}
+    for config in (LocalizationConfig, TrackerConfig):
+        assert names >= {field.name for field in dataclasses.fields(config)}
 
 
 def test_integer_is_taken_for_a_double(make_node):

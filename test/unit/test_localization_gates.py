@@ -1,7 +1,7 @@
 from dataclasses import fields, replace
 
 from coam_ros.geometry.absolute_pose import estimate_absolute_pose
-from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.config import LocalizationConfig, TrackerConfig
 from coam_ros.localization.gates import (
     add_map_uncertainty,
     find_weakness,
@@ -130,8 +130,9 @@ def test_map_uncertainty_adds_to_every_axis():
     np.testing.assert_allclose(np.degrees(np.sqrt(variances[3:])), 1.0)
 
 
-def test_every_setting_has_a_description_and_a_range_that_holds_its_default():
-    for setting in fields(LocalizationConfig):
+@pytest.mark.parametrize('config', [LocalizationConfig, TrackerConfig])
+def test_every_setting_has_a_description_and_a_range_that_holds_its_default(config):
+    for setting in fields(config):
         minimum, maximum = setting.metadata['range']
         assert setting.metadata['description']
         assert minimum <= setting.default <= maximum
@@ -141,3 +142,5 @@ def test_every_setting_has_a_description_and_a_range_that_holds_its_default():
 def test_setting_out_of_range_is_refused_by_name(value):
     with pytest.raises(ValueError, match=r'min_coverage is .*; wanted 0\.0 to 1\.0'):
         LocalizationConfig(min_coverage=value)
+    with pytest.raises(ValueError, match=r'lost_after_s is .*; wanted 0\.1 to 3600\.0'):
+        TrackerConfig(lost_after_s=value)

@@ -1,5 +1,5 @@
 from coam_ros.geometry.transforms import make_transform, rotation_from_vector
-from coam_ros.localization.config import LocalizationConfig
+from coam_ros.localization.config import TrackerConfig
 from coam_ros.localization.result import FailureReason, RelocalizationResult
 from coam_ros.localization.tracker import LocalizationState, LocalizationTracker
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 
 SEARCHING, LOCALIZED, LOST = LocalizationState
 FAILED = RelocalizationResult(failure=FailureReason.TOO_FEW_INLIERS)
-CONFIG = LocalizationConfig(
+CONFIG = TrackerConfig(
     lost_after_s=3.0, max_speed_m_s=1.0, max_turn_rate_deg_s=90.0, confirmation_inliers=100
 )
 
