@@ -160,6 +160,7 @@ class _Player:
         self._images = node.create_publisher(Image, 'image', sensor_data())
         self._infos = node.create_publisher(CameraInfo, 'camera_info', sensor_data())
         self.last_status: RelocalizationStatus | None = None
+        self._last_status_s = 0.0
         self._statuses: dict[_Stamp, RelocalizationStatus] = {}
         self._poses: dict[_Stamp, PoseWithCovarianceStamped] = {}
         self._pose_ages_s: dict[_Stamp, float] = {}
@@ -189,7 +190,8 @@ class _Player:
             now_s = time.monotonic()
             status = self.last_status
             if status is not None and status.state == RelocalizationStatus.BUILDING:
-                deadline_s = now_s + _STARTUP_TIMEOUT_S
+                # A matcher that builds says so of every image; one that gave up says nothing more.
+                deadline_s = self._last_status_s + _STARTUP_TIMEOUT_S
             elif status is not None and not answered_from_map and status.num_keyframes:
                 answered_from_map = True
                 deadline_s = now_s + _FIRST_POSE_TIMEOUT_S
@@ -290,7 +292,7 @@ class _Player:
         return f'The matcher has localized nothing; {said}. The reason should be in its log.{logs}'
 
     def _on_status(self, message: RelocalizationStatus) -> None:
-        self.last_status = message
+        self.last_status, self._last_status_s = message, time.monotonic()
         self._statuses[_stamp_of(message.header)] = message
 
     def _on_pose(self, message: PoseWithCovarianceStamped) -> None:

@@ -160,5 +160,6 @@ def _table(report: GateReport) -> Table:
     for threshold, reference, candidate in precisions:
         table.add_row(f'right to {threshold:g} px', f'{reference:.2%}', f'{candidate:.2%}')
     table.add_row('pairs emptied', '', f'{len(report.emptied_pairs)} of {report.num_pairs}')
+    table.add_row('matches outside the images', '', str(report.num_outside))
     table.add_row('cosine of descriptors', '', f'{report.descriptor_cosine:.4f}')
     return table

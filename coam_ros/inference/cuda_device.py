@@ -76,6 +76,8 @@ class CudaDevice:
             self.is_integrated = bool(device.get_attribute(attribute.INTEGRATED))
             with self:
                 self.stream = driver.Stream(_NON_BLOCKING)
+                flags = driver.event_flags
+                self._done = driver.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
         except driver.Error as error:
             raise GpuMissingError(
                 f'No NVIDIA GPU that CUDA can use ({error}); wanted one for TensorRT. Check '
@@ -89,20 +91,28 @@ class CudaDevice:
     def __exit__(self, *_: object) -> None:
         self.driver.Context.pop()
 
+    def wait(self) -> None:
+        """Sleep until the stream is done; the device must be current.
+
+        The stream's own `synchronize` keeps a core busy for as long as the GPU works.
+        """
+        self._done.record(self.stream)
+        self._done.synchronize()
+
     def is_lost(self) -> bool:
         """Tell whether a fault has left the GPU of no use to this process."""
         try:
             with self:
-                self.stream.synchronize()
+                self.wait()
         except self.driver.Error:
             return True
         return False
 
     def close(self) -> None:
         """Free the stream; what was allocated on the GPU must have been freed."""
-        # PyCUDA leaks a stream that it has to free while its context is not current.
+        # PyCUDA leaks what it has to free while its context is not current.
         with self:
-            del self.stream
+            del self.stream, self._done
 
 
 @functools.cache

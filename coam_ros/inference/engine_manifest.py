@@ -14,7 +14,7 @@ from coam_ros.inference.sealed_json import (
     save_sealed,
 )
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 MANIFEST_NAME = 'engine.json'
 _REMEDY = 'build the engines with `coam build-engine`'
 

@@ -35,7 +35,6 @@ from coam_ros.inference.tensorrt_package import import_tensorrt
 if TYPE_CHECKING:
     from coam_ros.inference.tensorrt_builder import Layer, Report, Shape
 
-_TIMING_CACHE_NAME = 'timing.cache'
 _LOCK_PERIOD_S = 0.5
 _NETWORKS = ('encoder', 'pair_matcher')
 
@@ -168,12 +167,13 @@ def _build(
     check_image_size(manifest, options.image_size)
     width, height = options.image_size
     tensorrt = import_tensorrt(target.package)
+    timing = _cache_directory() / 'timing'
     settings = BuildSettings(
         is_half=options.precision == 'fp16',
         max_keyframes=options.max_keyframes,
         compute_capability=target.compute_capability,
         is_integrated=target.is_integrated,
-        timing_cache=_cache_directory() / _TIMING_CACHE_NAME,
+        timing_cache=timing / 'timing.cache',
     )
     # The folder itself stays what it is: it may be a mounted one, or hold the model too. Before
     # minutes of work: can it be written?
@@ -182,10 +182,12 @@ def _build(
         pass
     shapes: dict[str, Shape] = {'image': (1, height, width, 3)}
     built = {}
-    for name in _NETWORKS:
-        path = model / getattr(manifest, name).file
-        built[name] = build(tensorrt, path, shapes, settings, report)
-        shapes |= _pair_shapes(built[name].output_shapes)
+    # Two builds at once, in whichever folders, would spoil what the other measures, and keep it.
+    with _alone_in(timing, report, makes_it=True):
+        for name in _NETWORKS:
+            path = model / getattr(manifest, name).file
+            built[name] = build(tensorrt, path, shapes, settings, report)
+            shapes |= _pair_shapes(built[name].output_shapes)
     # Names of their own, until the manifest, which is written last, tells which ones count.
     files = {}
     for name, engine in built.items():
@@ -296,7 +298,7 @@ def _alone_in(folder: Path, report: Report, *, makes_it: bool) -> Iterator[None]
                 raise EngineIncompatibleError(
                     f'Another process is at the engines in {folder}; wait until it is done.'
                 )
-            if not report('wait for another process that is at these engines'):
+            if not report('wait for another process that builds engines'):
                 raise BuildCancelledError(f'Waiting for the engines in {folder} was cancelled.')
             time.sleep(_LOCK_PERIOD_S)
         yield

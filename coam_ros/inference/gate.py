@@ -62,6 +62,7 @@ class GateReport:
             `PRECISION_THRESHOLDS_PX`.
         candidate_precision: the same of the candidate's.
         emptied_pairs: names of the pairs whose matches the candidate lost to the last one.
+        num_outside: the candidate's matches of which an end lies outside its image.
         descriptor_cosine: least of the global descriptors of all images by both.
     """
 
@@ -74,6 +75,7 @@ class GateReport:
     reference_precision: tuple[float, ...]
     candidate_precision: tuple[float, ...]
     emptied_pairs: tuple[str, ...]
+    num_outside: int
     descriptor_cosine: float
 
     @property
@@ -97,6 +99,8 @@ class GateReport:
                 )
         if self.emptied_pairs:
             failures.append(f'no match left in {", ".join(self.emptied_pairs)}')
+        if self.num_outside:
+            failures.append(f'{self.num_outside} matches outside the images, wanted none')
         # Asked so that NaN fails.
         if not self.descriptor_cosine >= _MIN_DESCRIPTOR_COSINE:
             failures.append(
@@ -116,6 +120,7 @@ class _Matches:
     query_points: NDArray[np.float32]
     keyframe_points: NDArray[np.float32]
     descriptors: NDArray[np.float32]
+    num_outside: int
 
     def __len__(self) -> int:
         return len(self.query_points)
@@ -134,7 +139,7 @@ def compare_backends(
     Raises:
         NothingToCompareError: there are no pairs, or the reference finds nothing in any of them.
     """
-    num_pairs = num_retained = 0
+    num_pairs = num_retained = num_outside = 0
     reference_errors: list[NDArray[Any]] = []
     candidate_errors: list[NDArray[Any]] = []
     emptied, cosines = [], []
@@ -142,6 +147,7 @@ def compare_backends(
         num_pairs += 1
         wanted, found = _match(reference, pair), _match(candidate, pair)
         num_retained += _count_retained(wanted, found)
+        num_outside += found.num_outside
         reference_errors.append(pair.errors_px(wanted.query_points, wanted.keyframe_points))
         candidate_errors.append(pair.errors_px(found.query_points, found.keyframe_points))
         cosines.append((wanted.descriptors * found.descriptors).sum(axis=-1).min())
@@ -163,6 +169,7 @@ def compare_backends(
         reference_precision=_precision(reference_errors),
         candidate_precision=_precision(candidate_errors),
         emptied_pairs=tuple(emptied),
+        num_outside=num_outside,
         descriptor_cosine=float(np.min(cosines)),
     )
 
@@ -170,15 +177,22 @@ def compare_backends(
 def _match(model: CoamModel, pair: GatePair) -> _Matches:
     (query, descriptor0), (keyframe, descriptor1) = map(model.encode, (pair.query, pair.keyframe))
     query_size, keyframe_size = (image.shape[1::-1] for image in (pair.query, pair.keyframe))
-    raw = model.match(
-        query, pair.query_size or query_size, [keyframe] * pair.batch, [keyframe_size] * pair.batch
-    )
+    query_size = pair.query_size or query_size
+    raw = model.match(query, query_size, [keyframe] * pair.batch, [keyframe_size] * pair.batch)
     is_kept = raw.scores[-1] >= MIN_SCORE
+    query_points, keyframe_points = raw.query_points[-1][is_kept], raw.keyframe_points[-1][is_kept]
+    is_on_image = _is_on_image(query_points, query_size)
+    is_on_image &= _is_on_image(keyframe_points, keyframe_size)
     return _Matches(
-        raw.query_points[-1][is_kept],
-        raw.keyframe_points[-1][is_kept],
+        query_points,
+        keyframe_points,
         np.stack([descriptor0, descriptor1]),
+        num_outside=int((~is_on_image).sum()),
     )
+
+
+def _is_on_image(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
+    return ((points >= 0) & (points <= np.array(size) - 1)).all(axis=1)
 
 
 def _count_retained(wanted: _Matches, found: _Matches) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import functools
 
 from coam_ros.inference.gate import GatePair
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,7 +39,14 @@ def draw_pairs(size: tuple[int, int], seeds: Iterable[int]) -> Iterator[GatePair
         rng = np.random.default_rng(seed)
         plane = _draw_plane(rng, size)
         to_plane = _random_homography(rng, size)
-        query = _look_at(plane, to_plane) * rng.uniform(0.7, 1.2) + rng.normal(0, 3, plane.shape)
+        seen = cv2.warpPerspective(
+            plane,
+            to_plane,
+            size,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        query = seen * rng.uniform(0.7, 1.2) + rng.normal(0, 3, plane.shape)
         yield GatePair(
             f'plane {seed}',
             query.clip(0, 255).astype(np.uint8),
@@ -47,19 +55,20 @@ def draw_pairs(size: tuple[int, int], seeds: Iterable[int]) -> Iterator[GatePair
         )
 
 
-def _draw_plane(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float64]:
+def _draw_plane(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
     """Draw (H, W, 3): uneven ground with rectangles of all sizes and colours, some askew."""
     width, height = size
-    plane = np.full((height, width, 3), 128.0)
+    plane = np.full((height, width, 3), 128.0, np.float32)
     for cell_px, amplitude in _NOISE:
-        cells = rng.normal(0.0, amplitude, (height // cell_px + 2, width // cell_px + 2, 3))
-        plane += _sample(cells, *(axis / cell_px for axis in np.indices((height, width))[::-1]))
+        shape = (height // cell_px + 2, width // cell_px + 2)
+        cells = rng.normal(0.0, amplitude, (*shape, 3)).astype(np.float32)
+        plane += cv2.resize(cells, (shape[1] * cell_px, shape[0] * cell_px))[:height, :width]
     for _ in range(_NUM_PATCHES):
         _draw_patch(plane, rng)
     return plane
 
 
-def _draw_patch(plane: NDArray[np.float64], rng: np.random.Generator) -> None:
+def _draw_patch(plane: NDArray[np.float32], rng: np.random.Generator) -> None:
     centre_x, centre_y = rng.uniform((0, 0), plane.shape[1::-1])
     half_x, half_y = np.exp(rng.uniform(np.log(3), np.log(60), 2))
     angle_rad = rng.uniform(0, np.pi)
@@ -78,37 +87,7 @@ def _random_homography(rng: np.random.Generator, size: tuple[int, int]) -> NDArr
     """Give (3, 3), pixels of the query to pixels of the plane: its corners moved."""
     corners = np.array([(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)]) * size
     moved = corners + rng.uniform(-0.12, 0.12, (4, 2)) * size
-    rows, wanted = [], []
-    for (x, y), (u, v) in zip(corners, moved, strict=True):
-        rows.append((x, y, 1, 0, 0, 0, -u * x, -u * y))
-        rows.append((0, 0, 0, x, y, 1, -v * x, -v * y))
-        wanted += [u, v]
-    return np.append(np.linalg.solve(rows, wanted), 1.0).reshape(3, 3)
-
-
-def _look_at(plane: NDArray[np.float64], to_plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    y, x = np.indices(plane.shape[:2])
-    points = _transfer(to_plane, np.column_stack([x.ravel(), y.ravel()]))
-    return _sample(plane, *points.T).reshape(plane.shape)
-
-
-def _sample(
-    image: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Interpolate (h, w, C) at points of any shape; what lies outside is the border."""
-    height, width = image.shape[:2]
-    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
-    left = np.minimum(x.astype(int), width - 2)
-    top = np.minimum(y.astype(int), height - 2)
-    right, down = (x - left)[..., None], (y - top)[..., None]
-    upper = image[top, left] * (1 - right) + image[top, left + 1] * right
-    lower = image[top + 1, left] * (1 - right) + image[top + 1, left + 1] * right
-    return upper * (1 - down) + lower * down
-
-
-def _transfer(homography: NDArray[np.float64], points: NDArray) -> NDArray[np.float64]:
-    moved = np.column_stack([points, np.ones(len(points))]) @ homography.T
-    return moved[:, :2] / moved[:, 2:]
+    return cv2.getPerspectiveTransform(corners.astype(np.float32), moved.astype(np.float32))
 
 
 def _transfer_error_px(
@@ -116,4 +95,5 @@ def _transfer_error_px(
     query_points: NDArray[np.float32],
     keyframe_points: NDArray[np.float32],
 ) -> NDArray[np.float64]:
-    return np.linalg.norm(_transfer(to_plane, query_points) - keyframe_points, axis=1)
+    moved = np.column_stack([query_points, np.ones(len(query_points))]) @ to_plane.T
+    return np.linalg.norm(moved[:, :2] / moved[:, 2:] - keyframe_points, axis=1)

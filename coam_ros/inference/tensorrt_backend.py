@@ -99,6 +99,8 @@ class TensorRTBackend:
                 f'Batch of {batch} keyframes, the engine was built for 1 to {self._max_batch}; '
                 'build it again for more, or match fewer at once.'
             )
+        # What was complained of before is no reason of what goes wrong now.
+        tensorrt_logger(self._tensorrt).take_error()
         try:
             with self._device:
                 return self._run(parts, batch)
@@ -114,7 +116,7 @@ class TensorRTBackend:
             self._put(name, value, batch)
         self._enqueue(batch)
         outputs = {name: self._take(name, batch) for name in self.output_names}
-        self._device.stream.synchronize()
+        self._device.wait()
         # The buffers are written again by the next run.
         return {
             name: value.copy() if isinstance(value, np.ndarray) else value
@@ -292,7 +294,7 @@ class TensorRTBackend:
     def _free(self) -> None:
         try:
             with self._device:
-                self._device.stream.synchronize()
+                self._device.wait()
                 self._drop_graph()
                 # Before the engine, whose they are; the memory that it works in is the pool's.
                 self._context = None

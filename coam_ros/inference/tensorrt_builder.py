@@ -104,6 +104,8 @@ def build(
             for the GPU.
         BuildCancelledError: `report` said so.
     """
+    # What was complained of before is no reason of what goes wrong now.
+    tensorrt_logger(tensorrt).take_error()
     builder = start(tensorrt, 'Builder')
     config = builder.create_builder_config()
     # fp32 means fp32: TF32 has the digits of fp16.

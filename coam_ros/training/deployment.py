@@ -161,9 +161,9 @@ class DeployedPairMatcher(nn.Module):
         logits = torch.where(is_image, logits, torch.full_like(logits, _NEVER))
         kept, index = torch.topk(logits.flatten(1), self.num_matches, dim=1)
         flat = descriptors.flatten(2).transpose(1, 2)
-        # Integer division and its remainder by hand: a float division would lose the low digits
-        # of flat indices in fp16.
-        row = torch.div(index, width, rounding_mode='floor')
+        # The exporter divides integers as floats, and a GPU may do that a last digit too low: the
+        # half keeps the first block of a row from falling into the row above.
+        row = torch.floor((index + 0.5) / width).long()
         return Selection(
             flat.gather(1, _for_channels(index, flat.shape[-1])),
             torch.stack([index - row * width, row], dim=-1),

@@ -61,6 +61,7 @@ THIRD_PARTY_OF_FILES = {
     'coam_ros.evaluation.hloc_export': {'h5py'},
     'coam_ros.inference.build_command': {'rich'},
     'coam_ros.inference.cuda_device': {'pycuda'},
+    'coam_ros.inference.gate_pairs': {'cv2'},
     'coam_ros.inference.half_precision': {'onnx'},
     'coam_ros.inference.onnxruntime_backend': {'onnxruntime'},
     'coam_ros.inference.openvino_backend': {'openvino'},

@@ -28,6 +28,8 @@ def driver(monkeypatch):
     driver.Device = lambda index: device
     driver.Context = SimpleNamespace(pop=lambda: None)
     driver.Stream = lambda flags: object()
+    driver.Event = lambda flags: object()
+    driver.event_flags = SimpleNamespace(BLOCKING_SYNC=1, DISABLE_TIMING=2)
     driver.device_attribute = SimpleNamespace(**{name: name for name in ORIN})
     driver.Error = type('Error', (Exception,), {})
     package = ModuleType('pycuda')

@@ -207,7 +207,25 @@ def test_processes_that_share_a_folder_build_one_after_the_other(engines):
             load_engines(MODEL, engines, OPTIONS, MACHINE, go_on, may_build=False)
     finally:
         os.close(descriptor)
-    assert told == ['wait for another process that is at these engines']
+    assert told == ['wait for another process that builds engines']
+
+
+def test_builds_in_different_folders_do_not_measure_at_the_same_time(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    timing = tmp_path / 'coam_ros/engines/timing'
+    timing.mkdir(parents=True)
+    told = []
+    descriptor = os.open(timing, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        with pytest.raises(BuildCancelledError, match='Waiting for the engines'):
+            build_engines(
+                MODEL, tmp_path / 'mine', OPTIONS, AHEAD, lambda text: told.append(text) or False
+            )
+    finally:
+        os.close(descriptor)
+    assert told == ['wait for another process that builds engines']
+    build_engines(MODEL, tmp_path / 'mine', OPTIONS, AHEAD, go_on)
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_go_without_the_cpu(tmp_path):
@@ -222,7 +240,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_go_without_the_cpu(tmp_
 def test_what_the_gate_refused_stays_refused_without_asking_again(engines):
     manifest = EngineManifest.load(engines)
     report = GateReport(
-        'reference', 'candidate', 8, 100, 90, 0.9, (0.8, 0.9, 1.0), (0.8, 0.9, 1.0), (), 1.0
+        'reference', 'candidate', 8, 100, 90, 0.9, (0.8, 0.9, 1.0), (0.8, 0.9, 1.0), (), 0, 1.0
     )
     refused = dataclasses.replace(manifest, target=MACHINE, gate=dataclasses.asdict(report))
     refused.save(engines)

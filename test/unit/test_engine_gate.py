@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 NUM_MATCHES = 200
-IMAGE = np.zeros((64, 64, 3), np.uint8)
+IMAGE = np.zeros((2048, 2048, 3), np.uint8)
 
 
 class ScriptedModel:
@@ -33,7 +33,7 @@ class ScriptedModel:
         return {}, self.descriptor
 
     def match(self, query, query_size, keyframes, keyframe_sizes):
-        assert query_size == (64, 64)
+        assert query_size == (2048, 2048)
         points = self.query_points[None], self.points[None]
         return RawMatches(*points, self.scores[None], self.scores[None], self.scores[None])
 
@@ -92,6 +92,14 @@ def test_pairs_that_lose_all_their_matches_are_named(spoil):
     assert 'no match left in first, second' in report.failures
 
 
+@pytest.mark.parametrize('moved_px', [-20.0, 4000.0, np.nan])
+def test_a_match_outside_the_image_is_refused(moved_px):
+    report = compare_backends(
+        ScriptedModel(), ScriptedModel(num_moved=1, moved_px=moved_px), PAIRS
+    )
+    assert report.failures == ['2 matches outside the images, wanted none']
+
+
 @pytest.mark.parametrize('descriptor', [(0.6, 0.8), (np.nan, 0.0)])
 def test_other_global_descriptors_are_refused(descriptor):
     report = compare_backends(ScriptedModel(), ScriptedModel(descriptor=descriptor), PAIRS)
@@ -107,7 +115,7 @@ def test_padding_and_batches_are_asked_for():
     class Watched(ScriptedModel):
         def match(self, query, query_size, keyframes, keyframe_sizes):
             asked.append((query_size, len(keyframes), len(keyframe_sizes)))
-            return super().match(query, (64, 64), keyframes, keyframe_sizes)
+            return super().match(query, (2048, 2048), keyframes, keyframe_sizes)
 
     for pair in (padded, batch):
         compare_backends(Watched(), Watched(), [pair])

@@ -68,13 +68,16 @@ class FakeDevice:
         self.driver = SimpleNamespace(
             Error=KeyError, mem_alloc=lambda size: FakeAllocation(events, f'{size} bytes')
         )
-        self.stream = SimpleNamespace(handle=0, synchronize=lambda: None)
+        self.stream = SimpleNamespace(handle=0)
         self.events = events
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
+        pass
+
+    def wait(self):
         pass
 
     def close(self):
