@@ -55,6 +55,8 @@ setup(
         'openvino': ['openvino'],
         # Beside a TensorRT: tensorrt, or tensorrt-rtx-cu13 for RTX GPUs.
         'tensorrt': ['onnx', 'pycuda'],
+        # Tells `colcon test` what runs the tests.
+        'test': ['pytest'],
         'training': [
             'PyYAML',
             'h5py',

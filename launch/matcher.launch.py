@@ -72,6 +72,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _make_nodes(context: LaunchContext) -> list[Node]:
     given = {name: LaunchConfiguration(name).perform(context) for name, _, _ in _ARGUMENTS}
+    given['params_file'] = str(Path(given['params_file']).expanduser())
     if not Path(given['params_file']).is_file():
         # launch only warns, and the nodes would start with their defaults.
         raise FileNotFoundError(f'No parameter file {given["params_file"]}; correct params_file.')

@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--scene',
         type=Path,
         metavar='DIR',
-        help='play this recording in the 7-Scenes layout instead of the rendered room',
+        help='play this recording in the 7-Scenes layout, with intrinsics.txt and two lists of '
+        'frames, instead of the rendered room',
     )
     parser.add_argument(
         '--map-frames',
@@ -71,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         '--rate',
-        type=_number(0.2, 30.0),
+        type=_number(0.5, 30.0),
         metavar='HZ',
-        help='images a second, 0.2 to 30 (5; 2 with --scene, whose frames lie farther apart)',
+        help='images a second, 0.5 to 30 (5; 2 with --scene, whose frames lie farther apart)',
     )
     parser.add_argument(
         '--duration',

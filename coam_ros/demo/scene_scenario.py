@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coam_ros.demo.scenario import LiveFrame, Scenario
-from coam_ros.mapping.importers.seven_scenes import read_frames
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 
 
 def read_scene_scenario(
@@ -27,7 +27,7 @@ def read_scene_scenario(
         SevenScenesError: a file that cannot be read.
         ValueError: live frames of different cameras.
     """
-    live = list(read_frames(directory, query_list))
+    live = list(SevenScenesSequence(directory, query_list))
     camera = live[0].camera
     if any(frame.camera != camera for frame in live):
         raise ValueError(
@@ -37,7 +37,7 @@ def read_scene_scenario(
     return Scenario(
         title=f'Recording {directory.resolve().name}, {len(live)} frames of {query_list}',
         camera=camera,
-        map_frames=list(read_frames(directory, map_list)),
+        map_frames=list(SevenScenesSequence(directory, map_list)),
         live_frames=[LiveFrame(frame.image, frame.T_map_camera) for frame in live],
         rate_hz=rate_hz,
         is_exact=False,

@@ -168,7 +168,8 @@ def _failed_throughout(result: Result) -> bool:
 
 def _describe_former(run: Mapping[str, object]) -> str:
     settings = ', '.join(f'{name} {value}' for name, value in run.get('settings', {}).items())
-    return f'commit {run["commit"]}, {settings or "settings unknown"}'
+    machine = run.get('machine', 'machine unknown')
+    return f'commit {run["commit"]}, {machine}, {settings or "settings unknown"}'
 
 
 def _read_runs(args: argparse.Namespace) -> dict[str, dict[str, object]]:

@@ -44,7 +44,7 @@ from coam_ros.evaluation.metrics.covariance import (
 )
 from coam_ros.evaluation.provenance import describe_run, require_distinct_names
 from coam_ros.localization import LocalizationConfig, Relocalizer
-from coam_ros.mapping.importers.seven_scenes import read_frames
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.matching.command import add_model_arguments, load_matcher
 from rich.console import Console
 from rich.progress import track
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         require_distinct_names(directories)
     console = Console(markup=False)
     matcher = load_matcher(args)
-    elsewhere = {folder.resolve().name: read_frames(folder) for folder in args.elsewhere}
+    elsewhere = {folder.resolve().name: SevenScenesSequence(folder) for folder in args.elsewhere}
     in_force = LocalizationConfig(
         num_keyframes=args.num_keyframes,
         keyframe_position_std_m=args.keyframe_position_std_m,

@@ -18,10 +18,10 @@ from contextlib import closing
 from pathlib import Path
 
 from coam_ros.evaluation.benchmarks.matching import match_collection
-from coam_ros.evaluation.benchmarks.sfm import DATABASE, measure_reconstruction
+from coam_ros.evaluation.benchmarks.sfm import DATABASE, measure_reconstruction, MODEL
 from coam_ros.evaluation.data.image_collection import add_collection_arguments, open_collection
 from coam_ros.evaluation.files import output_folder
-from coam_ros.evaluation.hloc_export import check_names, write_hloc
+from coam_ros.evaluation.hloc_export import check_names, FEATURES, MATCHES, PAIRS, write_hloc
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.mapping.colmap_database import write_database
 from coam_ros.mapping.shared_keypoints import share_keypoints
@@ -44,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--reconstruct', action='store_true', help='reconstruct the scene with COLMAP at once'
     )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='allow replacing such files that are there'
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         )
     collection = open_collection(args.directory, args)
     check_names(collection.names)
+    if not args.overwrite:
+        _check_target(args.out)
     with closing(choices[0].open(args)) as matcher:
         matched = list(
             track(
@@ -80,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             )
         for name, value in figures.items():
             # All digits of a count.
-            text = f'{value:.0f}' if value == round(value) else f'{value:.4g}'
+            text = f'{value:.0f}' if float(value).is_integer() else f'{value:.4g}'
             console.print(f'{name.replace("_", " ")}: {text}')
     else:
         write_database(args.out / DATABASE, args.directory, shared, collection.intrinsics)
@@ -89,3 +94,14 @@ def run(args: argparse.Namespace) -> int:
         f'pairs of {len(shared.keypoints)} images by {matcher.model_id}'
     )
     return 0
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse a folder with files of these names, which may be a project of COLMAP."""
+    names = (DATABASE, FEATURES, MATCHES, PAIRS, MODEL)
+    there = [name for name in names if (folder / name).exists()]
+    if there:
+        raise FileExistsError(
+            f'{folder} holds {", ".join(there)} already; they were left alone. Allow replacing '
+            'them with --overwrite, or choose another folder.'
+        )

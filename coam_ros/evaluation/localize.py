@@ -28,7 +28,7 @@ from coam_ros.evaluation.metrics.localization import (
 from coam_ros.localization import LocalizationConfig, Relocalizer
 from coam_ros.localization.drawing import draw_best_keyframe
 from coam_ros.mapping.command import describe_with_progress
-from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map
 from coam_ros.matching.command import add_model_arguments, load_matcher
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(markup=False, soft_wrap=True)
     settings = {s.name: getattr(args, s.name) for s in fields(LocalizationConfig)}
     config = LocalizationConfig(**settings)
-    frames = read_frames(args.directory, args.frames)
+    frames = SevenScenesSequence(args.directory, args.frames)
     keyframe_map = load_map(args.map)
     matcher = load_matcher(args)
     num_described = describe_with_progress(keyframe_map, matcher)

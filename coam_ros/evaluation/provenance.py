@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+import contextlib
 from datetime import datetime, timezone
 import hashlib
 from importlib.metadata import PackageNotFoundError, version
@@ -31,13 +32,14 @@ def _source_commit() -> str:
 
     Without a checkout: the version of the installed package.
     """
-    # Its hash, whatever tags there are.
+    # Its hash, whatever tags there are. Without a `.git` of its own the folder is installed, maybe
+    # in a workspace that is somebody's repository.
     describe = ['describe', '--always', '--exclude=*', '--abbrev=40', '--dirty= with changes']
     command = ['git', '-C', str(_ROOT), *describe]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
+    if (_ROOT / '.git').exists():
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            found = subprocess.run(command, capture_output=True, text=True, check=True)
+            return found.stdout.strip()
     try:
         return f'coam_ros {version("coam_ros")}'
     except PackageNotFoundError:

@@ -108,7 +108,7 @@ class CoamModel:
             raise ValueError(f'Unknown backend {backend!r}; wanted one of {", ".join(BACKENDS)}.')
         if num_threads is not None and num_threads < 1:
             raise ValueError(f'Number of CPU threads is {num_threads}, wanted at least 1.')
-        directory = Path(directory) if directory else default_model_directory()
+        directory = Path(directory).expanduser() if directory else default_model_directory()
         manifest = Manifest.load(directory)
         if backend in ('auto', 'tensorrt'):
             on_gpu = _load_engines(directory, must_load=backend == 'tensorrt')

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coam_ros.mapping.builder import build_map
-from coam_ros.mapping.importers.seven_scenes import read_frames
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.importers.sfm_model import SfmFrames
 from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.mapping.keyframe import Keyframe
@@ -167,7 +167,7 @@ def _build(args: argparse.Namespace, open_frames: Callable[[argparse.Namespace],
 
 
 def _seven_scenes(args: argparse.Namespace) -> _Frames:
-    frames = read_frames(args.directory, args.frames)
+    frames = SevenScenesSequence(args.directory, args.frames)
     return _Frames(frames, range(len(frames)))
 
 

@@ -115,16 +115,15 @@ def reconstruct(
     Args:
         database: as `write_database` makes it.
         directory: of the images.
-        out: folder for the model, whose former content is removed.
+        out: folder for the model; a former one stays until the new one is whole.
         refine_intrinsics: for intrinsics that are a guess.
         num_threads: CPU threads; None takes all.
 
     Returns:
-        That model, or None when there is none of at least 3 images; then `out` is empty.
+        That model, or None when there is none of at least 3 images; then `out` stays as it is.
     """
     unfinished = out.with_name(out.name + '.part')
-    for folder in (unfinished, out):
-        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     options: dict[str, object] = {
         'random_seed': _SEED,
@@ -144,11 +143,14 @@ def reconstruct(
             unfinished,
             options=pycolmap.IncrementalPipelineOptions(options),
         )
-    shutil.rmtree(unfinished)
-    out.mkdir(parents=True)
     best = max(models.values(), key=lambda model: model.num_reg_images(), default=None)
     if best is not None:
-        best.write(out)
+        made = unfinished / 'best'
+        made.mkdir()
+        best.write(made)
+        shutil.rmtree(out, ignore_errors=True)
+        made.rename(out)
+    shutil.rmtree(unfinished)
     return best
 
 

@@ -61,7 +61,7 @@ def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
         level = logging.INFO if isinstance(error, GpuMissingError) else logging.WARNING
         _log.log(level, 'No TensorRT: %s The CPU runs the model instead.', error)
         return None
-    model = Path(parameters.model_file_path or default_model_directory())
+    model = Path(parameters.model_file_path or default_model_directory()).expanduser()
     options = EngineOptions(
         'fp16' if parameters.enable_fp16 else 'fp32',
         (parameters.engine_width_px, parameters.engine_height_px),
@@ -69,7 +69,9 @@ def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
     folder = parameters.engine_file_path or tensorrt_engines.default_engine_directory(
         Manifest.load(model), options
     )
-    return EnginePlan(model, Path(folder), options, target, parameters.force_engine_update)
+    return EnginePlan(
+        model, Path(folder).expanduser(), options, target, parameters.force_engine_update
+    )
 
 
 class EngineLoading:

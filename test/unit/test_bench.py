@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from pathlib import Path
 import re
@@ -15,10 +14,8 @@ import time
 
 from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
-from coam_ros.evaluation.files import to_json_values
 from coam_ros.evaluation.matchers.matcher import PEER_WORKER
 from coam_ros.evaluation.reports.benchmark_plots import plot_results
-from coam_ros.evaluation.reports.benchmark_report import verdict
 import cv2
 import numpy as np
 import pytest
@@ -306,7 +303,7 @@ def test_former_runs_without_a_figure_are_to_be_measured_again(sequences, tmp_pa
     assert 'measure again' in error
 
 
-def test_a_difference_without_bounds_stands_in_the_report(sequences, tmp_path, capsys):
+def test_a_difference_to_a_median_that_is_lost_is_no_figure(sequences, tmp_path):
     runs = [tmp_path / f'{name}.json' for name in ('some', 'none')]
     for path in runs:
         assert bench('homography', sequences, '--matcher', 'sift', '--out', path) == 0
@@ -321,20 +318,27 @@ def test_a_difference_without_bounds_stands_in_the_report(sequences, tmp_path, c
     out = tmp_path / 'both.json'
     assert main(['bench', '--compare', *map(str, runs), '--out', str(out)]) == 0
     (comparison,) = json.loads(out.read_text())['comparisons']
-    assert comparison['figures']['median_error_cm']['difference'] is None
+    assert 'mean_matches' in comparison['figures']
+    assert 'median_error_cm' not in comparison['figures']
     assert out.with_suffix('.html').is_file()
 
 
-def test_a_difference_without_bounds_is_no_part_of_a_verdict():
-    figures = {
-        'recall_10cm_5deg': {'difference': 0.5, 'p_value': 0.01},
-        'median_error_cm': {'difference': -math.inf, 'p_value': 0.01},
-    }
-    comparison = {'data_set': 'room', 'a': 'ours', 'b': 'orb', 'figures': figures}
-    wanted = 'room: ours against orb: better in recall_10cm_5deg (+50.0, p 0.010).'
-    assert verdict(comparison) == wanted
-    # As a report on disk has it.
-    assert verdict(to_json_values(comparison)) == wanted
+def test_times_of_different_runs_are_not_compared(sequences, tmp_path):
+    words = ['homography', sequences, '--every', 1, '--fresh', '--cache', tmp_path / 'cache']
+    two = ['--matcher', 'sift', '--matcher', 'ours']
+    assert bench(*words, *two, '--out', tmp_path / 'both.json') == 0
+    assert (
+        bench(*words, *two[:2], '--compare', tmp_path / 'both.json', '--out', tmp_path / 'x.json')
+        == 0
+    )
+    assert bench('--compare', tmp_path / 'both.json', '--out', tmp_path / 'y.json') == 0
+
+    def timed(name):
+        report = json.loads((tmp_path / name).read_text())
+        return ['median_ms_per_pair' in c['figures'] for c in report['comparisons']]
+
+    assert timed('both.json') == timed('y.json') == [True]
+    assert timed('x.json') == [False, False]
 
 
 def test_an_absent_matcher_shows_before_another_is_measured(sequences, tmp_path, capsys):

@@ -81,6 +81,18 @@ def test_a_figure_that_few_samples_have_keeps_its_interval_and_its_comparison():
     assert compare(values, values, by_night)['night'].difference == 0
 
 
+def median_of_all(sample) -> dict:
+    return {'median': float(np.median([o['value'] for o in sample]))}
+
+
+def test_a_median_that_many_samples_lose_has_no_interval():
+    lost = outcomes([1.0] * 21 + [np.inf] * 19)
+    assert not bootstrap_intervals(lost, median_of_all)
+    assert not compare(lost, lost, median_of_all)
+    found = outcomes([1.0] * 38 + [np.inf] * 2)
+    assert bootstrap_intervals(found, median_of_all)['median'] == (1, 1)
+
+
 def test_a_constant_gain_is_certain_though_the_pairs_differ_much():
     easy_and_hard = np.random.default_rng(4).normal(0, 10, 50)
     comparison = compare(outcomes(easy_and_hard + 1), outcomes(easy_and_hard), mean)['mean']

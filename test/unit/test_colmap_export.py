@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 from pathlib import Path
 
@@ -174,8 +175,12 @@ def test_matches_that_fit_nothing_reconstruct_nothing(scene, tmp_path):
         pair(*names, rng.uniform(0, 200, (30, 2)), rng.uniform(0, 200, (30, 2)))
         for names in collection.pairs
     ]
+    former = tmp_path / 'sfm/sparse/0/images.bin'
+    former.parent.mkdir(parents=True)
+    former.write_text('of a run that went well')
     figures = measure_reconstruction(collection, share_keypoints(matched), tmp_path / 'sfm', 1)
     assert figures['registered_images'] == figures['points'] == 0
+    assert former.exists()
     assert np.isnan(figures['mean_track_length'])
     assert figures['auc_5deg'] == 0
 
@@ -260,6 +265,29 @@ def test_command_writes_all_files(tmp_path, capsys):
         assert database.num_matches() > 100
         # Nothing says that the two images are of one camera.
         assert database.num_cameras() == 2
+    # It may be a project of COLMAP with work of its own.
+    before = (out / 'database.db').stat().st_mtime_ns
+    assert export(photos, '--out', out, *words) == 2
+    assert 'holds database.db, features.h5, matches.h5, pairs.txt' in capsys.readouterr().err
+    assert (out / 'database.db').stat().st_mtime_ns == before
+    assert export(photos, '--out', out, *words, '--overwrite') == 0
+    assert (out / 'database.db').stat().st_mtime_ns > before
+
+
+def test_reconstruction_that_lacks_most_images_says_so(scene, tmp_path, monkeypatch, capsys):
+    collection, matched = scene
+    # Two of the five images have no match, so seven of ten listed pairs have no pose.
+    nothing = correspondences(np.zeros((0, 2)), np.zeros((0, 2)))
+    left = [
+        pair if set(pair.names) <= set(collection.names[:3]) else replace(pair, found=nothing)
+        for pair in matched
+    ]
+    monkeypatch.setattr('coam_ros.evaluation.export_colmap.match_collection', lambda *_: left)
+    words = ['--matcher', 'sift', '--reconstruct']
+    assert export(collection.directory, '--out', tmp_path / 'sfm', *words) == 0
+    said = capsys.readouterr().out
+    assert 'registered images: 3\n' in said
+    assert 'median pose error deg: inf\n' in said
 
 
 @pytest.mark.parametrize(

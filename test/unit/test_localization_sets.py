@@ -331,6 +331,7 @@ def test_map_with_a_pose_that_is_not_rigid_is_refused(tmp_path):
         (write_colmap, 'sparse/0/cameras.txt', '1 FOV 448 336 400 400 224 168 0.1\n', 'FOV'),
         (write_cambridge, 'reconstruction.nvm', 'NVM_V3\n\n4\nseq1/a.jpg 400 1', 'not a whole'),
         (write_cambridge, 'reconstruction.nvm', 'PLY\n', 'NVM_V3'),
+        (write_cambridge, 'reconstruction.nvm', 'NVM_V3_R9T\n', 'got NVM_V3_R9T'),
         (write_cambridge, 'seq1/frame-000003.png', None, r'frame-000003\.png.*not there'),
         (write_cambridge, 'dataset_test.txt', 'a\nb\nc\nx.png 1 2 3\n', 'line 4'),
         (write_cambridge, 'dataset_test.txt', None, r'dataset_test\.txt'),
@@ -346,6 +347,25 @@ def test_error_names_the_file(tmp_path, layout, name, content, words):
         (tmp_path / name).write_text(content)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         open_localization_set(tmp_path)
+
+
+def test_lists_of_the_current_directory_are_of_something_else(tmp_path, monkeypatch):
+    write_views(tmp_path / 'here')
+    write_views(tmp_path / 'there')
+    np.savetxt(tmp_path / 'there/intrinsics.txt', np.diag([FOCAL, FOCAL, 1]))
+    (tmp_path / 'there/map.txt').write_text('frame-000000\n')
+    (tmp_path / 'here/query.txt').write_text('frame-000001\n')
+    monkeypatch.chdir(tmp_path / 'here')
+    with pytest.raises(FileNotFoundError, match=r'No list .*there/query\.txt'):
+        open_localization_set(tmp_path / 'there')
+
+
+def test_list_of_a_tum_recording_that_names_an_image_without_a_pose_is_refused(tmp_path):
+    directory = write_tum(tmp_path)
+    truth = directory / 'groundtruth.txt'
+    truth.write_text('\n'.join(truth.read_text().splitlines()[:3]))
+    with pytest.raises(BenchmarkDataError, match='none of the 3 images with a pose'):
+        open_localization_set(directory)
 
 
 @pytest.mark.parametrize('name', ['map.txt', 'query.txt'])

@@ -148,6 +148,27 @@ def test_colmap_model_becomes_a_map_with_its_points(tmp_path, capsys):
 
 
 @without_colmap
+@pytest.mark.parametrize(
+    ('name', 'share'),
+    [('images.bin', 0.5), ('points3D.bin', 0.5), ('cameras.bin', 0.7), ('cameras.bin', 0.9)],
+)
+def test_colmap_model_that_is_cut_short_is_refused(tmp_path, capsys, name, share):
+    import pycolmap
+
+    write_colmap(tmp_path)
+    model = tmp_path / 'model'
+    model.mkdir()
+    pycolmap.Reconstruction(tmp_path / 'sparse/0').write(model)
+    content = (model / name).read_bytes()
+    (model / name).write_bytes(content[: int(share * len(content))])
+    words = (model, '--images', tmp_path / 'images', '--out', tmp_path / 'map')
+    assert build('colmap', *words) == 2
+    assert str(model) in capsys.readouterr().err
+    (model / name).write_bytes(content)
+    assert build('colmap', *words) == 0
+
+
+@without_colmap
 def test_folder_without_a_model_is_named(tmp_path, capsys):
     words = (tmp_path, '--images', tmp_path, '--out', tmp_path / 'map')
     assert build('colmap', *words) == 2

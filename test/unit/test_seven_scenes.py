@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coam_ros.geometry.transforms import is_rigid
-from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesError
+from coam_ros.mapping.importers.seven_scenes import SevenScenesError, SevenScenesSequence
 from map_samples import encode, HEIGHT, make_image, WIDTH
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def scene(tmp_path: Path) -> Path:
 
 
 def test_frames_of_a_list_come_in_its_order(scene):
-    frames = read_frames(scene, 'map.txt')
+    frames = SevenScenesSequence(scene, 'map.txt')
     assert len(frames) == 2
     assert [frame.id for frame in frames] == [12, 0]
     assert frames.names == ['frame-000012', 'frame-000000']
@@ -37,11 +37,11 @@ def test_frames_of_a_list_come_in_its_order(scene):
 
 def test_without_a_list_all_frames_come_by_number(scene):
     write_frame(scene, 30000)
-    assert [frame.id for frame in read_frames(scene)] == [0, 7, 12, 30000]
+    assert [frame.id for frame in SevenScenesSequence(scene)] == [0, 7, 12, 30000]
 
 
 def test_frame_has_pose_camera_depth_and_stamp(scene):
-    frame = read_frames(scene)[2]
+    frame = SevenScenesSequence(scene)[2]
     np.testing.assert_array_equal(frame.T_map_camera[:3, 3], [1.5, -2, 0.25])
     np.testing.assert_array_equal(frame.T_map_camera[:2, :2], [[0, -1], [1, 0]])
     camera = frame.camera
@@ -60,13 +60,13 @@ def test_frame_has_pose_camera_depth_and_stamp(scene):
 )
 def test_spellings_of_intrinsics_are_understood(scene, text):
     (scene / 'intrinsics.txt').write_text(text)
-    assert read_frames(scene)[0].camera.K[0].tolist() == [525, 0, 320]
+    assert SevenScenesSequence(scene)[0].camera.K[0].tolist() == [525, 0, 320]
 
 
 def test_lists_may_have_suffixes_comments_and_another_place(scene, tmp_path_factory):
     path = tmp_path_factory.mktemp('lists') / 'mine.txt'
     path.write_text('# mine\n\n  frame-000007.color.png \r\n')
-    assert [frame.id for frame in read_frames(scene, path)] == [7]
+    assert [frame.id for frame in SevenScenesSequence(scene, path)] == [7]
 
 
 @pytest.mark.parametrize(
@@ -81,18 +81,18 @@ def test_lists_may_have_suffixes_comments_and_another_place(scene, tmp_path_fact
 def test_texts_may_be_of_any_editor(scene, name, start):
     (scene / 'map.txt').write_text('frame-000012\n')
     (scene / name).write_bytes(start + (scene / name).read_bytes())
-    assert [frame.id for frame in read_frames(scene, 'map.txt')] == [12]
+    assert [frame.id for frame in SevenScenesSequence(scene, 'map.txt')] == [12]
 
 
 def test_rounded_rotation_is_made_exact(scene):
     write_frame(scene, 7, 'png', POSE.replace('-1', '-1.002'))
-    T_map_camera = read_frames(scene)[1].T_map_camera
+    T_map_camera = SevenScenesSequence(scene)[1].T_map_camera
     assert is_rigid(T_map_camera, tolerance=1e-12)
 
 
 def test_frame_without_depth_is_read(scene):
     (scene / 'frame-000007.depth.png').unlink()
-    assert read_frames(scene)[1].depth is None
+    assert SevenScenesSequence(scene)[1].depth is None
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ def test_frame_without_depth_is_read(scene):
         ('map.txt', 'frame-000012\nframe 3\n', 'map.txt, line 2.*frame 3'),
         ('map.txt', 'frame-000012\n\nframe-000099\n', 'map.txt, line 3.*000099.color.jpg'),
         ('map.txt', 'frame-000012\nframe-000012\n', 'map.txt, line 2.*twice'),
+        ('map.txt', 'frame-000012\nframe-12\n', 'map.txt, line 2.*twice'),
         ('map.txt', '\n# nothing\n', 'names no frames'),
     ],
 )
@@ -123,21 +124,29 @@ def test_error_names_the_file_and_the_line(scene, name, content, words):
     else:
         (scene / name).write_text(content)
     with pytest.raises(SevenScenesError, match=words):
-        list(read_frames(scene, 'map.txt'))
+        list(SevenScenesSequence(scene, 'map.txt'))
+
+
+def test_two_names_of_one_number_are_refused(scene):
+    write_frame(scene, 7, 'png')
+    for path in scene.glob('frame-000007.*'):
+        (scene / path.name.replace('000007', '7')).write_bytes(path.read_bytes())
+    with pytest.raises(SevenScenesError, match='frame 7 under two names'):
+        SevenScenesSequence(scene)
 
 
 def test_depth_of_another_size_is_refused(scene):
     counts = np.ones((HEIGHT // 2, WIDTH // 2), np.uint16)
     (scene / 'frame-000000.depth.png').write_bytes(encode(counts, '.png'))
     with pytest.raises(SevenScenesError, match=r'frame-000000.*32 x 24.*64 x 48'):
-        read_frames(scene)[0]
+        SevenScenesSequence(scene)[0]
 
 
 def test_missing_directory_list_and_frames_are_told_apart(scene, tmp_path):
     with pytest.raises(FileNotFoundError, match='No directory'):
-        read_frames(scene / 'none')
+        SevenScenesSequence(scene / 'none')
     with pytest.raises(FileNotFoundError, match='No list'):
-        read_frames(scene, 'none.txt')
+        SevenScenesSequence(scene, 'none.txt')
     (tmp_path / 'empty').mkdir()
     with pytest.raises(SevenScenesError, match='holds no frames'):
-        read_frames(tmp_path / 'empty')
+        SevenScenesSequence(tmp_path / 'empty')

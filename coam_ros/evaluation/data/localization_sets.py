@@ -26,7 +26,7 @@ from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import make_transform, rotation_from_quaternion_xyzw
 from coam_ros.mapping.image_header import read_image_header
 from coam_ros.mapping.importers.nvm import read_nvm
-from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.importers.sfm_model import is_colmap_model, SfmFrames, SfmImage
 from coam_ros.mapping.importers.text import read_lines
 from coam_ros.mapping.importers.tum import TumSequence
@@ -156,7 +156,11 @@ def _open(directory: Path) -> tuple[PosedFrames, PosedFrames]:
             for name in ('map.txt', 'query.txt')
         )
     if has('intrinsics.txt') or has('map.txt'):
-        return read_frames(directory, 'map.txt'), read_frames(directory, 'query.txt')
+        # Whole paths: a list of this name in the current directory is of something else.
+        return tuple(
+            SevenScenesSequence(directory, directory.resolve() / name)
+            for name in ('map.txt', 'query.txt')
+        )
     return _colmap(directory)
 
 
@@ -190,8 +194,8 @@ def _read_names(path: Path) -> list[str]:
     return [words[0] for _, words in read_rows(path, 'the name of an image')]
 
 
-def _named(frames: PosedFrames, path: Path, names: Sequence[str]) -> ChosenFrames:
-    places = {name: place for place, name in enumerate(frames.names)}
+def _named(frames: TumSequence, path: Path, names: Sequence[str]) -> ChosenFrames:
+    places = {frames.names[place]: place for place in frames.posed}
     for name in names:
         if name not in places:
             raise BenchmarkDataError(

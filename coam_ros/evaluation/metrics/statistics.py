@@ -21,9 +21,10 @@ STATISTICS = (
     f'Intervals: {LEVEL:.0%}, percentile bootstrap, {NUM_SAMPLES} samples, '
     f'{NUM_SAMPLES_OF_RANKING} for ranking '
     '(Efron and Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13); pairs that share '
-    'their first image are drawn together. p: two-sided paired permutation test of as many '
-    'samples, the outcomes of such groups exchanged between the two matchers (Good, '
-    'Permutation Tests, 2000, ch. 3); not corrected for the number of comparisons.'
+    'their first image, and queries that follow each other, five at a time, are drawn together. '
+    'p: two-sided paired permutation test of as many samples, the outcomes of such groups '
+    'exchanged between the two matchers (Good, Permutation Tests, 2000, ch. 3); not corrected for '
+    'the number of comparisons.'
 )
 
 
@@ -154,7 +155,16 @@ def _differences(
 ) -> dict[str, float]:
     columns = zip(*(pair for group in groups for pair in group), strict=True)
     figures_a, figures_b = (_numbers(summarise(column)) for column in columns)
-    return {name: figures_a[name] - figures_b[name] for name in figures_a if name in figures_b}
+    return {
+        name: _difference(figures_a[name], figures_b[name])
+        for name in figures_a
+        if name in figures_b
+    }
+
+
+def _difference(a: float, b: float) -> float:
+    # A median of lost queries is infinite: two of them are not equal, and not absent either.
+    return np.inf if np.isinf(a) and np.isinf(b) else a - b
 
 
 def _numbers(summary: Mapping[str, object]) -> dict[str, float]:
@@ -166,8 +176,13 @@ def _intervals(samples: Sequence[Mapping[str, float]]) -> dict[str, tuple[float,
     # One that many samples lack, as of few queries by night, is an interval of the others.
     for name in dict.fromkeys(name for sample in samples for name in sample):
         values = np.array([sample.get(name, np.nan) for sample in samples])
-        values = values[np.isfinite(values)]
-        if len(values):
-            low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+        values = values[~np.isnan(values)]
+        if not len(values):
+            continue
+        # Between a number and infinity nothing can be interpolated.
+        low = np.quantile(values, (1 - LEVEL) / 2, method='lower')
+        high = np.quantile(values, (1 + LEVEL) / 2, method='higher')
+        # Where so many samples have lost the median it has no interval.
+        if np.isfinite((low, high)).all():
             intervals[name] = (float(low), float(high))
     return intervals

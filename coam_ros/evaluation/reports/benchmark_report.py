@@ -96,6 +96,9 @@ def compare_results(
             figures = compare(
                 first['per_pair'], other['per_pair'], _with_costs(summarise), num_samples
             )
+            if first.get('run') != other.get('run'):
+                # Of another machine, or of this one busy with something else.
+                figures.pop('median_ms_per_pair', None)
             comparisons.append(
                 {
                     'data_set': data_set,
@@ -112,10 +115,8 @@ def verdict(comparison: Mapping[str, object]) -> str:
     better, worse, rest = [], [], 0
     for name, figure in comparison['figures'].items():
         difference = figure['difference']
-        # A median of lost queries has no size, JSON no word for it; recalls tell of them.
-        is_bounded = difference is not None and np.isfinite(difference)
         # More matches are neither better nor worse.
-        if not is_shown(name) or name == 'mean_matches' or not is_bounded:
+        if not is_shown(name) or name == 'mean_matches':
             continue
         if figure['p_value'] > SIGNIFICANT:
             rest += 1
@@ -171,7 +172,7 @@ def join_runs(results: Sequence[Result], runs: Mapping[str, Mapping[str, object]
 
     Args:
         results: new ones; may be none.
-        runs: reports by name; the name joins that of the matcher.
+        runs: reports by name; the name joins that of the matcher, and is its `run`.
 
     Raises:
         ValueError: a data set has the same name and other content.
@@ -179,7 +180,7 @@ def join_runs(results: Sequence[Result], runs: Mapping[str, Mapping[str, object]
     joined = list(results)
     for name, run in runs.items():
         for result in run['results']:
-            joined.append({**result, 'matcher': f'{result["matcher"]} ({name})'})
+            joined.append({**result, 'matcher': f'{result["matcher"]} ({name})', 'run': name})
     for data_set in data_set_names(joined):
         hashes = {r['matcher']: r['data_hash'] for r in joined if r['data_set'] == data_set}
         if len(set(hashes.values())) > 1:

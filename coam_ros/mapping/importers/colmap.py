@@ -32,8 +32,12 @@ def read_colmap_model(directory: Path) -> dict[str, SfmImage]:
         )
     try:
         model = pycolmap.Reconstruction(directory)
-    except (RuntimeError, ValueError) as error:
-        raise SfmModelError(f'{directory}: COLMAP cannot read this model ({error}).') from error
+    # Files that are cut short give the last two.
+    except (RuntimeError, ValueError, IndexError, MemoryError) as error:
+        raise SfmModelError(
+            f'{directory}: COLMAP cannot read this model ({error}). Copy or export it whole again.'
+        ) from error
+    _check_length(directory / 'cameras.bin', model)
     cameras = {key: _camera(directory, camera) for key, camera in model.cameras.items()}
     images = {}
     for image in model.images.values():
@@ -58,6 +62,17 @@ def read_colmap_model(directory: Path) -> dict[str, SfmImage]:
             np.array(ids, np.int64),
         )
     return dict(sorted(images.items()))
+
+
+def _check_length(path: Path, model: pycolmap.Reconstruction) -> None:
+    """Refuse a file of cameras that is cut short, which COLMAP fills up with anything."""
+    # The number of cameras; of each id, model, width, height and parameters.
+    wanted = 8 + sum(24 + 8 * len(camera.params) for camera in model.cameras.values())
+    if path.is_file() and path.stat().st_size != wanted:
+        raise SfmModelError(
+            f'{path} has {path.stat().st_size} bytes, wanted {wanted} for its '
+            f'{len(model.cameras)} cameras: it is damaged. Copy or export the model again.'
+        )
 
 
 def _camera(directory: Path, camera: pycolmap.Camera) -> PinholeCamera:

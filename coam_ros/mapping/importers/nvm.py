@@ -36,8 +36,9 @@ def read_nvm(
     with path.open(encoding='utf-8', errors='replace') as file:
         lines = (line.split() for line in file if line.strip())
         try:
-            if not next(lines)[0].startswith('NVM_V3'):
-                raise ValueError('wanted NVM_V3 on the first line')
+            # NVM_V3_R9T has matrices instead of quaternions.
+            if (kind := next(lines)[0]) != 'NVM_V3':
+                raise ValueError(f'got {kind} on the first line, wanted NVM_V3')
             return _read_model(lines, camera_of)
         except (IndexError, StopIteration, ValueError) as error:
             raise SfmModelError(

@@ -51,14 +51,9 @@ def read_arrays(path: Path, wanted: Sequence[str]) -> dict[str, NDArray[Any]]:
                     with archive.open(f'{key}.npy') as file:
                         arrays[key] = _read_array(file)
             return arrays
-    # RuntimeError, NotImplementedError: a damaged archive looks encrypted, or of another kind.
-    except (
-        zipfile.BadZipFile,
-        pickle.UnpicklingError,
-        EOFError,
-        RuntimeError,
-        TypeError,
-    ) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever zipfile, zlib, pickle and NumPy make of damage
         raise ValueError(str(error)) from error
 
 

@@ -118,7 +118,7 @@ class SevenScenesSequence(Sequence[Keyframe]):
                 f'No list {list_file} in {self.directory} or in the current directory, wanted a '
                 'text file with a frame name a line; check the path'
             )
-        names: dict[str, None] = {}
+        names: dict[int, str] = {}
         for number, line in enumerate(read_lines(path), start=1):
             name = _SUFFIXES.sub('', line.strip())
             if not name or name.startswith('#'):
@@ -128,7 +128,7 @@ class SevenScenesSequence(Sequence[Keyframe]):
                     f'{path}, line {number}: got {line.strip()!r}, wanted a frame name such as '
                     'frame-000012; correct the line'
                 )
-            if name in names:
+            if _number(name) in names:
                 raise SevenScenesError(
                     f'{path}, line {number}: {name} is listed twice, wanted every frame once; '
                     'remove the line'
@@ -138,17 +138,12 @@ class SevenScenesSequence(Sequence[Keyframe]):
                     f'{path}, line {number}: {self.directory} has no {name}.color.jpg or '
                     f'{name}.color.png; correct the line or bring the image'
                 )
-            names[name] = None
+            names[_number(name)] = name
         if not names:
             raise SevenScenesError(
                 f'{path} names no frames, wanted at least one, a name a line such as frame-000012'
             )
-        return list(names)
-
-
-def read_frames(directory: str | Path, list_file: str | Path | None = None) -> SevenScenesSequence:
-    """Open a directory in the 7-Scenes layout; see `SevenScenesSequence`."""
-    return SevenScenesSequence(directory, list_file)
+        return list(names.values())
 
 
 def _number(name: str) -> int:
@@ -172,7 +167,14 @@ def _find_names(directory: Path) -> list[str]:
             'frame-000000.color.png; give the directory that holds them (in the original data '
             'set, seq-01 and so on)'
         )
-    return sorted(names, key=lambda name: (_number(name), name))
+    numbers = [_number(name) for name in names]
+    if len(set(numbers)) < len(numbers):
+        twice = next(number for number in numbers if numbers.count(number) > 1)
+        raise SevenScenesError(
+            f'{directory} holds frame {twice} under two names, which differ in zeros before the '
+            'number alone; wanted each number once. Rename one of them, or list the frames to take'
+        )
+    return sorted(names, key=_number)
 
 
 def _read_image(path: Path) -> tuple[bytes, ImageHeader]:
@@ -211,7 +213,10 @@ def _read_matrix(path: Path, wanted: str, num_columns: int) -> NDArray[np.float6
 
 
 def _read_intrinsics(path: Path) -> NDArray[np.float64]:
-    wanted = 'the 3 x 3 matrix fx 0 cx / 0 fy cy / 0 0 1 of the colour images'
+    wanted = (
+        'the 3 x 3 matrix fx 0 cx / 0 fy cy / 0 0 1 of the colour images (of 7-Scenes as '
+        'published, which has no such file: 525 0 320 / 0 525 240 / 0 0 1)'
+    )
     K = _read_matrix(path, wanted, 3)
     try:
         PinholeCamera.from_K(K, 1, 1)

@@ -12,7 +12,7 @@ from coam_ros.geometry.epipolar import fundamental_from_pose
 from coam_ros.geometry.image_views import Image, warp
 from coam_ros.geometry.transforms import invert, is_rigid, rotation_vector
 from coam_ros.mapping.importers.pair_list import read_pair_list
-from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.importers.sfm_model import is_colmap_model, scaled_camera, SfmImage
 from coam_ros.training.data.pairs import EpipolarPair, PairFinisher, SourceConfig
 from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
@@ -198,7 +198,7 @@ def _count_shared(ids: list[NDArray[np.int64]]) -> NDArray[np.int32]:
 
 
 def _from_seven_scenes(directory: Path, config: PosedImageSourceConfig) -> _Opened:
-    frames = read_frames(directory)
+    frames = SevenScenesSequence(directory)
     skipped: dict[object, str] = {}
     posed = []
     for index, name in enumerate(frames.names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from coam_ros.mapping.importers.seven_scenes import read_frames, SevenScenesSequence
+from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.training.data.keyframe_pairs import KeyframePairSource, survey
 from coam_ros.training.data.pairs import SourceConfig
@@ -100,7 +100,7 @@ def open_rgbd(config: RgbdSourceConfig, spec: ViewSpec) -> KeyframePairSource:
 
 def _open_frames(directory: Path, config: RgbdSourceConfig) -> SevenScenesSequence | TumSequence:
     if not (directory / 'rgb.txt').is_file():
-        frames = read_frames(directory)
+        frames = SevenScenesSequence(directory)
         if config.intrinsics:
             raise ValueError(
                 f'intrinsics is {list(config.intrinsics)}, which only a TUM recording takes; '
