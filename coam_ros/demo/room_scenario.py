@@ -10,7 +10,7 @@ import itertools
 
 from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.geometry.transforms import invert, rotation_vector, transform_points
+from coam_ros.geometry.transforms import rotation_vector
 from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.rendering import camera_pose, CameraEffects, Lighting, load_photographs, Room
 from coam_ros.rendering.photometric import encode_jpeg
@@ -37,10 +37,6 @@ OTHER_PHOTOGRAPHS = ('brick', 'coffee', 'hubble', 'moon', 'retina')
 
 _NUM_MAP_FRAMES_PER_LOOP = 28
 _EXPOSURE_S = 0.012
-_OVERLAP_SAMPLES_PX = 32
-_DEPTH_AGREEMENT = 0.03
-# Cameras turned further apart see little in common: not worth a measurement.
-_MIN_OVERLAP_COSINE = 0.5
 _NUM_THREADS = 2
 
 
@@ -104,14 +100,13 @@ def make_room_scenario(
     total = len(map_poses) + len(steps)
 
     with ThreadPoolExecutor(_NUM_THREADS) as pool:
-        map_frames, depths = [], []
+        map_frames = []
         render_map_frame = partial(_render_map_frame, rooms[0], light)
-        for keyframe, depth_m in pool.map(render_map_frame, itertools.count(), map_poses):
+        for keyframe in pool.map(render_map_frame, itertools.count(), map_poses):
             map_frames.append(keyframe)
-            depths.append(depth_m)
             progress(len(map_frames), total)
         live_frames = []
-        render_live_frame = partial(_render_live_frame, rooms, other_light, map_poses, depths)
+        render_live_frame = partial(_render_live_frame, rooms, other_light)
         for frame in pool.map(render_live_frame, steps):
             live_frames.append(frame)
             progress(len(map_frames) + len(live_frames), total)
@@ -226,13 +221,13 @@ def _with_motion_blur(
 
 def _render_map_frame(
     room: Room, light: Lighting, index: int, T_room_camera: NDArray[np.float64]
-) -> tuple[Keyframe, NDArray[np.float32]]:
+) -> Keyframe:
     image, depth_m = room.render(T_room_camera, CAMERA, light)
     counts = np.rint(np.nan_to_num(depth_m) * 1000).astype(np.uint16)
     depth_png = cv2.imencode('.png', counts, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
     effects = CameraEffects(read_std=1.0, shot_std=1.5)
     image = effects.apply(image, np.random.default_rng(index))
-    keyframe = Keyframe(
+    return Keyframe(
         id=index,
         stamp_s=float(index),
         T_map_camera=T_room_camera,
@@ -240,50 +235,14 @@ def _render_map_frame(
         image=encode_jpeg(image, 92),
         depth=depth_png,
     )
-    return keyframe, depth_m
 
 
-def _render_live_frame(
-    rooms: Sequence[Room],
-    light: Lighting,
-    map_poses: Sequence[NDArray[np.float64]],
-    map_depths: Sequence[NDArray[np.float32]],
-    step: _Step,
-) -> LiveFrame:
+def _render_live_frame(rooms: Sequence[Room], light: Lighting, step: _Step) -> LiveFrame:
     room = rooms[0 if step.is_mapped else 1]
-    image, depth_m = room.render(step.T_room_camera, CAMERA, light)
+    image, _ = room.render(step.T_room_camera, CAMERA, light)
     image = step.effects.apply(image, np.random.default_rng(step.noise_seed))
     data = encode_jpeg(image, step.effects.jpeg_quality)
-    if not step.is_mapped:
-        return LiveFrame(data, None, 0.0)
-    overlap = max(
-        _overlap(step.T_room_camera, depth_m, T_room_keyframe, keyframe_depth_m)
-        for T_room_keyframe, keyframe_depth_m in zip(map_poses, map_depths, strict=True)
-    )
-    return LiveFrame(data, step.T_room_camera, overlap)
-
-
-def _overlap(
-    T_room_camera: NDArray[np.float64],
-    depth_m: NDArray[np.float32],
-    T_room_keyframe: NDArray[np.float64],
-    keyframe_depth_m: NDArray[np.float32],
-) -> float:
-    """Share of an image's pixels that a keyframe sees too, by depth."""
-    if T_room_camera[:3, 2] @ T_room_keyframe[:3, 2] < _MIN_OVERLAP_COSINE:
-        return 0.0
-    rows, columns = np.mgrid[
-        _OVERLAP_SAMPLES_PX // 2 : CAMERA.height : _OVERLAP_SAMPLES_PX,
-        _OVERLAP_SAMPLES_PX // 2 : CAMERA.width : _OVERLAP_SAMPLES_PX,
-    ].reshape(2, -1)
-    points = CAMERA.unproject(np.column_stack([columns, rows]), depth_m[rows, columns])
-    points_keyframe = transform_points(invert(T_room_keyframe) @ T_room_camera, points)
-    pixels = np.nan_to_num(CAMERA.project(points_keyframe), nan=-1.0)
-    column, row = np.rint(np.clip(pixels, -1, 4096)).astype(int).T
-    inside = (column >= 0) & (column < CAMERA.width) & (row >= 0) & (row < CAMERA.height)
-    seen = keyframe_depth_m[row[inside], column[inside]]
-    agrees = np.abs(seen / points_keyframe[inside, 2] - 1) < _DEPTH_AGREEMENT
-    return float(agrees.sum() / len(rows))
+    return LiveFrame(data, step.T_room_camera if step.is_mapped else None)
 
 
 def _outlines(room: Room) -> Iterator[NDArray[np.float64]]:

@@ -19,12 +19,10 @@ class LiveFrame:
     Attributes:
         image: encoded JPEG or PNG.
         T_map_camera: (4, 4) true pose; None where the camera sees nothing of the map.
-        overlap: share of the image that the best keyframe sees too, 0..1; NaN when not known.
     """
 
     image: bytes
     T_map_camera: NDArray[np.float64] | None
-    overlap: float = float('nan')
 
     @property
     def is_mapped(self) -> bool:

@@ -87,7 +87,6 @@ def score(scenario: Scenario, recording: Recording) -> Score:
     num_false_unmapped = sum(answer.result.is_localized for answer in unmapped)
     num_false_mapped = sum(map(is_false, queries))
     end_to_end = summarise_latency({'end_to_end': a.latency_s} for a in answered)
-    mapped_overlaps = [f.overlap for f in scenario.live_frames if f.is_mapped]
     summary = {
         **summarise(queries),
         'false_poses': num_false_mapped + num_false_unmapped,
@@ -114,7 +113,6 @@ def score(scenario: Scenario, recording: Recording) -> Score:
         'keyframes': recording.num_keyframes,
         'engine': recording.engine_id,
         'matcher_memory_mb': _mebibytes(recording.matcher_memory_bytes),
-        'overlap_min': min(mapped_overlaps, default=None),
         'scenario': scenario.title,
         'poses_are_exact': scenario.is_exact,
     }

@@ -139,22 +139,6 @@ def rotation_vector(R: ArrayLike) -> NDArray[np.float64]:
     return 2.0 * axis if sine < 1e-9 else 2.0 * np.arctan2(sine, w) / sine * axis
 
 
-def rotation_from_vector(vector: ArrayLike) -> NDArray[np.float64]:
-    """Give the rotation by |vector| radians around vector.
-
-    Args:
-        vector: (3,) [rad].
-
-    Returns:
-        (3, 3) float64.
-    """
-    vector = np.asarray(vector, dtype=np.float64)
-    angle = np.linalg.norm(vector)
-    # np.sinc(a) = sin(pi a) / (pi a), finite at zero.
-    axis_times_sine = 0.5 * np.sinc(angle / (2.0 * np.pi)) * vector
-    return rotation_from_quaternion_xyzw([*axis_times_sine, np.cos(angle / 2.0)])
-
-
 def skew(vectors: ArrayLike) -> NDArray[np.float64]:
     """Give the matrices S(v) with S(v) @ u = v x u.
 

@@ -111,11 +111,6 @@ class CoamMatcher:
         return self._model.manifest.descriptor_model_id
 
     @property
-    def global_descriptor_dim(self) -> int:
-        """Length of the global descriptors."""
-        return self._model.manifest.global_descriptor_dim
-
-    @property
     def backend_name(self) -> str:
         """Library and device that run the model."""
         return self._model.backend_name

@@ -160,11 +160,6 @@ class FrameLocalizer:
         self.use_map(keyframe_map)
 
     @property
-    def relocalizer(self) -> Relocalizer:
-        """The one in use."""
-        return self._session.relocalizer
-
-    @property
     def keyframe_map(self) -> KeyframeMap:
         """The one in use."""
         return self._session.keyframe_map

@@ -6,12 +6,13 @@ import re
 
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 pytest.importorskip('rclpy')
 
 from coam_msgs.msg import RelocalizationStatus
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
-from coam_ros.geometry.transforms import make_transform, rotation_from_vector
+from coam_ros.geometry.transforms import make_transform
 from coam_ros.localization import FailureReason, KeyframeMatches
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.nodes import conversions

@@ -263,7 +263,7 @@ def test_keyframes_are_not_encoded_again_for_the_next_image(robot, scene):
     image = robot.image(scene.view(0.3)[0])
     for _ in range(2):
         robot.send(image)
-    cache = node._localizer.relocalizer.feature_cache
+    cache = node._localizer._session.relocalizer.feature_cache
     assert (cache.misses, cache.hits) == (3, 3)
 
 

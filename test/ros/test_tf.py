@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 pytest.importorskip('rclpy')
 tf2_ros = pytest.importorskip('tf2_ros', reason='tf2_ros is not on PyPI')
@@ -14,7 +15,6 @@ from coam_ros.geometry.transforms import (  # noqa: E402
     invert,
     make_transform,
     pose_error,
-    rotation_from_vector,
 )
 from coam_ros.mapping.storage import load_map  # noqa: E402
 from coam_ros.nodes.conversions import (  # noqa: E402

@@ -27,10 +27,7 @@ def make_scenario(num_frames: int, unmapped: set[int], kidnappings: tuple[int, .
         camera=CAMERA,
         map_frames=[make_keyframe(id=i, T_map_camera=true_pose(i)) for i in range(3)],
         live_frames=[
-            LiveFrame(
-                image, None if i in unmapped else true_pose(i), 0.0 if i in unmapped else 0.8
-            )
-            for i in range(num_frames)
+            LiveFrame(image, None if i in unmapped else true_pose(i)) for i in range(num_frames)
         ],
         rate_hz=RATE_HZ,
         is_exact=True,

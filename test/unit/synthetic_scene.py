@@ -8,10 +8,10 @@ from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import (
     invert,
     make_transform,
-    rotation_from_vector,
     transform_points,
 )
 import numpy as np
+from rotations import rotation_from_vector
 
 VGA = PinholeCamera(640, 480, 525.0, 520.0, 319.5, 239.5)
 

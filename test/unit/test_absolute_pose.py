@@ -3,12 +3,12 @@ from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import (
     make_transform,
     pose_error,
-    rotation_from_vector,
     rotation_vector,
     transform_points,
 )
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 from synthetic_scene import make_scene, VGA
 
 FISHEYE = PinholeCamera(

@@ -9,9 +9,10 @@ from coam_ros.evaluation.metrics.image_pairs import (
     relative_pose_error_deg,
     share_within,
 )
-from coam_ros.geometry.transforms import make_transform, rotation_from_vector
+from coam_ros.geometry.transforms import make_transform
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 INF = float('inf')
 

@@ -24,10 +24,11 @@ from coam_ros.evaluation.data.pair_lists import read_any_pairs, read_pair_lists
 from coam_ros.evaluation.files import to_json_values
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.camera import NOMINAL_AREA_PX
-from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
+from coam_ros.geometry.transforms import make_transform, transform_points
 from coam_ros.mapping.importers.pair_list import PairListError
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 # The images are a quarter of the area that matchers get: sides double.
 SCALE = 2.0

@@ -17,7 +17,7 @@ from coam_ros.evaluation.data.image_collection import (
     read_collection,
 )
 from coam_ros.evaluation.hloc_export import write_hloc
-from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
+from coam_ros.geometry.transforms import make_transform, transform_points
 from coam_ros.mapping.colmap_database import write_database
 from coam_ros.mapping.shared_keypoints import merge_points, share_keypoints
 import h5py
@@ -25,6 +25,7 @@ from map_samples import encode
 import numpy as np
 import pycolmap
 import pytest
+from rotations import rotation_from_vector
 
 NUM_VIEWS = 5
 SIZE = (WIDTH, HEIGHT)

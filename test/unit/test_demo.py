@@ -22,8 +22,6 @@ from coam_ros.demo.figures import describe_figures
 from coam_ros.demo.room_scenario import (
     _live_steps,
     _mapping_poses,
-    _overlap,
-    CAMERA,
     MAPPED_PHOTOGRAPHS,
     OTHER_PHOTOGRAPHS,
 )
@@ -275,20 +273,6 @@ def test_both_paths_keep_clear_of_walls_and_furniture(seed):
 
 def test_the_other_room_shows_none_of_the_mapped_photographs():
     assert not set(MAPPED_PHOTOGRAPHS) & set(OTHER_PHOTOGRAPHS)
-
-
-def test_overlap_is_the_share_of_the_view_that_the_keyframe_sees():
-    depth_m = np.full((CAMERA.height, CAMERA.width), 2.0, np.float32)
-    here = np.eye(4)
-    assert _overlap(here, depth_m, here, depth_m) == 1.0
-    # A wall 2 m away: half of the view is 2 m * 320 / 525 further to the right.
-    aside = np.eye(4)
-    aside[0, 3] = 2.0 * 320 / 525
-    assert _overlap(here, depth_m, aside, depth_m) == pytest.approx(0.5, abs=0.06)
-    turned = np.diag([-1.0, 1.0, -1.0, 1.0])
-    assert _overlap(here, depth_m, turned, depth_m) == 0.0
-    # Something stands before the keyframe.
-    assert _overlap(here, depth_m, here, depth_m / 2) == 0.0
 
 
 def test_recording_becomes_a_scenario(tmp_path):

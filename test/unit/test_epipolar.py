@@ -1,8 +1,9 @@
 from coam_ros.geometry import epipolar
 from coam_ros.geometry.camera import PinholeCamera
-from coam_ros.geometry.transforms import invert, make_transform, rotation_from_vector
+from coam_ros.geometry.transforms import invert, make_transform
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 from synthetic_scene import camera_points, make_scene, VGA
 
 # Another camera than VGA, which is that of image 0: a mix-up of the two would show.

@@ -12,10 +12,11 @@ from coam_ros.evaluation.metrics.image_pairs import (
     relative_pose_error_deg,
 )
 from coam_ros.geometry.image_views import apply_homography
-from coam_ros.geometry.transforms import make_transform, rotation_from_vector, transform_points
+from coam_ros.geometry.transforms import make_transform, transform_points
 import cv2
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 T_1_0 = make_transform(rotation_from_vector([0.05, -0.1, 0.02]), [0.5, 0.1, -0.05])
 HOMOGRAPHY = np.array([[1.02, 0.03, 5], [-0.02, 0.98, -4], [1e-5, 2e-5, 1]])

@@ -1,9 +1,10 @@
-from coam_ros.geometry.transforms import make_transform, rotation_from_vector
+from coam_ros.geometry.transforms import make_transform
 from coam_ros.localization.config import TrackerConfig
 from coam_ros.localization.result import FailureReason, RelocalizationResult
 from coam_ros.localization.tracker import LocalizationState, LocalizationTracker
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 SEARCHING, LOCALIZED, LOST = LocalizationState
 FAILED = RelocalizationResult(failure=FailureReason.TOO_FEW_INLIERS)

@@ -9,9 +9,10 @@ from bench_samples import INTRINSICS, objects, pair_line, write_image
 from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.geometry.image_views import resize_view
-from coam_ros.geometry.transforms import make_transform, rotation_from_vector
+from coam_ros.geometry.transforms import make_transform
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 T_0_WORLD = make_transform(rotation_from_vector([0.1, 0, 0.2]), [1, 2, 3])
 T_1_WORLD = make_transform(rotation_from_vector([0, -0.1, 0.1]), [1.5, 2, 3.5])

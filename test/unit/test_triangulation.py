@@ -8,7 +8,6 @@ from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import (
     invert,
     make_transform,
-    rotation_from_vector,
     transform_points,
 )
 from coam_ros.mapping.errors import MapFormatError
@@ -19,6 +18,7 @@ from coam_ros.matching import Correspondences
 from map_samples import encode, make_keyframe
 import numpy as np
 import pytest
+from rotations import rotation_from_vector
 
 WIDTH, HEIGHT = 640, 480
 WIDE = PinholeCamera(WIDTH, HEIGHT, 400.0, 405.0, 322.0, 238.0, (-0.2, 0.05, 1e-3, -1e-3, 0.0))
