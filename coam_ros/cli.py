@@ -40,7 +40,7 @@ _COMMANDS = {
         'coam_ros.training.import_checkpoint', "turn a checkpoint of the paper's authors into ours"
     ),
     'export': _Command('coam_ros.training.export', 'turn a trained network into a model folder'),
-    'build-engine': _Command('coam_ros.inference.build_command', 'build TensorRT engines'),
+    'build-engine': _Command('coam_ros.inference.build_engine', 'build TensorRT engines'),
     'check-engine': _Command(
         'coam_ros.evaluation.check_engine', 'compare a backend with the fp32 reference'
     ),

@@ -17,11 +17,11 @@ from pathlib import Path
 from coam_ros.evaluation.data.image_pairs import ImagePair
 from coam_ros.evaluation.data.pair_lists import read_any_pairs
 from coam_ros.geometry.image_views import resize_view
-from coam_ros.inference.build_command import add_option_arguments, read_options
+from coam_ros.inference.build_engine import add_option_arguments, read_options
 from coam_ros.inference.engine_manifest import EngineOptions
 from coam_ros.inference.engines import (
     check_image_size,
-    default_engine_directory,
+    EnginePlan,
     open_engines,
     this_machine,
 )
@@ -103,9 +103,8 @@ def run(args: argparse.Namespace) -> int:
 def _load_candidate(args: argparse.Namespace, model: Path, options: EngineOptions) -> CoamModel:
     backend = args.backend
     if backend in ('auto', 'tensorrt'):
-        engines = args.engines or default_engine_directory(Manifest.load(model), options)
         try:
-            return open_engines(model, engines, options, this_machine())
+            return open_engines(EnginePlan.make(model, options, this_machine(), args.engines))
         except (EngineIncompatibleError, FileNotFoundError):
             if args.engines or backend == 'tensorrt':
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 import fcntl
 import hashlib
 import logging
@@ -45,8 +45,50 @@ class EngineRefusedError(EngineIncompatibleError):
     """The gate found that an engine does not do what its ONNX file does."""
 
 
-def default_engine_directory(manifest: Manifest, options: EngineOptions) -> Path:
-    """Name the folder where the engines of a model are kept when nobody says where."""
+@dataclass(frozen=True)
+class EnginePlan:
+    """Engines that are wanted, be they there or not.
+
+    Attributes:
+        model: folder of the model.
+        manifest: of the model.
+        engines: folder of its engines.
+        options: how they are built.
+        target: TensorRT and GPU that they shall run on.
+    """
+
+    model: Path
+    manifest: Manifest
+    engines: Path
+    options: EngineOptions
+    target: Target
+
+    @classmethod
+    def make(
+        cls, model: Path, options: EngineOptions, target: Target, engines: Path | None = None
+    ) -> EnginePlan:
+        """Read the manifest of a model, and choose the folder where nobody says which.
+
+        Raises:
+            FileNotFoundError, EngineIncompatibleError: the model is damaged.
+        """
+        manifest = Manifest.load(model)
+        return cls(
+            model, manifest, engines or _default_directory(manifest, options), options, target
+        )
+
+    @property
+    def build_command(self) -> str:
+        """What to type to have them built."""
+        width, height = self.options.image_size
+        return (
+            f'coam build-engine {self.model} --out {self.engines} '
+            f'--precision {self.options.precision} --image-size {width}x{height} '
+            f'--max-keyframes {self.options.max_keyframes}'
+        )
+
+
+def _default_directory(manifest: Manifest, options: EngineOptions) -> Path:
     width, height = options.image_size
     return _cache_directory() / f'{manifest.model_id}-{options.precision}-{width}x{height}'
 
@@ -77,27 +119,19 @@ def this_machine() -> Target:
         device.close()
 
 
-def find_engines(
-    model: Path, engines: Path, options: EngineOptions, target: Target
-) -> EngineManifest:
+def find_engines(plan: EnginePlan) -> EngineManifest:
     """Look for engines that fit.
-
-    Args:
-        model: folder of the model.
-        engines: folder of its engines.
-        options: which engines are wanted.
-        target: TensorRT and GPU that they shall run on.
 
     Raises:
         FileNotFoundError: there are none.
         EngineIncompatibleError: they are damaged, or built from, with or for something else.
     """
-    manifest = EngineManifest.load(engines)
-    misfits = manifest.misfits(Manifest.load(model), options, target)
+    manifest = EngineManifest.load(plan.engines)
+    misfits = manifest.misfits(plan.manifest, plan.options, plan.target)
     if misfits:
         raise EngineIncompatibleError(
-            f'The engines in {engines} do not fit: {"; ".join(misfits)}. Build them again with '
-            f'`{build_command(model, engines, options)}`, or set force_engine_update.'
+            f'The engines in {plan.engines} do not fit: {"; ".join(misfits)}. Build them again '
+            f'with `{plan.build_command}`, or set force_engine_update.'
         )
     return manifest
 
@@ -117,43 +151,27 @@ def check_image_size(manifest: Manifest, size: tuple[int, int]) -> None:
         )
 
 
-def build_command(model: Path, engines: Path, options: EngineOptions) -> str:
-    """Give the command that builds engines."""
-    width, height = options.image_size
-    return (
-        f'coam build-engine {model} --out {engines} --precision {options.precision} '
-        f'--image-size {width}x{height} --max-keyframes {options.max_keyframes}'
-    )
-
-
-def build_engines(
-    model: Path, engines: Path, options: EngineOptions, target: Target, report: Report
-) -> dict[str, tuple[Layer, ...]]:
+def build_engines(plan: EnginePlan, report: Report) -> dict[str, tuple[Layer, ...]]:
     """Build both engines of a model and put them in the place of what is there.
 
     Args:
-        model: folder of the model.
-        engines: folder to write; its former engines go when the new ones are there.
-        options: which engines.
-        target: TensorRT and GPU that they shall run on.
+        plan: which; former engines in its folder go when the new ones are there.
         report: is told what is being done and answers whether to go on.
 
     Returns:
         The layers of each network as TensorRT understood them.
 
     Raises:
-        FileNotFoundError, EngineIncompatibleError: the model is damaged, TensorRT does not take
-            it, or the image size does not suit it.
+        EngineIncompatibleError: TensorRT does not take the model, or the image size does not
+            suit it.
         OSError: the folder cannot be written.
         BuildCancelledError: `report` said so.
     """
-    with _alone_in(engines, report, makes_it=True):
-        return _build(model, engines, options, target, report)
+    with _alone_in(plan.engines, report, makes_it=True):
+        return _build(plan, report)
 
 
-def _build(
-    model: Path, engines: Path, options: EngineOptions, target: Target, report: Report
-) -> dict[str, tuple[Layer, ...]]:
+def _build(plan: EnginePlan, report: Report) -> dict[str, tuple[Layer, ...]]:
     # Here, because running engines takes no ONNX.
     try:
         from coam_ros.inference.tensorrt_builder import build, BuildSettings
@@ -163,7 +181,7 @@ def _build(
             'onnx`, or choose another backend.'
         ) from error
 
-    manifest = Manifest.load(model)
+    manifest, engines, options, target = plan.manifest, plan.engines, plan.options, plan.target
     check_image_size(manifest, options.image_size)
     width, height = options.image_size
     tensorrt = import_tensorrt(target.package)
@@ -185,7 +203,7 @@ def _build(
     # Two builds at once, in whichever folders, would spoil what the other measures, and keep it.
     with _alone_in(timing, report, makes_it=True):
         for name in _NETWORKS:
-            path = model / getattr(manifest, name).file
+            path = plan.model / getattr(manifest, name).file
             built[name] = build(tensorrt, path, shapes, settings, report)
             shapes |= _pair_shapes(built[name].output_shapes)
     # Names of their own, until the manifest, which is written last, tells which ones count.
@@ -206,14 +224,7 @@ def _build(
 
 
 def load_engines(
-    model: Path,
-    engines: Path,
-    options: EngineOptions,
-    target: Target,
-    report: Report,
-    *,
-    may_build: bool = True,
-    must_build: bool = False,
+    plan: EnginePlan, report: Report, *, may_build: bool = True, must_build: bool = False
 ) -> CoamModel:
     """Load a model on TensorRT: the engines that are there or, where they do not fit, new ones.
 
@@ -221,10 +232,7 @@ def load_engines(
     one folder come one after the other.
 
     Args:
-        model: folder of the model.
-        engines: folder of its engines.
-        options: which engines are wanted.
-        target: TensorRT and GPU of this machine.
+        plan: which; its target is this machine.
         report: is told what is being done and answers whether to go on.
         may_build: build where none fit.
         must_build: build in any case.
@@ -238,24 +246,24 @@ def load_engines(
         DeviceLostError: the GPU failed for good.
     """
     try:
-        with _alone_in(engines, report, makes_it=may_build or must_build):
+        with _alone_in(plan.engines, report, makes_it=may_build or must_build):
             if must_build:
-                _build(model, engines, options, target, report)
+                _build(plan, report)
             try:
-                manifest = find_engines(model, engines, options, target)
+                manifest = find_engines(plan)
             except (FileNotFoundError, EngineIncompatibleError) as error:
                 if not may_build:
                     raise
                 _logger.info('Engines are built: %s', error)
-                _build(model, engines, options, target, report)
-                manifest = find_engines(model, engines, options, target)
+                _build(plan, report)
+                manifest = find_engines(plan)
             if manifest.gate is not None:
-                check_gate(GateReport(**manifest.gate), engines)
-            loaded = _load(model, engines, manifest)
+                check_gate(GateReport(**manifest.gate), plan.engines)
+            loaded = _load(plan, manifest)
             if manifest.gate is None:
                 report('gate: compare the engines with ONNX Runtime')
                 try:
-                    pass_gate(model, engines, manifest, loaded)
+                    pass_gate(plan, manifest, loaded)
                 except BaseException:
                     loaded.close()
                     raise
@@ -264,18 +272,18 @@ def load_engines(
         raise
     except (OSError, RuntimeError) as error:
         raise EngineIncompatibleError(
-            f'The engines in {engines} cannot be built or run: {error}. Choose another folder '
-            '(engine_file_path) or another backend.'
+            f'The engines in {plan.engines} cannot be built or run: {error}. Choose another '
+            'folder (engine_file_path) or another backend.'
         ) from error
 
 
-def open_engines(model: Path, engines: Path, options: EngineOptions, target: Target) -> CoamModel:
+def open_engines(plan: EnginePlan) -> CoamModel:
     """Load a model on the engines that are there, whatever the gate says about them.
 
     Raises:
         FileNotFoundError, EngineIncompatibleError: none fit.
     """
-    return _load(model, engines, find_engines(model, engines, options, target))
+    return _load(plan, find_engines(plan))
 
 
 @contextlib.contextmanager
@@ -321,29 +329,30 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def pass_gate(model: Path, engines: Path, manifest: EngineManifest, loaded: CoamModel) -> None:
+def pass_gate(plan: EnginePlan, manifest: EngineManifest, loaded: CoamModel) -> None:
     """Ask the gate about engines and note in their manifest what it found.
 
     Raises:
         EngineRefusedError: it refuses them, or has nothing to judge them by.
     """
-    reference = CoamModel.load(model, backend='onnxruntime')
+    reference = CoamModel.load(plan.model, backend='onnxruntime')
     try:
         report = compare_backends(reference, loaded, fixed_pairs(manifest.options.image_size))
     except NothingToCompareError as error:
         raise EngineRefusedError(
-            f'The gate cannot judge the engines in {engines}: the model in {model} finds no match '
-            'in its pairs on the CPU either. Try the model with `coam match`, or use another.'
+            f'The gate cannot judge the engines in {plan.engines}: the model in {plan.model} '
+            'finds no match in its pairs on the CPU either. Try the model with `coam match`, or '
+            'use another.'
         ) from error
     finally:
         reference.close()
     # What was built ahead of time may fail on this GPU and not on the next.
     if report.is_accepted or manifest.target.gpu:
         try:
-            replace(manifest, gate=asdict(report)).save(engines)
+            replace(manifest, gate=asdict(report)).save(plan.engines)
         except OSError as error:
             _logger.warning('The gate will be asked again at the next start: %s', error)
-    check_gate(report, engines)
+    check_gate(report, plan.engines)
 
 
 def check_gate(report: GateReport, engines: Path) -> None:
@@ -360,15 +369,14 @@ def check_gate(report: GateReport, engines: Path) -> None:
         )
 
 
-def _load(model: Path, engines: Path, manifest: EngineManifest) -> CoamModel:
-    model_manifest = Manifest.load(model)
+def _load(plan: EnginePlan, manifest: EngineManifest) -> CoamModel:
     tensorrt = import_tensorrt(manifest.target.package)
     on_device = {*FEATURE_NAMES}
     on_device |= {f'{side}_{name}' for side in ('query', 'keyframe') for name in FEATURE_NAMES}
     loaded: list[TensorRTBackend] = []
     try:
         for file in (manifest.encoder, manifest.pair_matcher):
-            data = (engines / file.file).read_bytes()
+            data = (plan.engines / file.file).read_bytes()
             precision = manifest.options.precision
             loaded.append(TensorRTBackend(tensorrt, data, precision, on_device))
     except BaseException:
@@ -377,7 +385,7 @@ def _load(model: Path, engines: Path, manifest: EngineManifest) -> CoamModel:
         raise
     options = manifest.options
     return CoamModel(
-        model_manifest,
+        plan.manifest,
         *loaded,
         input_size=options.image_size,
         max_keyframes=options.max_keyframes,

@@ -218,15 +218,10 @@ def _load_engines(directory: Path, *, must_load: bool) -> CoamModel | None:
     from coam_ros.inference import engines
     from coam_ros.inference.engine_manifest import EngineOptions
 
-    options = EngineOptions()
     try:
+        plan = engines.EnginePlan.make(directory, EngineOptions(), engines.this_machine())
         return engines.load_engines(
-            directory,
-            engines.default_engine_directory(Manifest.load(directory), options),
-            options,
-            engines.this_machine(),
-            lambda text: _logger.info('%s', text) or True,
-            may_build=must_load,
+            plan, lambda text: _logger.info('%s', text) or True, may_build=must_load
         )
     except (EngineIncompatibleError, FileNotFoundError) as error:
         if must_load:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from coam_ros.mapping.build_command import add_layouts
+from coam_ros.mapping.build import add_layouts
 from coam_ros.mapping.descriptors import compute_descriptors
 from coam_ros.mapping.feature_cache import KeyframeFeatureCache
 from coam_ros.mapping.keyframe import Keyframe

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 import logging
 from pathlib import Path
 import threading
 
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference import engines as tensorrt_engines
-from coam_ros.inference.engine_manifest import EngineOptions, Target
+from coam_ros.inference.engine_manifest import EngineOptions
+from coam_ros.inference.engines import EnginePlan
 from coam_ros.inference.errors import GpuMissingError
-from coam_ros.inference.manifest import Manifest
 from coam_ros.nodes.parameters import MatcherParameters
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 _LOG_PERIOD_S = 2.0
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EnginePlan:
-    """Which engines a node shall run on.
-
-    Attributes:
-        model: folder of the model.
-        engines: folder of its engines.
-        options: which engines.
-        target: TensorRT and GPU of this machine.
-        must_build: build them in any case.
-    """
-
-    model: Path
-    engines: Path
-    options: EngineOptions
-    target: Target
-    must_build: bool
 
 
 def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
@@ -66,12 +46,9 @@ def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
         'fp16' if parameters.enable_fp16 else 'fp32',
         (parameters.engine_width_px, parameters.engine_height_px),
     )
-    folder = parameters.engine_file_path or tensorrt_engines.default_engine_directory(
-        Manifest.load(model), options
-    )
-    return EnginePlan(
-        model, Path(folder).expanduser(), options, target, parameters.force_engine_update
-    )
+    folder = parameters.engine_file_path
+    engines = Path(folder).expanduser() if folder else None
+    return EnginePlan.make(model, options, target, engines)
 
 
 class EngineLoading:
@@ -81,10 +58,13 @@ class EngineLoading:
         progress: what is being done, in words.
     """
 
-    def __init__(self, plan: EnginePlan, executor: Executor, logger: RcutilsLogger) -> None:
-        """Begin."""
+    def __init__(
+        self, plan: EnginePlan, executor: Executor, logger: RcutilsLogger, *, must_build: bool
+    ) -> None:
+        """Begin; `must_build` builds engines where some are that fit, too."""
         self.progress = 'load the engines'
         self._plan = plan
+        self._must_build = must_build
         self._logger = logger
         self._is_cancelled = threading.Event()
         self._future: Future[CoamModel] = executor.submit(self._load)
@@ -104,15 +84,7 @@ class EngineLoading:
         self._future.add_done_callback(_close)
 
     def _load(self) -> CoamModel:
-        plan = self._plan
-        return tensorrt_engines.load_engines(
-            plan.model,
-            plan.engines,
-            plan.options,
-            plan.target,
-            self._report,
-            must_build=plan.must_build,
-        )
+        return tensorrt_engines.load_engines(self._plan, self._report, must_build=self._must_build)
 
     def _report(self, text: str) -> bool:
         self.progress = text

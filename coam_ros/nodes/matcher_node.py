@@ -120,7 +120,9 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             backend = 'cpu' if parameters.backend == 'auto' else parameters.backend
             self._use_matcher(self._load_matcher(backend))
             return
-        self._loading = EngineLoading(plan, self.pool, self.get_logger())
+        self._loading = EngineLoading(
+            plan, self.pool, self.get_logger(), must_build=parameters.force_engine_update
+        )
         self._loading_timer = self.create_timer(
             _LOADING_PERIOD_S, self._check_loading, clock=self.steady_clock
         )

@@ -25,7 +25,7 @@ from coam_ros.inference.engine_manifest import (  # noqa: E402
 )
 from coam_ros.inference.engines import (  # noqa: E402
     build_engines,
-    default_engine_directory,
+    EnginePlan,
     EngineRefusedError,
     find_engines,
     load_engines,
@@ -45,10 +45,14 @@ def go_on(text):
     return True
 
 
+def plan(engines, target=MACHINE, options=OPTIONS, model=MODEL):
+    return EnginePlan.make(model, options, target, engines)
+
+
 @pytest.fixture(scope='module')
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp('engines') / 'built'
-    build_engines(MODEL, folder, OPTIONS, AHEAD, go_on)
+    build_engines(plan(folder, AHEAD), go_on)
     return folder
 
 
@@ -59,7 +63,7 @@ def engines(built, tmp_path):
 
 
 def test_engines_built_ahead_of_time_fit_any_such_gpu(engines):
-    manifest = find_engines(MODEL, engines, OPTIONS, MACHINE)
+    manifest = find_engines(plan(engines))
     assert manifest.target == AHEAD
     assert manifest.options == OPTIONS
     assert manifest.gate is None
@@ -74,7 +78,7 @@ def test_engines_built_ahead_of_time_fit_any_such_gpu(engines):
 @pytest.mark.parametrize('max_keyframes', [1, 10])
 def test_engines_do_for_any_number_of_keyframes(engines, max_keyframes):
     wanted = dataclasses.replace(OPTIONS, max_keyframes=max_keyframes)
-    find_engines(MODEL, engines, wanted, MACHINE)
+    find_engines(plan(engines, options=wanted))
 
 
 @pytest.mark.parametrize(
@@ -90,7 +94,7 @@ def test_engines_do_for_any_number_of_keyframes(engines, max_keyframes):
 def test_engines_that_do_not_fit_are_refused_with_the_command(engines, options, target, message):
     wanted = dataclasses.replace(OPTIONS, **options)
     with pytest.raises(EngineIncompatibleError, match=message) as refusal:
-        find_engines(MODEL, engines, wanted, dataclasses.replace(MACHINE, **target))
+        find_engines(plan(engines, dataclasses.replace(MACHINE, **target), options=wanted))
     width, height = wanted.image_size
     assert f'coam build-engine {MODEL} --out {engines}' in str(refusal.value)
     assert f'--image-size {width}x{height}' in str(refusal.value)
@@ -99,10 +103,10 @@ def test_engines_that_do_not_fit_are_refused_with_the_command(engines, options, 
 def test_engines_of_another_gpu_are_refused(engines):
     manifest = EngineManifest.load(engines)
     dataclasses.replace(manifest, target=MACHINE).save(engines)
-    find_engines(MODEL, engines, OPTIONS, MACHINE)
+    find_engines(plan(engines))
     other = dataclasses.replace(MACHINE, gpu='NVIDIA GeForce RTX 4060')
     with pytest.raises(EngineIncompatibleError, match=r'GPU: built .* 4090, wanted .* 4060'):
-        find_engines(MODEL, engines, OPTIONS, other)
+        find_engines(plan(engines, other))
 
 
 def test_engines_of_a_smaller_gpu_of_the_same_name_are_refused(engines):
@@ -110,11 +114,11 @@ def test_engines_of_a_smaller_gpu_of_the_same_name_are_refused(engines):
     agx = dataclasses.replace(MACHINE, gpu='Orin', num_multiprocessors=16)
     nano = dataclasses.replace(agx, num_multiprocessors=8)
     manifest = EngineManifest.load(engines)
-    find_engines(MODEL, engines, OPTIONS, nano)
+    find_engines(plan(engines, nano))
     dataclasses.replace(manifest, target=agx).save(engines)
-    find_engines(MODEL, engines, OPTIONS, agx)
+    find_engines(plan(engines, agx))
     with pytest.raises(EngineIncompatibleError, match='multiprocessors: built 16, wanted 8'):
-        find_engines(MODEL, engines, OPTIONS, nano)
+        find_engines(plan(engines, nano))
 
 
 def test_engines_of_another_model_are_refused(engines, tmp_path):
@@ -131,7 +135,7 @@ def test_engines_of_another_model_are_refused(engines, tmp_path):
     )
     swapped.save(model)
     with pytest.raises(EngineIncompatibleError, match='encoder ONNX: built'):
-        find_engines(model, engines, OPTIONS, MACHINE)
+        find_engines(plan(engines, model=model))
 
 
 @pytest.mark.parametrize('kind', ['encoder-*.engine', 'pair_matcher-*.engine', 'engine.json'])
@@ -142,39 +146,39 @@ def test_a_changed_byte_is_noticed(engines, kind, place):
     content[round(place * (len(content) - 1))] ^= 4
     path.write_bytes(content)
     with pytest.raises(EngineIncompatibleError, match=f'(?i){path.name}.*coam build-engine'):
-        find_engines(MODEL, engines, OPTIONS, MACHINE)
+        find_engines(plan(engines))
 
 
 def test_a_truncated_engine_is_noticed(engines):
     (path,) = engines.glob('encoder-*.engine')
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(EngineIncompatibleError, match='damaged'):
-        find_engines(MODEL, engines, OPTIONS, MACHINE)
+        find_engines(plan(engines))
 
 
 def test_a_missing_engine_is_named(engines):
     (path,) = engines.glob('pair_matcher-*.engine')
     path.unlink()
     with pytest.raises(FileNotFoundError, match=f'{path.name}.*coam build-engine'):
-        find_engines(MODEL, engines, OPTIONS, MACHINE)
+        find_engines(plan(engines))
 
 
 def test_no_engines_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'No engines: .*engine\.json'):
-        find_engines(MODEL, tmp_path, OPTIONS, MACHINE)
+        find_engines(plan(tmp_path))
 
 
 @pytest.mark.parametrize('content', ['', '[]', '{"format_version": 1}', '{"format_version": 7}'])
 def test_a_broken_manifest_is_named(engines, content):
     (engines / 'engine.json').write_text(content)
     with pytest.raises(EngineIncompatibleError, match=r'engine\.json'):
-        find_engines(MODEL, engines, OPTIONS, MACHINE)
+        find_engines(plan(engines))
 
 
 def test_a_cancelled_build_leaves_the_former_engines_and_nothing_else(engines):
     before = {path.name: path.read_bytes() for path in engines.iterdir()}
     with pytest.raises(BuildCancelledError):
-        build_engines(MODEL, engines, OPTIONS, AHEAD, lambda text: 'pair_matcher' not in text)
+        build_engines(plan(engines, AHEAD), lambda text: 'pair_matcher' not in text)
     assert {path.name: path.read_bytes() for path in engines.iterdir()} == before
     assert [path.name for path in engines.parent.iterdir()] == ['engines']
 
@@ -186,7 +190,7 @@ def test_engines_may_lie_beside_the_model_and_a_new_build_takes_out_the_former_o
     named = []
     for max_keyframes in (1, 2):
         options = dataclasses.replace(OPTIONS, max_keyframes=max_keyframes)
-        build_engines(model, model, options, AHEAD, go_on)
+        build_engines(plan(model, AHEAD, options=options, model=model), go_on)
         manifest = EngineManifest.load(model)
         named.append({manifest.encoder.file, manifest.pair_matcher.file})
     assert named[0] != named[1]
@@ -202,9 +206,9 @@ def test_processes_that_share_a_folder_build_one_after_the_other(engines):
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         with pytest.raises(BuildCancelledError, match='Waiting for the engines'):
-            load_engines(MODEL, engines, OPTIONS, MACHINE, lambda text: told.append(text) or False)
+            load_engines(plan(engines), lambda text: told.append(text) or False)
         with pytest.raises(EngineIncompatibleError, match='Another process is at'):
-            load_engines(MODEL, engines, OPTIONS, MACHINE, go_on, may_build=False)
+            load_engines(plan(engines), go_on, may_build=False)
     finally:
         os.close(descriptor)
     assert told == ['wait for another process that builds engines']
@@ -219,13 +223,11 @@ def test_builds_in_different_folders_do_not_measure_at_the_same_time(tmp_path, m
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         with pytest.raises(BuildCancelledError, match='Waiting for the engines'):
-            build_engines(
-                MODEL, tmp_path / 'mine', OPTIONS, AHEAD, lambda text: told.append(text) or False
-            )
+            build_engines(plan(tmp_path / 'mine', AHEAD), lambda text: told.append(text) or False)
     finally:
         os.close(descriptor)
     assert told == ['wait for another process that builds engines']
-    build_engines(MODEL, tmp_path / 'mine', OPTIONS, AHEAD, go_on)
+    build_engines(plan(tmp_path / 'mine', AHEAD), go_on)
 
 
 def test_a_folder_that_cannot_be_written_is_no_reason_to_go_without_the_cpu(tmp_path):
@@ -233,7 +235,7 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_go_without_the_cpu(tmp_
     path.write_bytes(b'in the way')
     told = []
     with pytest.raises(EngineIncompatibleError, match='cannot be built or run'):
-        load_engines(MODEL, path, OPTIONS, MACHINE, lambda text: told.append(text) or True)
+        load_engines(plan(path), lambda text: told.append(text) or True)
     assert not told  # before the work
 
 
@@ -245,7 +247,7 @@ def test_what_the_gate_refused_stays_refused_without_asking_again(engines):
     refused = dataclasses.replace(manifest, target=MACHINE, gate=dataclasses.asdict(report))
     refused.save(engines)
     with pytest.raises(EngineRefusedError, match=r'90\.0% of the matches retained'):
-        load_engines(MODEL, engines, OPTIONS, MACHINE, go_on)
+        load_engines(plan(engines), go_on)
 
 
 def test_a_gate_that_has_nothing_to_compare_is_no_reason_to_go_without_the_cpu(
@@ -257,7 +259,7 @@ def test_a_gate_that_has_nothing_to_compare_is_no_reason_to_go_without_the_cpu(
     monkeypatch.setattr('coam_ros.inference.engines.compare_backends', compare)
     manifest = EngineManifest.load(engines)
     with pytest.raises(EngineIncompatibleError, match='cannot judge the engines in'):
-        pass_gate(MODEL, engines, manifest, None)
+        pass_gate(plan(engines), manifest, None)
     assert EngineManifest.load(engines) == manifest
 
 
@@ -266,26 +268,25 @@ def test_an_image_size_that_the_model_cannot_take_is_named(tmp_path, size):
     options = dataclasses.replace(OPTIONS, image_size=size)
     message = f'{size[0]} x {size[1]}: wanted multiples of 32 px and at least 131072 px'
     with pytest.raises(EngineIncompatibleError, match=message):
-        build_engines(MODEL, tmp_path / 'engines', options, AHEAD, go_on)
+        build_engines(plan(tmp_path / 'engines', AHEAD, options=options), go_on)
 
 
 def test_a_build_that_is_not_allowed_is_not_made(tmp_path):
     with pytest.raises(FileNotFoundError, match='No engines'):
-        load_engines(MODEL, tmp_path / 'none', OPTIONS, MACHINE, go_on, may_build=False)
+        load_engines(plan(tmp_path / 'none'), go_on, may_build=False)
     assert not (tmp_path / 'none').exists()
 
 
 @pytest.mark.skipif(importlib.util.find_spec('pycuda') is not None, reason='PyCUDA is here')
 def test_without_pycuda_fitting_engines_are_not_loaded_and_the_message_says_why(engines):
     with pytest.raises(EngineIncompatibleError, match=r'No PyCUDA.*pip install pycuda'):
-        load_engines(MODEL, engines, OPTIONS, MACHINE, go_on)
+        load_engines(plan(engines), go_on)
 
 
 def test_each_kind_of_engine_has_a_folder_of_its_own(monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', '/cache')
-    manifest = Manifest.load(MODEL)
     folders = {
-        default_engine_directory(manifest, options)
+        EnginePlan.make(MODEL, options, MACHINE).engines
         for options in (OPTIONS, EngineOptions('fp32', (480, 320)), EngineOptions('fp16'))
     }
     assert len(folders) == 3
@@ -312,12 +313,7 @@ def test_engines_that_fit_are_built_again_only_when_asked_to(engines):
         told.clear()
         with pytest.raises(EngineIncompatibleError, match='No PyCUDA'):
             load_engines(
-                MODEL,
-                engines,
-                OPTIONS,
-                MACHINE,
-                lambda text: told.append(text) or True,
-                must_build=must_build,
+                plan(engines), lambda text: told.append(text) or True, must_build=must_build
             )
         assert any('Building engine' in text for text in told) == must_build
     assert EngineManifest.load(engines).target == MACHINE

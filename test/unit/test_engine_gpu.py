@@ -6,7 +6,7 @@ import gc
 
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
 from coam_ros.inference.engine_manifest import EngineManifest, EngineOptions
-from coam_ros.inference.engines import load_engines, this_machine
+from coam_ros.inference.engines import EnginePlan, load_engines, this_machine
 from coam_ros.inference.gate_pairs import fixed_pairs
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def engines(machine, tmp_path_factory):
 
 @pytest.fixture
 def model(machine, engines):
-    loaded = load_engines(MODEL, engines, OPTIONS, machine, lambda text: True)
+    loaded = load_engines(EnginePlan.make(MODEL, OPTIONS, machine, engines), lambda text: True)
     yield loaded
     loaded.close()
 
@@ -104,7 +104,7 @@ def test_memory_of_the_gpu_does_not_grow(model, images):
 
 @pytest.mark.gpu
 def test_a_closed_model_says_so(machine, engines, images):
-    loaded = load_engines(MODEL, engines, OPTIONS, machine, lambda text: True)
+    loaded = load_engines(EnginePlan.make(MODEL, OPTIONS, machine, engines), lambda text: True)
     loaded.close()
     with pytest.raises(RuntimeError, match='was closed'):
         loaded.encode(images[0])

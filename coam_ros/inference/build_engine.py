@@ -18,11 +18,10 @@ from pathlib import Path
 from coam_ros.inference.engine_manifest import EngineManifest, EngineOptions, Target
 from coam_ros.inference.engines import (
     build_engines,
-    default_engine_directory,
+    EnginePlan,
     load_engines,
     this_machine,
 )
-from coam_ros.inference.manifest import Manifest
 from coam_ros.inference.model import default_model_directory
 from coam_ros.inference.tensorrt_package import import_tensorrt
 from rich.console import Console
@@ -85,7 +84,6 @@ def read_options(args: argparse.Namespace) -> EngineOptions:
 
 def run(args: argparse.Namespace) -> int:
     """Build, say what TensorRT made of each network, and ask the gate where there is a GPU."""
-    model = args.model or default_model_directory()
     options = read_options(args)
     ahead = args.compute_capability
     if ahead and not args.out:
@@ -93,12 +91,13 @@ def run(args: argparse.Namespace) -> int:
             f'--compute-capability {ahead} builds for another machine, wanted --out for a folder '
             'other than that of the engines of this one.'
         )
-    engines = args.out or default_engine_directory(Manifest.load(model), options)
     if ahead:
         tensorrt = import_tensorrt('tensorrt_rtx')
         target = Target(tensorrt.__name__, tensorrt.__version__, ahead, gpu='')
     else:
         target = this_machine()
+    plan = EnginePlan.make(args.model or default_model_directory(), options, target, args.out)
+    engines = plan.engines
     console = Console(markup=False, soft_wrap=True)
     with console.status('building') as status:
 
@@ -106,9 +105,9 @@ def run(args: argparse.Namespace) -> int:
             status.update(text)
             return True
 
-        layers = build_engines(model, engines, options, target, report)
+        layers = build_engines(plan, report)
         if not ahead:
-            load_engines(model, engines, options, target, report).close()
+            load_engines(plan, report).close()
     table = Table('network', 'layers', 'convolutions', 'matrix products', 'engine [MB]')
     manifest = EngineManifest.load(engines)
     for name, of_network in layers.items():
