@@ -18,8 +18,8 @@ from coam_ros.mapping.keyframe import Keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.retrieval import KeyframeRetriever
 from coam_ros.matching import CoamMatcher
+from coam_ros.matching.image_files import encode_jpeg
 from coam_ros.rendering import camera_pose, Room, RoomConfig
-from coam_ros.rendering.photometric import encode_jpeg
 import cv2
 import numpy as np
 from numpy.typing import NDArray

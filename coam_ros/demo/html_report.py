@@ -13,7 +13,7 @@ from coam_ros.demo.scoring import is_right, Score
 from coam_ros.evaluation.reports.html_page import make_figure, make_page, make_table
 from coam_ros.localization.drawing import draw_best_keyframe
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.rendering.photometric import encode_jpeg
+from coam_ros.matching.image_files import encode_jpeg
 
 
 def make_html(

@@ -12,8 +12,8 @@ from coam_ros.demo.scenario import LiveFrame, Scenario
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import rotation_vector
 from coam_ros.mapping.keyframe import Keyframe
+from coam_ros.matching.image_files import encode_jpeg
 from coam_ros.rendering import camera_pose, CameraEffects, Lighting, load_photographs, Room
-from coam_ros.rendering.photometric import encode_jpeg
 import cv2
 import numpy as np
 from numpy.typing import NDArray

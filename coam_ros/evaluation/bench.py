@@ -48,7 +48,7 @@ from coam_ros.evaluation.reports.benchmark_report import (
     verdict,
     write_report,
 )
-from coam_ros.rendering.photometric import encode_jpeg
+from coam_ros.matching.image_files import encode_jpeg
 import cv2
 import numpy as np
 from rich.console import Console

@@ -34,12 +34,21 @@ def write_aside(path: Path, content: bytes | memoryview) -> None:
 
 
 def replace_folder(target: Path, aside: Path) -> None:
-    """Put a new folder in the place of an old one by renaming."""
+    """Put a new folder in the place of an old one by renaming.
+
+    Raises:
+        OSError: it cannot; the old one is where it was.
+    """
     old = target.with_name(f'.{target.name}-old')
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
         target.rename(old)
-    aside.rename(target)
+    try:
+        aside.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -150,8 +150,8 @@ class Relocalizer:
         found = self._retriever.retrieve(
             query.global_descriptor,
             _NUM_CANDIDATES * self.config.num_keyframes,
-            prior_position=None if prior is None else prior.position_map,
-            radius=None if prior is None else prior.radius_m,
+            prior_position_map=None if prior is None else prior.position_map,
+            radius_m=None if prior is None else prior.radius_m,
         )
         # A keyframe may have left the map since it was retrieved.
         candidates = [self._map.get(keyframe_id) for keyframe_id, _ in found]

@@ -34,17 +34,17 @@ class KeyframeRetriever:
         self,
         descriptor: NDArray[np.float32],
         k: int,
-        prior_position: ArrayLike | None = None,
-        radius: float | None = None,
+        prior_position_map: ArrayLike | None = None,
+        radius_m: float | None = None,
     ) -> list[tuple[int, float]]:
         """Find the most similar keyframes.
 
         Args:
             descriptor: (D,) of unit length, of the query, by the model that made the map's.
             k: how many at most, at least 1.
-            prior_position: (3,) of the camera in the map frame [m]; only keyframes within
-                `radius` of it count. None searches the whole map.
-            radius: [m], needed with a prior position.
+            prior_position_map: (3,) of the camera in the map frame [m]; only keyframes within
+                `radius_m` of it count. None searches the whole map.
+            radius_m: needed with a prior position.
 
         Returns:
             (id, cosine similarity in [-1, 1]) of at most `k` keyframes, most similar first; fewer
@@ -54,10 +54,10 @@ class KeyframeRetriever:
             ValueError: `k` below 1, or a prior position without a radius.
             MapFormatError: the map's descriptors have another length than the query's.
         """
-        if k < 1 or (prior_position is not None and radius is None):
+        if k < 1 or (prior_position_map is not None and radius_m is None):
             raise ValueError(
-                f'Retrieval of k={k} with radius={radius}, wanted k of at least 1 and a radius '
-                'with every prior position; correct the call'
+                f'Retrieval of k={k} with radius_m={radius_m}, wanted k of at least 1 and a '
+                'radius with every prior position; correct the call'
             )
         self._follow_map()
         if self._index is None:
@@ -70,9 +70,9 @@ class KeyframeRetriever:
                 'Make the map again with `coam map build`, or compute its descriptors again.'
             )
         parameters = None
-        if prior_position is not None:
-            offset = self._positions_map - np.asarray(prior_position, dtype=np.float64)
-            rows = np.flatnonzero(np.linalg.norm(offset, axis=1) <= radius)
+        if prior_position_map is not None:
+            offset = self._positions_map - np.asarray(prior_position_map, dtype=np.float64)
+            rows = np.flatnonzero(np.linalg.norm(offset, axis=1) <= radius_m)
             # As an argument, so that faiss keeps the selector alive; its stubs do not know it.
             parameters = faiss.SearchParameters(  # type: ignore[call-arg]
                 sel=faiss.IDSelectorBatch(rows)

@@ -39,8 +39,22 @@ def decode_rgb(data: bytes, reduction: int = 1) -> NDArray[np.uint8] | None:
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """Encode (H, W, 3) uint8 RGB or (H, W) grey as JPEG; quality in [1, 100]."""
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    _, data = cv2.imencode('.jpg', pixels, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return data.tobytes()
+
+
+def read_image(path: Path, reduction: int = 1) -> NDArray[np.uint8]:
     """Read an image file.
+
+    Grey images get three equal channels, 16-bit ones their upper 8 bits.
+
+    Args:
+        path: of the file.
+        reduction: as of `decode_rgb`. A pixel p of a JPEG is (p + 0.5) / reduction - 0.5 there;
+            of a PNG only where the fraction of its size is whole.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -51,9 +65,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     """
     if not path.is_file():
         raise FileNotFoundError(f'No image {path}; check the path.')
-    image = decode_rgb(path.read_bytes())
+    image = decode_rgb(path.read_bytes(), reduction)
     if image is None:
-        raise ValueError(f'{path} is no image that OpenCV reads; wanted JPEG, PNG or the like.')
+        raise ValueError(
+            f'{path} is no image that OpenCV reads; wanted a whole JPEG, PNG or the like.'
+        )
     return image
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from coam_ros.mapping.depth import NO_DEPTH_COUNTS
-from coam_ros.matching.image_files import decode_rgb
+from coam_ros.matching.image_files import decode_rgb, encode_jpeg
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -131,10 +131,7 @@ def stored_image(message: Image | CompressedImage) -> bytes:
     pixels = decode_image(message)
     if isinstance(message, CompressedImage):
         return bytes(message.data)
-    if pixels.ndim == 3:
-        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
-    _, data = cv2.imencode('.jpg', pixels, (cv2.IMWRITE_JPEG_QUALITY, _STORED_QUALITY))
-    return data.tobytes()
+    return encode_jpeg(pixels, _STORED_QUALITY)
 
 
 def encode_depth(message: Image) -> bytes:

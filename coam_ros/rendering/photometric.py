@@ -99,20 +99,6 @@ def sensor_noise(
     return np.clip(image + noise + 0.5, 0, 255).astype(np.uint8)
 
 
-def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """Encode an (H, W, 3) uint8 RGB image; quality in [1, 100]."""
-    _, data = cv2.imencode(
-        '.jpg', cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality)
-    )
-    return data.tobytes()
-
-
-def decode_jpeg(data: bytes) -> NDArray[np.uint8]:
-    """Decode to (H, W, 3) uint8 RGB."""
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
 @dataclass(frozen=True)
 class CameraEffects:
     """All effects of one picture, in the order in which light meets them.

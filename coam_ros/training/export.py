@@ -28,10 +28,11 @@ from coam_ros.inference.manifest import (
     NetworkFile,
 )
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
+from coam_ros.matching.image_files import read_image
 from coam_ros.matching.preprocessing import Resizing
 from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
 from coam_ros.training.config_file import build, to_values
-from coam_ros.training.data.reading import list_photos, read_rgb
+from coam_ros.training.data.reading import list_photos
 from coam_ros.training.deployment import (
     DeployedEncoder,
     DeployedPairMatcher,
@@ -166,7 +167,7 @@ def _local_features(network: CoamNetwork, photos: Path, area_px: int) -> list[to
     drawn = np.random.default_rng(0).permutation(len(paths))[:_MOST_PHOTOS]
     local_maps = []
     for index in tqdm(np.sort(drawn), desc='global descriptor', unit='photo'):
-        photo = read_rgb(paths[index])
+        photo = read_image(paths[index])
         image = Resizing.fit(photo.shape[1::-1], area_px, SIZE_MULTIPLE).apply(photo)
         batch = torch.from_numpy(image).permute(2, 0, 1)[None].float()
         local_maps.append(network.encode(batch)[1])

@@ -26,6 +26,7 @@ pytest.importorskip('torch', reason='PyTorch is not installed')
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.mapping.importers.tum import TumSequence
+from coam_ros.matching.image_files import read_image
 from coam_ros.training.data import make_source, RgbdSourceConfig, ViewSpec
 from coam_ros.training.data.posed_depth import (
     CoarseDepth,
@@ -34,7 +35,6 @@ from coam_ros.training.data.posed_depth import (
     overlaps,
     project,
 )
-from coam_ros.training.data.reading import read_rgb
 
 SPEC = ViewSpec(SIZE, 200)
 CAMERA = PinholeCamera.from_K(K, *SIZE)
@@ -100,7 +100,7 @@ def test_points_behind_the_camera_are_surely_not_seen():
 def test_an_image_read_small_draws_the_same_view(tmp_path, reduction):
     write_image(tmp_path / 'wall.jpg', wall_view(0))
     frames = [
-        replace(wall_frame(0), image=read_rgb(tmp_path / 'wall.jpg', r)) for r in (1, reduction)
+        replace(wall_frame(0), image=read_image(tmp_path / 'wall.jpg', r)) for r in (1, reduction)
     ]
     view = np.array([[0.6, 0.1, 10], [-0.1, 0.6, 20], [0, 0, 1]])
     drawn = [frame.draw(view, (96, 96))[30:70, 30:70].astype(float) for frame in frames]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 
-from coam_ros.inference.files import write_aside
+from coam_ros.inference.files import replace_folder, write_aside
 import pytest
 
 
@@ -29,3 +29,15 @@ def test_a_full_disk_leaves_the_former_file_and_no_other(tmp_path, monkeypatch):
     assert failure.value.errno == errno.ENOSPC
     assert path.read_bytes() == b'former'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_put_in_place_leaves_the_former_one(tmp_path):
+    (tmp_path / 'model').mkdir()
+    (tmp_path / 'model/former').touch()
+    with pytest.raises(FileNotFoundError):
+        replace_folder(tmp_path / 'model', tmp_path / 'none')
+    assert [path.name for path in (tmp_path / 'model').iterdir()] == ['former']
+    (tmp_path / 'new').mkdir()
+    replace_folder(tmp_path / 'model', tmp_path / 'new')
+    assert [path.name for path in tmp_path.iterdir()] == ['model']
+    assert not any((tmp_path / 'model').iterdir())

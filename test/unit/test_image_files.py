@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from coam_ros.cli import main
-from coam_ros.matching.image_files import decode_rgb, read_image, write_image
+from coam_ros.matching.image_files import decode_rgb, encode_jpeg, read_image, write_image
 import numpy as np
 import pytest
 
@@ -12,6 +12,13 @@ def test_written_image_is_read_as_it_was(tmp_path):
     image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
     write_image(tmp_path / 'new' / 'image.png', image)
     np.testing.assert_array_equal(read_image(tmp_path / 'new' / 'image.png'), image)
+
+
+@pytest.mark.parametrize('value', [(200, 100, 50), 120])
+def test_jpeg_keeps_colours_and_grey(value):
+    image = np.full((16, 16, 3) if isinstance(value, tuple) else (16, 16), value, np.uint8)
+    wanted = np.broadcast_to(image[0, 0], (16, 16, 3))
+    np.testing.assert_allclose(decode_rgb(encode_jpeg(image, 95)), wanted, atol=4)
 
 
 def test_pixels_are_read_as_they_are_stored_whatever_the_metadata_say(tmp_path):

@@ -74,9 +74,9 @@ def test_follows_added_changed_and_removed_keyframes():
 def test_prior_restricts_the_search_to_its_radius():
     descriptors = unit_vectors(10)
     retriever = KeyframeRetriever(make_map(descriptors))
-    found = retriever.retrieve(descriptors[0], 10, prior_position=[5, 0, 0], radius=1.5)
+    found = retriever.retrieve(descriptors[0], 10, prior_position_map=[5, 0, 0], radius_m=1.5)
     assert sorted(i for i, _ in found) == [40, 50, 60]
-    assert retriever.retrieve(descriptors[0], 3, prior_position=[50, 0, 0], radius=1.0) == []
+    assert retriever.retrieve(descriptors[0], 3, prior_position_map=[50, 0, 0], radius_m=1.0) == []
 
 
 def test_descriptors_of_another_length_are_refused_with_what_to_do():
@@ -97,5 +97,5 @@ def test_bad_arguments_are_refused():
     retriever = KeyframeRetriever(KeyframeMap())
     with pytest.raises(ValueError, match='k=0'):
         retriever.retrieve(unit_vectors(1)[0], 0)
-    with pytest.raises(ValueError, match='radius=None'):
-        retriever.retrieve(unit_vectors(1)[0], 1, prior_position=[0, 0, 0])
+    with pytest.raises(ValueError, match='radius_m=None'):
+        retriever.retrieve(unit_vectors(1)[0], 1, prior_position_map=[0, 0, 0])

@@ -95,10 +95,7 @@ class TumSequence(Sequence[Keyframe]):
         """
         pose, depth_name = self._poses[index], self._depth_names[index]
         if pose is None:
-            raise ValueError(
-                f'{self._directory}: {self.names[index]} has no pose within {_MAX_DELAY_S} s in '
-                'groundtruth.txt; leave it out'
-            )
+            raise ValueError(f'no pose within {_MAX_DELAY_S} s in groundtruth.txt')
         path = self._directory / self.names[index]
         image = path.read_bytes()
         depth = None if depth_name is None else (self._directory / depth_name).read_bytes()

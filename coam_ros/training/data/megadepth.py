@@ -18,13 +18,13 @@ from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.transforms import invert, is_rigid
 from coam_ros.mapping.importers.object_arrays import read_arrays
 from coam_ros.mapping.importers.sfm_model import HALF_PIXEL
+from coam_ros.matching.image_files import read_image
 from coam_ros.training.data.pairs import draw_until_made, SourceConfig, TrainingPair
 from coam_ros.training.data.posed_depth import DepthFrame, DepthPairMaker, DepthTolerance
 from coam_ros.training.data.reading import (
     ArrayCache,
     check_image,
     largest_reduction,
-    read_rgb,
     warn_of_skipped,
 )
 from coam_ros.training.data.views import ViewSpec
@@ -153,7 +153,7 @@ class MegaDepthSource:
         K = scene.intrinsics[index] - [[0, 0, HALF_PIXEL], [0, 0, HALF_PIXEL], [0, 0, 0]]
         # Only a JPEG's smaller pixels are exactly so many of the file.
         is_jpeg = header.format == 'jpeg'
-        image = read_rgb(path, largest_reduction(size, self._wanted_size) if is_jpeg else 1)
+        image = read_image(path, largest_reduction(size, self._wanted_size) if is_jpeg else 1)
         camera = PinholeCamera.from_K(K, *size)
         return DepthFrame(image, depth, camera, scene.T_world_camera[index])
 

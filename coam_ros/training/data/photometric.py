@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from statistics import NormalDist
 
-from coam_ros.rendering.photometric import decode_jpeg, defocus_blur, encode_jpeg, motion_blur
+from coam_ros.matching.image_files import decode_rgb, encode_jpeg
+from coam_ros.rendering.photometric import defocus_blur, motion_blur
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ def vary_photometry(image: Image, rng: np.random.Generator, strength: float = 1.
     if rng.random() < 0.4:
         image = _add_noise(image, strength * rng.uniform(0, 12), rng)
     if rng.random() < 0.25:
-        image = decode_jpeg(encode_jpeg(image, max(1, int(100 - strength * rng.uniform(10, 70)))))
+        image = decode_rgb(encode_jpeg(image, max(1, int(100 - strength * rng.uniform(10, 70)))))
     return image
 
 

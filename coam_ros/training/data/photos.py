@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from coam_ros.geometry.image_views import Image, is_inside, transform, warp
+from coam_ros.matching.image_files import read_image
 from coam_ros.training.data.pairs import (
     IGNORED,
     MATCHED,
@@ -14,7 +15,7 @@ from coam_ros.training.data.pairs import (
     TrainingPair,
     UNMATCHED,
 )
-from coam_ros.training.data.reading import ArrayCache, largest_reduction, list_photos, read_rgb
+from coam_ros.training.data.reading import ArrayCache, largest_reduction, list_photos
 from coam_ros.training.data.views import (
     check_share,
     HomographyConfig,
@@ -97,7 +98,7 @@ class PhotoSource:
         zoom = max(1.0, self._config.homography.max_scale) / self._config.crop.min_extent
         wanted = tuple(side * zoom for side in self._size)
         reduction = largest_reduction(size, wanted)
-        return self._cache.get(path, lambda: read_rgb(path, reduction))
+        return self._cache.get(path, lambda: read_image(path, reduction))
 
     def _crop(self, photo: Image, rng: np.random.Generator) -> np.ndarray:
         return random_crop(photo.shape[1::-1], self._size, self._config.crop, rng)

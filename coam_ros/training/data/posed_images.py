@@ -14,8 +14,9 @@ from coam_ros.geometry.transforms import invert, is_rigid, rotation_vector
 from coam_ros.mapping.importers.pair_list import read_pair_list
 from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
 from coam_ros.mapping.importers.sfm_model import is_colmap_model, scaled_camera, SfmImage
+from coam_ros.matching.image_files import read_image
 from coam_ros.training.data.pairs import EpipolarPair, PairFinisher, SourceConfig
-from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
+from coam_ros.training.data.reading import ArrayCache, check_image, warn_of_skipped
 from coam_ros.training.data.views import CropConfig, random_crop, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
@@ -236,7 +237,7 @@ def _warn(directory: Path, skipped: dict[object, str], total: int) -> None:
 
 
 def _read_file(folder: Path, name: str) -> Image:
-    return read_rgb(folder / name)
+    return read_image(folder / name)
 
 
 def _read_frame(frames: SevenScenesSequence, index: int) -> Image:

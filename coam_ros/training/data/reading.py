@@ -9,10 +9,9 @@ import logging
 from pathlib import Path
 from typing import cast, Protocol, TypeVar
 
-from coam_ros.geometry.image_views import Image
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import ImageHeader, read_image_header
-from coam_ros.matching.image_files import decode_rgb, REDUCTIONS
+from coam_ros.matching.image_files import read_image, REDUCTIONS
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = {'.jpg', '.jpeg', '.png'}
@@ -20,28 +19,6 @@ _MIN_SIDE_PX = 96
 # Standard deviation in grey levels; below it nothing can be matched (a mask, a dark 16-bit file).
 _MIN_CONTRAST = 4.0
 _NUM_NAMED = 20
-
-
-def read_rgb(path: Path, reduction: int = 1) -> Image:
-    """Read an image.
-
-    Grey images get three equal channels, 16-bit ones their upper 8 bits. An orientation in the
-    file's metadata is ignored: poses and calibration are about the stored pixels.
-
-    Args:
-        path: of a JPEG or PNG.
-        reduction: 1, 2, 4 or 8: decode at this fraction of the size, which is faster. A pixel p
-            of a JPEG is (p + 0.5) / reduction - 0.5 there; of a PNG only where the fraction of
-            its size is whole.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded.
-    """
-    return _decode(path.read_bytes(), path, reduction)
 
 
 def check_image(path: Path) -> ImageHeader:
@@ -109,7 +86,7 @@ def warn_of_skipped(source: Path, kind: str, skipped: Mapping[object, str], tota
 
 
 def largest_reduction(size: tuple[int, int], wanted: tuple[float, float]) -> int:
-    """Choose the reduction of `read_rgb` that leaves at least the size wanted.
+    """Choose the reduction of `read_image` that leaves at least the size wanted.
 
     Args:
         size: (width, height) of the file [px].
@@ -150,21 +127,13 @@ class ArrayCache:
         return value
 
 
-def _decode(data: bytes, path: Path, reduction: int) -> Image:
-    image = decode_rgb(data, reduction)
-    if image is None:
-        raise ValueError(f'Unreadable image: {path} could not be decoded; replace or remove it.')
-    return image
-
-
 def _examine(path: Path) -> tuple[int, int] | str:
     """Give the size of a photo, or say why it cannot be used."""
     try:
-        data = path.read_bytes()
-        header = read_image_header(data)
+        header = check_image(path)
         if min(header.width, header.height) < _MIN_SIDE_PX:
             return f'{header.width} x {header.height} px, wanted at least {_MIN_SIDE_PX}'
-        contrast = _decode(data, path, 8).mean(axis=2).std()
+        contrast = read_image(path, 8).mean(axis=2).std()
     except (MapFormatError, OSError, ValueError) as error:
         return str(error)
     if contrast < _MIN_CONTRAST:

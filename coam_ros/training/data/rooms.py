@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coam_ros.geometry.camera import PinholeCamera
 from coam_ros.geometry.image_views import Image
+from coam_ros.matching.image_files import read_image
 from coam_ros.rendering import camera_pose, Lighting, load_photographs, Room, RoomConfig
 from coam_ros.training.data.pairs import draw_until_made, SourceConfig, TrainingPair
 from coam_ros.training.data.posed_depth import (
@@ -16,7 +17,7 @@ from coam_ros.training.data.posed_depth import (
     DepthTolerance,
     overlapping_pairs,
 )
-from coam_ros.training.data.reading import largest_reduction, list_photos, read_rgb
+from coam_ros.training.data.reading import largest_reduction, list_photos
 from coam_ros.training.data.views import check_not_negative, CropConfig, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
@@ -152,7 +153,7 @@ class RoomSource:
         count = min(self._config.photos_per_room, len(self._photos))
         chosen = rng.choice(len(self._photos), count, replace=False)
         return [
-            read_rgb(path, largest_reduction(size, _PHOTO_SIZE_PX))
+            read_image(path, largest_reduction(size, _PHOTO_SIZE_PX))
             for path, size in (self._photos[index] for index in chosen)
         ]
 

@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 
 from coam_ros.geometry.image_views import Image, is_inside, Points, transform, warp
 from coam_ros.mapping.importers.pair_list import read_pair_list
+from coam_ros.matching.image_files import read_image
 from coam_ros.training.config_file import check_least
 from coam_ros.training.data.pairs import (
     draw_until_made,
@@ -16,7 +17,7 @@ from coam_ros.training.data.pairs import (
     SourceConfig,
     TrainingPair,
 )
-from coam_ros.training.data.reading import ArrayCache, check_image, read_rgb, warn_of_skipped
+from coam_ros.training.data.reading import ArrayCache, check_image, warn_of_skipped
 from coam_ros.training.data.views import random_crop, ViewSpec
 import numpy as np
 
@@ -134,7 +135,7 @@ class TrackSource:
         return self._maker.make((self._image(name0), self._image(name1)), (xy0, xy1), rng)
 
     def _image(self, name: str) -> Image:
-        return self._cache.get(name, lambda: read_rgb(self._directory / name))
+        return self._cache.get(name, lambda: read_image(self._directory / name))
 
     def _read_tracks(self, name: str) -> tuple[Points, np.ndarray]:
         check_image(self._directory / name)
