@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from numpy.typing import NDArray
-
-Arrays = dict[str, NDArray[Any]]
+# By name: arrays of NumPy, or features that a backend keeps on its device, with shape, dtype and
+# nbytes like them.
+Arrays = dict[str, Any]
 
 
 class DeviceLostError(RuntimeError):
@@ -23,8 +23,16 @@ class InferenceBackend(Protocol):
 
     name: str
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """Run the network on arrays by input name and return the outputs by name."""
+    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+        """Run the network.
+
+        Args:
+            inputs: arrays by name. In the place of one, several that a backend keeps on its
+                device: they follow each other along the first axis.
+
+        Returns:
+            Outputs by name; those that stay on the device are for another network there.
+        """
 
     def close(self) -> None:
         """Free memory and device; the backend cannot be used afterwards."""

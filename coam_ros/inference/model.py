@@ -15,7 +15,17 @@ from coam_ros.inference.manifest import Manifest
 import numpy as np
 from numpy.typing import NDArray
 
-FEATURE_NAMES = ('features_4', 'features_8', 'features_16', 'features_32')
+# Interface of the two networks: what the encoder says of an image goes into the pair matcher.
+FEATURE_STRIDES = (4, 8, 16, 32)
+FEATURE_NAMES = tuple(f'features_{stride}' for stride in FEATURE_STRIDES)
+ENCODER_INPUTS = ('image',)
+ENCODER_OUTPUTS = (*FEATURE_NAMES, 'global_descriptor')
+PAIR_MATCHER_INPUTS = (
+    *(f'query_{name}' for name in FEATURE_NAMES),
+    'query_size',
+    *(f'keyframe_{name}' for name in FEATURE_NAMES),
+    'keyframe_size',
+)
 BACKENDS = ('auto', 'tensorrt', 'cpu', 'openvino', 'onnxruntime')
 
 _logger = logging.getLogger(__name__)
@@ -47,6 +57,9 @@ class RawMatches:
         """Return these matches and those of more keyframes."""
         both = (np.concatenate([getattr(x, f.name) for x in (self, others)]) for f in fields(self))
         return RawMatches(*both)
+
+
+PAIR_MATCHER_OUTPUTS = tuple(field.name for field in fields(RawMatches))
 
 
 class CoamModel:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from coam_ros.inference.manifest import BLOCK_PX
+from coam_ros.inference.model import FEATURE_STRIDES
 from coam_ros.training.decoders import cells_inside, View
 from coam_ros.training.global_descriptor import GlobalDescriptor
 from coam_ros.training.network import CoamNetwork, DescribedImage
@@ -17,7 +18,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-FEATURE_STRIDES = (4, 8, 16, 32)
 # A distinctiveness that no sigmoid gives: what lies in the padding comes last.
 _NEVER = -1e4
 

@@ -11,6 +11,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 import math
 from pathlib import Path
@@ -27,17 +28,19 @@ from coam_ros.inference.manifest import (
     MANIFEST_NAME,
     NetworkFile,
 )
+from coam_ros.inference.model import (
+    ENCODER_INPUTS,
+    ENCODER_OUTPUTS,
+    PAIR_MATCHER_INPUTS,
+    PAIR_MATCHER_OUTPUTS,
+)
 from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend
 from coam_ros.matching.image_files import read_image
 from coam_ros.matching.preprocessing import Resizing
 from coam_ros.training.checkpoint import DEFAULT_WEIGHTS, save_checkpoint
 from coam_ros.training.config_file import build, to_values
 from coam_ros.training.data.reading import list_photos
-from coam_ros.training.deployment import (
-    DeployedEncoder,
-    DeployedPairMatcher,
-    FEATURE_STRIDES,
-)
+from coam_ros.training.deployment import DeployedEncoder, DeployedPairMatcher
 from coam_ros.training.global_descriptor import DIM, GlobalDescriptor
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.network_config import NetworkConfig
@@ -53,7 +56,6 @@ SIZE_MULTIPLE = 32
 # What a model has unless it is told otherwise.
 IMAGE_AREA_PX, NUM_MATCHES = 640 * 480, 2048
 _OPSET = 18
-_FEATURES = [f'features_{stride}' for stride in FEATURE_STRIDES]
 # Photos that teach the global descriptor, drawn where there are more: 1.2 MB each in memory.
 _MOST_PHOTOS = 2000
 # Largest disagreement of ONNX Runtime and torch that still passes, relative to the largest value:
@@ -192,20 +194,15 @@ def _export_networks(
             directory / 'encoder.onnx',
             encoder,
             encoder_inputs,
-            ['image'],
-            [*_FEATURES, 'global_descriptor'],
+            ENCODER_INPUTS,
+            ENCODER_OUTPUTS,
         ),
         'pair_matcher': _export(
             directory / 'pair_matcher.onnx',
             matcher,
             matcher_inputs,
-            [
-                *(f'query_{name}' for name in _FEATURES),
-                'query_size',
-                *(f'keyframe_{name}' for name in _FEATURES),
-                'keyframe_size',
-            ],
-            ['query_points', 'keyframe_points', 'scores', 'similarities', 'distinctiveness'],
+            PAIR_MATCHER_INPUTS,
+            PAIR_MATCHER_OUTPUTS,
         ),
     }
 
@@ -243,16 +240,16 @@ def _export(
     path: Path,
     module: nn.Module,
     examples: tuple[tuple, ...],
-    input_names: list[str],
-    output_names: list[str],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
 ) -> NetworkFile:
     """Export one network and compare ONNX Runtime with torch on the examples."""
     torch.onnx.export(
         module,
         examples[0],
         str(path),
-        input_names=input_names,
-        output_names=output_names,
+        input_names=list(input_names),
+        output_names=list(output_names),
         dynamic_shapes=tuple(_free_axes(name) for name in input_names),
         opset_version=_OPSET,
         dynamo=True,
