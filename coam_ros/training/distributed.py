@@ -25,12 +25,12 @@ class Processes:
 
     Attributes:
         rank: of this one; the first, 0, alone writes and prints.
-        count: of all.
+        world_size: number of all.
         device: that this one computes on.
     """
 
     rank: int
-    count: int
+    world_size: int
     device: torch.device
 
     @property
@@ -40,32 +40,34 @@ class Processes:
 
     def share(self, count: int) -> range:
         """Give this process its indices of `count` that all have together."""
-        return range(count * self.rank // self.count, count * (self.rank + 1) // self.count)
+        return range(
+            count * self.rank // self.world_size, count * (self.rank + 1) // self.world_size
+        )
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Return a module whose backward pass averages the gradients of all processes."""
-        if self.count == 1:
+        if self.world_size == 1:
             return module
         # A loss need not use every head of the network.
         return DistributedDataParallel(module, find_unused_parameters=True)
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum over all processes."""
-        if self.count > 1:
+        if self.world_size > 1:
             values = values.to(self.device)
             distributed.all_reduce(values)
         return values.cpu()
 
-    def copy_from_first(self, tensors: Iterable[torch.Tensor]) -> None:
+    def broadcast(self, tensors: Iterable[torch.Tensor]) -> None:
         """Overwrite contiguous tensors with those of the first process."""
-        if self.count > 1:
+        if self.world_size > 1:
             for tensor in tensors:
                 distributed.broadcast(tensor, src=0)
 
-    def from_first(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401  (whatever is made)
+    def broadcast_object(self, make: Callable[[], Any]) -> Any:  # noqa: ANN401  (whatever is made)
         """Return what the first process makes, in all; machines need not share a disk."""
         made = [make() if self.is_first else None]
-        if self.count > 1:
+        if self.world_size > 1:
             distributed.broadcast_object_list(made, device=self.device)
         return made[0]
 

@@ -84,10 +84,10 @@ class Trainer:
             ValueError: the data is of no use, the checkpoint is damaged or of another network,
                 or the batch cannot be shared among the processes.
         """
-        if config.data.batch % processes.count:
+        if config.data.batch % processes.world_size:
             raise ValueError(
                 f'data.batch is {config.data.batch}, wanted a multiple of the '
-                f'{processes.count} processes; change one of them.'
+                f'{processes.world_size} processes; change one of them.'
             )
         self.config = config
         self.processes = processes
@@ -100,7 +100,7 @@ class Trainer:
 
         torch.manual_seed(config.seed)
         self.network = CoamNetwork(config.network)
-        former = processes.from_first(self._read_former)
+        former = processes.broadcast_object(self._read_former)
         if former is None:
             self._load_first_weights()
         self.network.to(processes.device, memory_format=torch.channels_last).train()
@@ -111,7 +111,8 @@ class Trainer:
         self._optimizer = self._make_optimizer()
         precision_name = choose_precision(config.precision, processes.device)
         if processes.is_first:
-            print(f'Training on {processes.count} x {processes.device.type} in {precision_name}.')
+            devices = f'{processes.world_size} x {processes.device.type}'
+            print(f'Training on {devices} in {precision_name}.')
         precision = _DTYPES[precision_name]
         self._scaler = torch.amp.GradScaler(
             processes.device.type, enabled=precision == torch.float16
@@ -227,7 +228,7 @@ class Trainer:
         if self.config.validation.every_steps is None:
             return
         # Averages of statistics that each process takes of its own pairs; the first one's count.
-        self.processes.copy_from_first(self.average.buffers())
+        self.processes.broadcast(self.average.buffers())
         matcher = DeployedPairMatcher(self.average, self.config.validation.num_matches)
         figures = validate(matcher, pairs, self.processes)
         is_best = self._judgement.update(figures, self._step)
@@ -375,8 +376,8 @@ class Trainer:
         self._waited_s += window.waited_s
         names, means = zip(*window.means().items(), strict=True)
         # The same for all processes: each has its own pairs.
-        total = self.processes.total(torch.stack(means))
-        figures = dict(zip(names, (total / self.processes.count).tolist(), strict=True))
+        total = self.processes.all_reduce(torch.stack(means))
+        figures = dict(zip(names, (total / self.processes.world_size).tolist(), strict=True))
         if log is None:
             return
         pairs_per_s = self.config.data.batch * window.steps_per_s()

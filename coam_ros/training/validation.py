@@ -87,7 +87,7 @@ def validate(
         is_judged, error_px = judge(points0[is_match], points1[is_match], pair)
         right = [(is_judged & (error_px < t)).sum() for t in RIGHT_PX]
         counts += torch.stack([torch.ones_like(right[0]), is_judged.sum(), *right]).cpu()
-    num_pairs, judged, *right = processes.total(counts).tolist()
+    num_pairs, judged, *right = processes.all_reduce(counts).tolist()
     figures = {'judged': judged / num_pairs}
     for t, number in zip(RIGHT_PX, right, strict=True):
         figures[f'precision_{t}px'] = number / max(judged, 1)

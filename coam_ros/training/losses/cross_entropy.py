@@ -117,7 +117,7 @@ class CrossEntropyLoss:
                 (described0, points0, is_right, known),
                 (described1, found_points, is_right, known),
             )
-        distinctiveness = 0.5 * sum(_judge(*end, output_stride) for end in ends)
+        distinctiveness = 0.5 * sum(_distinctiveness_loss(*end, output_stride) for end in ends)
         figures |= {
             'distinctiveness': distinctiveness.detach(),
             'right': masked_mean(
@@ -220,7 +220,7 @@ class CrossEntropyLoss:
         return loss, figures, refined.points.detach(), is_right
 
 
-def _judge(
+def _distinctiveness_loss(
     described: DescribedImage,
     points: torch.Tensor,
     is_right: torch.Tensor,
