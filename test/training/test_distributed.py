@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from importlib.util import find_spec
 import os
+import re
 import subprocess
 import sys
 
@@ -43,7 +44,9 @@ def watch(matcher, pairs, processes):
     digest = hashlib.sha256()
     for value in matcher.network.state_dict().values():
         digest.update(value.numpy().tobytes())
-    print('validated', digest.hexdigest(), flush=True)
+    # In one write, or the two processes mix their words.
+    sys.stdout.write(f'validated {digest.hexdigest()}\\n')
+    sys.stdout.flush()
     return validate(matcher, pairs, processes)
 
 validate, trainer.validate = trainer.validate, watch
@@ -116,7 +119,7 @@ def test_all_processes_validate_the_network_that_is_kept(photos, tmp_path):
     script.write_text(WATCHED_TRAINING)
     child = train_with_two(photos, tmp_path / 'out', 'schedule.steps=3', program=(str(script),))
     assert child.returncode == 0, child.stderr
-    validated = Counter(x for x in child.stdout.splitlines() if x.startswith('validated'))
+    validated = Counter(re.findall('validated [0-9a-f]{64}', child.stdout))
     # Before the first step and after the third, each by both.
     assert list(validated.values()) == [2, 2]
 

@@ -427,7 +427,7 @@ def test_what_a_loading_process_says_is_told_without_its_traceback(photos, tmp_p
     for workers in (0, 1):
         with pytest.raises(FileNotFoundError) as caught:
             next(loading._load(mixture, [[0]], workers, torch.device('cpu')))
-        assert str(caught.value) == f"[Errno 2] No such file or directory: '{gone}'"
+        assert str(caught.value) == f'No image {gone}; check the path.'
 
 
 def test_float16_is_refused_on_a_cpu():
