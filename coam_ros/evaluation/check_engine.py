@@ -23,7 +23,6 @@ from coam_ros.inference.engines import (
     check_image_size,
     EnginePlan,
     open_engines,
-    this_machine,
 )
 from coam_ros.inference.errors import EngineIncompatibleError
 from coam_ros.inference.gate import (
@@ -104,7 +103,7 @@ def _load_candidate(args: argparse.Namespace, model: Path, options: EngineOption
     backend = args.backend
     if backend in ('auto', 'tensorrt'):
         try:
-            return open_engines(EnginePlan.make(model, options, this_machine(), args.engines))
+            return open_engines(EnginePlan.make(model, options, engines=args.engines))
         except (EngineIncompatibleError, FileNotFoundError):
             if args.engines or backend == 'tensorrt':
                 raise

@@ -20,7 +20,6 @@ from coam_ros.inference.engines import (
     build_engines,
     EnginePlan,
     load_engines,
-    this_machine,
 )
 from coam_ros.inference.model import default_model_directory
 from coam_ros.inference.tensorrt_package import import_tensorrt
@@ -91,13 +90,12 @@ def run(args: argparse.Namespace) -> int:
             f'--compute-capability {ahead} builds for another machine, wanted --out for a folder '
             'other than that of the engines of this one.'
         )
+    target = None
     if ahead:
         tensorrt = import_tensorrt('tensorrt_rtx')
         target = Target(tensorrt.__name__, tensorrt.__version__, ahead, gpu='')
-    else:
-        target = this_machine()
     plan = EnginePlan.make(args.model or default_model_directory(), options, target, args.out)
-    engines = plan.engines
+    engines, target = plan.engines, plan.target
     console = Console(markup=False, soft_wrap=True)
     with console.status('building') as status:
 

@@ -65,17 +65,27 @@ class EnginePlan:
 
     @classmethod
     def make(
-        cls, model: Path, options: EngineOptions, target: Target, engines: Path | None = None
+        cls,
+        model: Path,
+        options: EngineOptions,
+        target: Target | None = None,
+        engines: Path | None = None,
     ) -> EnginePlan:
-        """Read the manifest of a model, and choose the folder where nobody says which.
+        """Read the manifest of a model, and choose what nobody says.
+
+        Args:
+            model: folder of the model.
+            options: how the engines are built.
+            target: None = this machine.
+            engines: folder of the engines; None = where they are kept when nobody says where.
 
         Raises:
-            FileNotFoundError, EngineIncompatibleError: the model is damaged.
+            FileNotFoundError, EngineIncompatibleError: the model is damaged, or this machine
+                has no GPU or no TensorRT.
         """
         manifest = Manifest.load(model)
-        return cls(
-            model, manifest, engines or _default_directory(manifest, options), options, target
-        )
+        engines = engines or _default_directory(manifest, options)
+        return cls(model, manifest, engines, options, target or this_machine())
 
     @property
     def build_command(self) -> str:

@@ -192,6 +192,7 @@ def _match(model: CoamModel, pair: GatePair) -> _Matches:
 
 
 def _is_on_image(points: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
+    # `geometry` has it too, which the inference does without.
     return ((points >= 0) & (points <= np.array(size) - 1)).all(axis=1)
 
 

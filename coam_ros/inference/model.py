@@ -232,7 +232,7 @@ def _load_engines(directory: Path, *, must_load: bool) -> CoamModel | None:
     from coam_ros.inference.engine_manifest import EngineOptions
 
     try:
-        plan = engines.EnginePlan.make(directory, EngineOptions(), engines.this_machine())
+        plan = engines.EnginePlan.make(directory, EngineOptions())
         return engines.load_engines(
             plan, lambda text: _logger.info('%s', text) or True, may_build=must_load
         )

@@ -44,6 +44,12 @@ def test_without_pycuda_both_say_what_is_missing(words, capsys):
     assert 'pip install pycuda' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('command', ['build-engine', 'check-engine'])
+def test_a_folder_without_a_model_is_named_whatever_gpu_is_here(tmp_path, capsys, command):
+    assert cli.main([command, str(tmp_path)]) == 2
+    assert f'No model: {tmp_path}/manifest.json' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('words', [['--image-size', 'large'], ['--max-keyframes', 'many']])
 def test_wrong_words_are_refused(words):
     with pytest.raises(SystemExit):

@@ -11,7 +11,7 @@ from typing import cast, Protocol, TypeVar
 
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import ImageHeader, read_image_header
-from coam_ros.matching.image_files import read_image, REDUCTIONS
+from coam_ros.matching.image_files import decode_rgb, REDUCTIONS
 
 _LOGGER = logging.getLogger(__name__)
 _SUFFIXES = {'.jpg', '.jpeg', '.png'}
@@ -130,12 +130,16 @@ class ArrayCache:
 def _examine(path: Path) -> tuple[int, int] | str:
     """Give the size of a photo, or say why it cannot be used."""
     try:
-        header = check_image(path)
+        data = path.read_bytes()
+        header = read_image_header(data)
         if min(header.width, header.height) < _MIN_SIDE_PX:
             return f'{header.width} x {header.height} px, wanted at least {_MIN_SIDE_PX}'
-        contrast = read_image(path, 8).mean(axis=2).std()
-    except (MapFormatError, OSError, ValueError) as error:
+    except (MapFormatError, OSError) as error:
         return str(error)
+    image = decode_rgb(data, 8)
+    if image is None:
+        return 'it cannot be decoded'
+    contrast = image.mean(axis=2).std()
     if contrast < _MIN_CONTRAST:
         return f'contrast of {contrast:.1f} grey levels, wanted at least {_MIN_CONTRAST:g}'
     return header.width, header.height
