@@ -19,6 +19,11 @@ _ARGUMENTS = (
     ('namespace', 'coam', 'Namespace of the node and its service save_map.'),
     ('params_file', f'{_SHARE}/config/coam.yaml', 'Parameter file of the node.'),
     ('use_sim_time', '', 'Whether time comes from /clock; empty = as in params_file.'),
+    (
+        'autostart',
+        '',
+        'Whether the node configures and activates itself; empty = as in params_file.',
+    ),
     ('log_level', 'info', 'Least severe level that is logged: debug, info, warn, error, fatal.'),
     ('image', '/camera/image_raw', 'Topic of the camera images, without /compressed.'),
     ('camera_info', '', 'Topic of the calibration; empty = camera_info beside the image topic.'),
@@ -34,15 +39,20 @@ _ARGUMENTS = (
         'Optical frame of the camera; empty = as in params_file, or else of the images.',
     ),
 )
-# Launch arguments that are parameters of the same name.
-_PARAMETER_TYPES = {
-    'use_sim_time': bool,
-    'overwrite': bool,
-    'image_transport': str,
-    'is_rectified': bool,
-    'map_frame': str,
-    'camera_frame': str,
-}
+_BOOLS = ('use_sim_time', 'autostart', 'overwrite', 'is_rectified')
+_BOOL_CHOICES = ['', 'true', 'false', 'True', 'False']
+# Launch arguments that set parameters of other names; the others set those of their own.
+_PARAMETER_NAMES = {'map': 'map_path'}
+_PARAMETERS = (
+    'map',
+    'use_sim_time',
+    'autostart',
+    'overwrite',
+    'image_transport',
+    'is_rectified',
+    'map_frame',
+    'camera_frame',
+)
 # What a large map takes to write, before launch ends the node the hard way [s].
 _SAVE_TIMEOUT = '600'
 
@@ -51,7 +61,12 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *(
-                DeclareLaunchArgument(name, default_value=default, description=description)
+                DeclareLaunchArgument(
+                    name,
+                    default_value=default,
+                    description=description,
+                    choices=_BOOL_CHOICES if name in _BOOLS else None,
+                )
                 for name, default, description in _ARGUMENTS
             ),
             OpaqueFunction(function=_make_nodes),
@@ -67,11 +82,6 @@ def _make_nodes(context: LaunchContext) -> list[Node]:
         raise FileNotFoundError(f'No parameter file {given["params_file"]}; correct params_file.')
     image = given['image']
     parent, slash, _ = image.rpartition('/')
-    parameters = {
-        name: ParameterValue(LaunchConfiguration(name), value_type=value_type)
-        for name, value_type in _PARAMETER_TYPES.items()
-        if given[name]
-    }
     return [
         Node(
             package='coam_ros',
@@ -81,11 +91,9 @@ def _make_nodes(context: LaunchContext) -> list[Node]:
             parameters=[
                 given['params_file'],
                 {
-                    # Left alone, launch makes a number of a folder that is called 2026.
-                    'map_path': ParameterValue(given['map'], value_type=str),
                     'uses_depth': bool(given['depth']),
                     'pose_source': 'topic' if given['camera_pose'] else 'tf',
-                    **parameters,
+                    **_parameters(given, _PARAMETERS),
                 },
             ],
             remappings=[
@@ -100,3 +108,14 @@ def _make_nodes(context: LaunchContext) -> list[Node]:
             output='screen',
         )
     ]
+
+
+def _parameters(given: dict[str, str], arguments: tuple[str, ...]) -> dict[str, ParameterValue]:
+    return {
+        # Left alone, launch makes a number of a folder that is called 2026.
+        _PARAMETER_NAMES.get(name, name): ParameterValue(
+            LaunchConfiguration(name), value_type=bool if name in _BOOLS else str
+        )
+        for name in arguments
+        if given[name]
+    }

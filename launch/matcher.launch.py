@@ -44,25 +44,39 @@ _ARGUMENTS = (
     ('publish_tf', '', 'Whether to publish map -> odom; empty = as in params_file.'),
 )
 
-# Launch argument -> parameter of the matcher.
-_STRING_PARAMETERS = {
+_BOOLS = ('use_sim_time', 'autostart', 'use_respawn', 'is_rectified', 'publish_tf')
+_BOOL_CHOICES = ['', 'true', 'false', 'True', 'False']
+# Launch arguments that set parameters of other names; the others set those of their own.
+_PARAMETER_NAMES = {
     'model': 'model_file_path',
     'engine': 'engine_file_path',
-    'backend': 'backend',
-    'image_transport': 'image_transport',
-    'map_frame': 'map_frame',
-    'camera_frame': 'camera_frame',
-    'odom_frame': 'odom_frame',
-    'base_frame': 'base_frame',
+    'map': 'map_path',
 }
-_BOOL_WORDS = {'true': True, '1': True, 'false': False, '0': False}
+_OF_BOTH = ('use_sim_time', 'autostart')
+_OF_MATCHER = (
+    'model',
+    'engine',
+    'backend',
+    'image_transport',
+    'is_rectified',
+    'map_frame',
+    'camera_frame',
+    'odom_frame',
+    'base_frame',
+    'publish_tf',
+)
 
 
 def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             *(
-                DeclareLaunchArgument(name, default_value=default, description=description)
+                DeclareLaunchArgument(
+                    name,
+                    default_value=default,
+                    description=description,
+                    choices=_BOOL_CHOICES if name in _BOOLS else None,
+                )
                 for name, default, description in _ARGUMENTS
             ),
             OpaqueFunction(function=_make_nodes),
@@ -76,12 +90,6 @@ def _make_nodes(context: LaunchContext) -> list[Node]:
     if not Path(given['params_file']).is_file():
         # launch only warns, and the nodes would start with their defaults.
         raise FileNotFoundError(f'No parameter file {given["params_file"]}; correct params_file.')
-    common = _bools(given, 'use_sim_time', 'autostart')
-    matcher: dict[str, bool | ParameterValue] = dict(common)
-    for argument, parameter in _STRING_PARAMETERS.items():
-        if given[argument]:
-            matcher[parameter] = _text(given[argument])
-    matcher |= _bools(given, 'publish_tf', 'is_rectified')
     image = given['image']
     parent, slash, _ = image.rpartition('/')
     camera_info = given['camera_info'] or f'{parent}{slash}camera_info'
@@ -90,16 +98,16 @@ def _make_nodes(context: LaunchContext) -> list[Node]:
         ('image/compressed', f'{image}/compressed'),
         ('camera_info', camera_info),
     ]
-    nodes = [_make_node('matcher', given, matcher, remappings)]
+    nodes = [_make_node('matcher', given, (*_OF_BOTH, *_OF_MATCHER), remappings)]
     if given['map']:
-        nodes.append(_make_node('map_server', given, {**common, 'map_path': _text(given['map'])}))
+        nodes.append(_make_node('map_server', given, (*_OF_BOTH, 'map')))
     return nodes
 
 
 def _make_node(
     name: str,
     given: dict[str, str],
-    parameters: dict[str, bool | ParameterValue],
+    arguments: tuple[str, ...],
     remappings: list[tuple[str, str]] | None = None,
 ) -> Node:
     return Node(
@@ -107,28 +115,21 @@ def _make_node(
         executable=name,
         name=name,
         namespace=given['namespace'],
-        parameters=[given['params_file'], parameters],
+        parameters=[given['params_file'], _parameters(given, arguments)],
         remappings=remappings or [],
         arguments=['--ros-args', '--log-level', given['log_level']],
-        respawn=_as_bool('use_respawn', given['use_respawn']),
+        respawn=given['use_respawn'].lower() == 'true',
         respawn_delay=2.0,
         output='screen',
     )
 
 
-def _bools(given: dict[str, str], *names: str) -> dict[str, bool]:
-    return {name: _as_bool(name, given[name]) for name in names if given[name]}
-
-
-def _text(word: str) -> ParameterValue:
-    # Left alone, launch makes a number of a folder that is called 2026.
-    return ParameterValue(word, value_type=str)
-
-
-def _as_bool(argument: str, word: str) -> bool:
-    try:
-        return _BOOL_WORDS[word.lower()]
-    except KeyError:
-        raise ValueError(
-            f'Launch argument {argument} is {word!r}; wanted true or false.'
-        ) from None
+def _parameters(given: dict[str, str], arguments: tuple[str, ...]) -> dict[str, ParameterValue]:
+    return {
+        # Left alone, launch makes a number of a folder that is called 2026.
+        _PARAMETER_NAMES.get(name, name): ParameterValue(
+            LaunchConfiguration(name), value_type=bool if name in _BOOLS else str
+        )
+        for name in arguments
+        if given[name]
+    }

@@ -41,7 +41,7 @@ def declared_constants(file):
     ('file', 'own'),
     [
         (MATCHER, {'autostart', 'backend', 'engine', 'publish_tf'}),
-        (RECORDER, {'depth', 'camera_pose', 'overwrite'}),
+        (RECORDER, {'autostart', 'depth', 'camera_pose', 'overwrite'}),
     ],
     ids=['matcher', 'map_recorder'],
 )
@@ -53,13 +53,20 @@ def test_compiles_and_declares_the_arguments_that_users_expect(file, own):
     assert all(row.elts[2].value.endswith('.') for row in rows)
 
 
+def parameters_set_by(file, *lists):
+    constants = declared_constants(file)
+    arguments = [name for words in lists for name in ast.literal_eval(constants[words])]
+    names = ast.literal_eval(constants['_PARAMETER_NAMES'])
+    # use_sim_time is every node's, of rclpy.
+    return {names.get(name, name) for name in arguments} - {'use_sim_time'}
+
+
 def test_sets_only_parameters_that_the_matcher_has():
     pytest.importorskip('rclpy')
     from coam_ros.nodes.parameters import MatcherParameters, parameter_fields
 
     known = {entry.name for entry in parameter_fields(MatcherParameters)}
-    used = set(ast.literal_eval(declared_constants(MATCHER)['_STRING_PARAMETERS']).values())
-    assert used | {'publish_tf', 'autostart', 'is_rectified', 'map_path'} <= known
+    assert parameters_set_by(MATCHER, '_OF_BOTH', '_OF_MATCHER') <= known
 
 
 def test_sets_only_parameters_that_the_recorder_has():
@@ -67,8 +74,8 @@ def test_sets_only_parameters_that_the_recorder_has():
     from coam_ros.nodes.parameters import MapRecorderParameters, parameter_fields
 
     known = {entry.name for entry in parameter_fields(MapRecorderParameters)}
-    used = {key.value for key in declared_constants(RECORDER)['_PARAMETER_TYPES'].keys}
-    assert used - {'use_sim_time'} | {'map_path', 'uses_depth', 'pose_source'} <= known
+    used = parameters_set_by(RECORDER, '_PARAMETERS')
+    assert used | {'uses_depth', 'pose_source'} <= known
 
 
 def commands(file=MATCHER, **arguments):
@@ -135,9 +142,10 @@ def test_arguments_become_parameters():
     assert parameters_in(server)['map_path'] == '2026'
 
 
-def test_wrong_word_for_a_bool_is_named():
-    with pytest.raises(ValueError, match="publish_tf is 'maybe'"):
-        commands(publish_tf='maybe')
+@pytest.mark.parametrize(('file', 'argument'), [(MATCHER, 'publish_tf'), (RECORDER, 'overwrite')])
+def test_wrong_word_for_a_bool_is_named(file, argument):
+    with pytest.raises(RuntimeError, match=f'"{argument}" provided value "maybe"'):
+        commands(file, map='/data/map', **{argument: 'maybe'})
 
 
 def test_missing_parameter_file_is_named(tmp_path):
@@ -166,6 +174,7 @@ def test_the_recorder_takes_depth_and_poses_from_where_the_arguments_say():
         image_transport='compressed',
         map_frame='site',
         use_sim_time='true',
+        autostart='False',
     )
     assert nodes[0].node_name == '/coam/map_recorder'
     assert parameters_in(command) == {
@@ -176,5 +185,6 @@ def test_the_recorder_takes_depth_and_poses_from_where_the_arguments_say():
         'image_transport': 'compressed',
         'map_frame': 'site',
         'use_sim_time': True,
+        'autostart': False,
     }
     assert {'depth:=/front/depth', 'camera_pose:=/slam/pose'} <= set(command)
