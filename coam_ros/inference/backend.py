@@ -10,10 +10,6 @@ from typing import Any, Protocol
 Arrays = dict[str, Any]
 
 
-class DeviceLostError(RuntimeError):
-    """The device failed such that this process cannot use it any more."""
-
-
 class InferenceBackend(Protocol):
     """One loaded network.
 

@@ -14,7 +14,6 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from coam_ros.inference.backend import DeviceLostError
 from coam_ros.inference.cuda_device import CudaDevice
 from coam_ros.inference.engine_manifest import (
     EngineFile,
@@ -23,7 +22,11 @@ from coam_ros.inference.engine_manifest import (
     FORMAT_VERSION,
     Target,
 )
-from coam_ros.inference.errors import BuildCancelledError, EngineIncompatibleError
+from coam_ros.inference.errors import (
+    BuildCancelledError,
+    DeviceLostError,
+    EngineIncompatibleError,
+)
 from coam_ros.inference.files import write_aside
 from coam_ros.inference.gate import compare_backends, GateReport, NothingToCompareError
 from coam_ros.inference.gate_pairs import fixed_pairs

@@ -11,5 +11,9 @@ class GpuMissingError(EngineIncompatibleError):
     """There is no GPU that CUDA can use, or no PyCUDA to use it with."""
 
 
+class DeviceLostError(RuntimeError):
+    """The device failed such that this process cannot use it any more."""
+
+
 class BuildCancelledError(RuntimeError):
     """Whoever watched the building of an engine asked it to stop."""

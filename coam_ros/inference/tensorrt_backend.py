@@ -8,10 +8,9 @@ import logging
 from types import ModuleType
 from typing import Any
 
-from coam_ros.inference.backend import DeviceLostError
 from coam_ros.inference.cuda_device import CudaDevice, DeviceArray, DevicePool, SharedBuffer
 from coam_ros.inference.cuda_graph import CudaGraph, CudaGraphError
-from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.errors import DeviceLostError, EngineIncompatibleError
 from coam_ros.inference.tensorrt_package import start, tensorrt_logger
 import numpy as np
 from numpy.typing import NDArray
