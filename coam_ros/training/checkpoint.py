@@ -14,6 +14,7 @@ from coam_ros.inference import default_model_directory
 from coam_ros.inference.files import write_aside
 from coam_ros.training.config_file import differences, to_values
 from coam_ros.training.data import SourceConfig
+from coam_ros.training.data.reading import files_below
 from coam_ros.training.network import CoamNetwork
 from coam_ros.training.weights import as_state_dict, load_strictly, read_torch_file
 import cv2
@@ -95,11 +96,16 @@ def load_initial_weights(network: CoamNetwork, init: str) -> None:
     load_strictly(network, weights, path)
 
 
-def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
-    """Say what made a checkpoint, beside its config: code, libraries and data."""
+def provenance(sources: Iterable[SourceConfig], out: Path) -> dict[str, Any]:
+    """Say what made a checkpoint, beside its config: code, libraries and data.
+
+    Args:
+        sources: of the training pairs.
+        out: folder of the training, which is no data where it lies among them.
+    """
     return {
         'git_commit': _git_commit(),
-        'data_hash': hash_names_and_sizes(Path(s.path) for s in sources if s.path),
+        'data_hash': hash_names_and_sizes((Path(s.path) for s in sources if s.path), out),
         'versions': {
             'python': platform.python_version(),
             'torch': str(torch.__version__),
@@ -109,12 +115,20 @@ def provenance(sources: Iterable[SourceConfig]) -> dict[str, Any]:
     }
 
 
-def hash_names_and_sizes(paths: Iterable[Path]) -> str:
-    """Hash names and sizes of files, and of all files in folders; their content is not read."""
+def hash_names_and_sizes(paths: Iterable[Path], without: Path | None = None) -> str:
+    """Hash names and sizes of files, and of all files in folders; their content is not read.
+
+    Args:
+        paths: of files and folders.
+        without: folder whose files do not count where it lies in one of these.
+    """
     digest = hashlib.sha256()
+    left_out = None if without is None else without.resolve()
     for root in paths:
-        for path in [root] if root.is_file() else sorted(root.rglob('*')):
-            if path.is_file():
+        is_around = left_out is not None and root.resolve() in left_out.parents
+        for path in [root] if root.is_file() else files_below(root):
+            is_left_out = is_around and left_out in path.resolve().parents
+            if path.is_file() and not is_left_out:
                 digest.update(f'{path.relative_to(root)} {path.stat().st_size}\n'.encode())
     return digest.hexdigest()[:16]
 

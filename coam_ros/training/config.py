@@ -44,6 +44,8 @@ class DataConfig:
         sources: each with its kind, path and weight.
         view_size: width and height of the training views [px], multiples of 32.
         num_points: points a pair whose correspondence the loss sees.
+        points: whether these are middles of blocks, which the matcher selects and the loss
+            cross_entropy is about, or any pixels, as in the paper; tracks have their own.
         batch: pairs a step, over all processes together.
         workers: processes that load data, for each training process; None takes one on a CPU,
             which shares its cores with the network, and one less than the cores on a GPU.
@@ -52,6 +54,7 @@ class DataConfig:
     sources: tuple[SourceConfig, ...] = field(metadata={'kinds': SOURCE_CONFIGS})
     view_size: tuple[int, int] = (320, 256)
     num_points: int = 320
+    points: Literal['blocks', 'pixels'] = 'blocks'
     batch: int = 4
     workers: int | None = None
 
@@ -59,7 +62,7 @@ class DataConfig:
         """Check ranges; raises a ValueError that names the field."""
         if not self.sources:
             raise ValueError('data.sources is empty, wanted at least one source; add one.')
-        ViewSpec(self.view_size, self.num_points)
+        ViewSpec(self.view_size, self.num_points, self.points)
         check_least('data', self, batch=1, workers=0)
 
 
@@ -223,6 +226,11 @@ class ExperimentConfig:
                     'for this loss; change the source or loss.kind.'
                 )
         trains_refiner = isinstance(self.loss, CrossEntropyConfig)
+        if trains_refiner and self.data.points != 'blocks':
+            raise ValueError(
+                f'data.points is {self.data.points!r}, wanted blocks for the loss cross_entropy, '
+                'which is about these; change it or loss.kind.'
+            )
         if self.network.has_refiner and not trains_refiner and self.init is None:
             raise ValueError(
                 'network.has_refiner is true, and this loss does not train it: every match would '

@@ -142,7 +142,12 @@ def build(cls: type[_Config], values: Any, where: str = '') -> _Config:  # noqa:
         if key not in fields:
             raise ValueError(f'{_join(where, key)}: unknown key. {_advise(key, fields)}')
     arguments = {
-        key: _convert(hints[key], value, _join(where, key), fields[key].metadata.get('kinds'))
+        key: _convert(
+            hints[key],
+            _with_defaults(fields[key], value),
+            _join(where, key),
+            fields[key].metadata.get('kinds'),
+        )
         for key, value in values.items()
     }
     for name, field in fields.items():
@@ -155,6 +160,14 @@ def build(cls: type[_Config], values: Any, where: str = '') -> _Config:  # noqa:
         # The dataclass knows its fields, not where it stands.
         place = '' if str(error).startswith(where) else f'{where}: '
         raise ValueError(f'{place}{error}') from error
+
+
+def _with_defaults(field: dataclasses.Field, value: Any) -> Any:  # noqa: ANN401
+    """Fill a mapping up with the default of its field, which may not be that of its class."""
+    factory = field.default_factory
+    if not isinstance(value, dict) or factory is dataclasses.MISSING or 'kinds' in field.metadata:
+        return value
+    return to_values(factory()) | value
 
 
 def check_least(where: str, config: object, **least: float) -> None:

@@ -92,7 +92,7 @@ class Trainer:
         self.config = config
         self.processes = processes
         self._out = Path(config.out)
-        self._provenance = provenance(config.data.sources)
+        self._provenance = provenance(config.data.sources, self._out)
         self._values = to_values(config)
         self._step = 0
         self._worked_s = self._waited_s = 0.0
@@ -323,9 +323,18 @@ class Trainer:
                 f'with init={path} and another folder out=...'
             )
         changes = differences(former['config'], self._values)
-        old_data, new_data = former['provenance']['data_hash'], self._provenance['data_hash']
-        if old_data != new_data:
-            changes.append(f'files of the data: {old_data} -> {new_data}')
+        # Their weights would pass for those of these data and this beginning.
+        others = differences(former['config']['init'], self._values['init'], 'init') + differences(
+            former['provenance']['data_hash'],
+            self._provenance['data_hash'],
+            'names and sizes of the data files (hash)',
+        )
+        if others:
+            raise ValueError(
+                f'{path} is of another training:\n  ' + '\n  '.join(others) + '\nGive another '
+                f'folder (out=...), or delete {self._out}; to train on from those weights, with '
+                f'init={path}.'
+            )
         print(f'Going on from step {former["step"]} of {path}.')
         if changes:
             _LOGGER.warning(

@@ -16,7 +16,12 @@ from coam_ros.training.config import (
     shipped_configs,
 )
 from coam_ros.training.config_file import build, differences, to_values
-from coam_ros.training.data import PhotoSourceConfig, TrackSourceConfig
+from coam_ros.training.data import (
+    PhotoSourceConfig,
+    PosedImageSourceConfig,
+    TrackSourceConfig,
+)
+from coam_ros.training.data.views import CropConfig
 from coam_ros.training.losses import CrossEntropyConfig, PaperLossConfig
 import yaml
 
@@ -49,6 +54,7 @@ def test_the_paper_configs_hold_the_constants_of_the_paper():
     assert config.loss == PaperLossConfig()
     (source,) = config.data.sources
     assert (source.min_overlap, source.photometric_strength) == (0.2, 0)
+    assert config.data.points == 'pixels'
     assert config.schedule.factor(1) == config.schedule.factor(config.schedule.steps) == 1
     other = load_config('paper_efficientnet_b1', ROOTS)
     changed = replace(config.network, encoder='efficientnet_b1')
@@ -101,6 +107,18 @@ def test_overrides_change_keys_entries_of_lists_and_whole_lists():
     assert load_config('default', [sources]).data.sources == (
         PhotoSourceConfig(path='a'),
         TrackSourceConfig(path='b', weight=2.0),
+    )
+
+
+def test_a_part_of_a_mapping_in_a_file_leaves_the_rest_at_the_default_of_its_source(tmp_path):
+    file = tmp_path / 'mine.yaml'
+    file.write_text(
+        'base: self_supervised\nname: mine\ndata:\n  sources:\n'
+        '    - {kind: posed_images, path: a, crop: {min_extent: 0.6}}\n'
+    )
+    (source,) = load_config(str(file)).data.sources
+    assert source == PosedImageSourceConfig(
+        path='a', crop=CropConfig(min_extent=0.6, rotation_std_deg=0.0)
     )
 
 
@@ -176,6 +194,10 @@ def test_another_kind_drops_the_constants_of_the_former_one():
         (
             'loss={kind: paper, num_random: 2, num_hardest: 4}',
             'loss.num_hardest is 4, wanted at most the 3 negatives of a positive',
+        ),
+        (
+            'data.points=pixels',
+            "data.points is 'pixels', wanted blocks for the loss cross_entropy",
         ),
         ('loss={kind: paper}', 'network.has_refiner is true, and this loss does not train it'),
         ('rate', "'rate' is no override, wanted key=value"),

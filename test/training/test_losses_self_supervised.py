@@ -241,6 +241,7 @@ def test_points_are_drawn_where_the_image_has_texture_and_anywhere():
     on_texture = ((points[0] >= torch.tensor([39.0, 19.0])) & (points[0] <= 50)).all(-1)
     assert 300 <= on_texture.sum() < 330  # 300 of the texture, a few by chance
     assert points[1, :300, 0].unique().numel() > 50  # no texture at all: anywhere
+    assert draw_points(images, 400, 0.0).shape == (2, 400, 2)
 
 
 def test_a_spacing_that_the_map_does_not_have_is_refused():

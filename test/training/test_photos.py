@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import logging
 
 import cv2
@@ -11,8 +12,10 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
+from coam_ros.training.checkpoint import hash_names_and_sizes
 from coam_ros.training.data import make_mixture, make_source, PhotoSourceConfig, ViewSpec
 from coam_ros.training.data.pairs import MATCHED, UNMATCHED
+from coam_ros.training.data.reading import list_photos
 from coam_ros.training.data.views import CropConfig, HomographyConfig
 
 SPEC = ViewSpec((160, 128), 200)
@@ -41,6 +44,24 @@ def test_large_photos_read_small_show_the_same_place(tmp_path):
     source = open_photos(tmp_path, unrelated_share=0, photometric_strength=0)
     for seed in range(3):
         assert_same_place(source.sample(np.random.default_rng(seed)))
+
+
+def test_points_are_middles_of_blocks_or_any_pixels(photos):
+    config = PhotoSourceConfig(path=str(photos))
+    for spec, places in ((SPEC, {3.5}), (replace(SPEC, points='pixels'), {*range(8)})):
+        points = make_source(config, spec).sample(np.random.default_rng(0)).points0
+        assert set((points % 8).ravel()) == places
+
+
+def test_photos_behind_links_to_folders_are_found(photos, tmp_path):
+    linked = tmp_path / 'linked'
+    linked.mkdir()
+    (linked / 'here').symlink_to(photos)
+    (linked / 'around').symlink_to(linked)
+    assert list(list_photos(linked)) == [linked / 'here' / f'{index}.png' for index in range(2)]
+    before = hash_names_and_sizes([linked])
+    (photos / '1.png').unlink()
+    assert hash_names_and_sizes([linked]) != before
 
 
 def test_the_strengths_of_the_config_are_those_of_the_pairs(photos):

@@ -303,12 +303,35 @@ def test_weights_alone_are_not_resumed(photos, finished, tmp_path, capsys):
     assert 'holds weights alone' in capsys.readouterr().err
 
 
-def test_a_changed_config_or_data_is_told_on_resuming(photos, finished, tmp_path, caplog):
+def test_a_changed_config_is_told_on_resuming(photos, finished, tmp_path, caplog):
     (tmp_path / 'checkpoint.pt').write_bytes((finished / 'checkpoint.pt').read_bytes())
-    more = write_photos(tmp_path / 'photos', count=4)
-    assert train(more, tmp_path, 'optimizer.rate=2e-3') == 0
+    moved = shutil.copytree(photos, tmp_path / 'moved')
+    assert train(moved, tmp_path, 'optimizer.rate=2e-3') == 0
     assert 'optimizer.rate: 0.0012 -> 0.002' in caplog.text
-    assert 'files of the data' in caplog.text
+
+
+@pytest.mark.parametrize(
+    ('count', 'words', 'message'),
+    [(4, (), 'names and sizes of the data'), (None, ('init=default',), "init: None -> 'default'")],
+)
+def test_a_training_on_other_data_or_weights_is_not_taken_for_the_same(
+    photos, finished, tmp_path, capsys, count, words, message
+):
+    out = shutil.copytree(finished, tmp_path / 'run')
+    data = photos if count is None else write_photos(tmp_path / 'photos', count=count)
+    assert train(data, out, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert 'Give another folder (out=...)' in error
+    assert (out / 'config.yaml').read_bytes() == (finished / 'config.yaml').read_bytes()
+
+
+def test_a_training_may_lie_among_its_photos(photos, tmp_path):
+    data = shutil.copytree(photos, tmp_path / 'photos')
+    out = data / 'runs'
+    assert train(data, out, 'schedule.steps=1') == 0
+    assert train(data, out, 'schedule.steps=2') == 0
+    assert read(out / 'checkpoint.pt')['step'] == 2
 
 
 def test_a_changed_rate_is_used_on_resuming(photos, finished, tmp_path):

@@ -32,7 +32,7 @@ def training_batches(config: ExperimentConfig, processes: Processes, step: int) 
         ValueError: a source has nothing to give, or sources do not mix.
     """
     data, steps = config.data, config.schedule.steps
-    spec = ViewSpec(data.view_size, data.num_points)
+    spec = ViewSpec(data.view_size, data.num_points, data.points)
     mixture = make_mixture(data.sources, spec, steps * data.batch, config.seed)
     share = processes.share(data.batch)
     batches = [[later * data.batch + i for i in share] for later in range(step, steps)]

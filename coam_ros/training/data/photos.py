@@ -19,7 +19,6 @@ from coam_ros.training.data.reading import ArrayCache, largest_reduction, list_p
 from coam_ros.training.data.views import (
     check_share,
     HomographyConfig,
-    random_cells,
     random_crop,
     random_homography,
     ViewSpec,
@@ -61,8 +60,8 @@ class PhotoSource:
             ValueError: no usable photo.
         """
         self._config = config
+        self._spec = spec
         self._size = spec.size
-        self._num_points = spec.num_points
         self._finisher = PairFinisher(config, spec)
         self._photos = list(list_photos(Path(config.path)).items())
         self._cache = ArrayCache(config.cache_mb)
@@ -73,7 +72,7 @@ class PhotoSource:
         photo = self._photo(index)
         base = self._crop(photo, rng)
         image0 = warp(photo, base, self._size)
-        points0 = random_cells(self._size, self._num_points, rng)
+        points0 = self._spec.draw_points(self._spec.num_points, rng)
         if rng.random() < self._config.unrelated_share and len(self._photos) > 1:
             step = int(rng.integers(1, len(self._photos)))
             other = self._photo((index + step) % len(self._photos))

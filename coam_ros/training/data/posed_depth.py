@@ -28,7 +28,7 @@ from coam_ros.training.data.pairs import (
     TrainingPair,
     UNMATCHED,
 )
-from coam_ros.training.data.views import random_cells, random_crop, ViewSpec
+from coam_ros.training.data.views import random_crop, ViewSpec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -153,7 +153,7 @@ class DepthPairMaker:
         """
         size = self._spec.size
         crop0 = random_crop(frame0.size, size, self._crop, rng)
-        points0 = random_cells(size, 2 * self._spec.num_points, rng)
+        points0 = self._spec.draw_points(2 * self._spec.num_points, rng)
         pixels0 = transform(points0, np.linalg.inv(crop0))
         pixels1, is_seen, is_unseen = project(frame0, frame1, pixels0, self._tolerance)
         if not is_seen.any():

@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 import logging
+import os
 from pathlib import Path
 from typing import cast, Protocol, TypeVar
 
@@ -52,7 +53,7 @@ def list_photos(directory: Path) -> dict[Path, tuple[int, int]]:
             f'No folder of photos at {directory}, wanted one that holds .jpg or .png files; '
             'correct the path.'
         )
-    paths = sorted(path for path in directory.rglob('*') if path.suffix.lower() in _SUFFIXES)
+    paths = [path for path in files_below(directory) if path.suffix.lower() in _SUFFIXES]
     with ThreadPoolExecutor() as pool:
         found = dict(zip(paths, pool.map(_examine, paths), strict=True))
     skipped = {path: problem for path, problem in found.items() if isinstance(problem, str)}
@@ -64,6 +65,20 @@ def list_photos(directory: Path) -> dict[Path, tuple[int, int]]:
             f'{len(skipped)} of them unusable; wanted at least one photo.'
         )
     return usable
+
+
+def files_below(directory: Path) -> list[Path]:
+    """List the files of a folder and of its sub-folders, links to folders too, in order."""
+    found, entered = [], set()
+    for folder, subfolders, names in os.walk(directory, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in entered:
+            # A link back to a folder around it.
+            subfolders.clear()
+            continue
+        entered.add(real)
+        found += [Path(folder, name) for name in names]
+    return sorted(found)
 
 
 def warn_of_skipped(source: Path, kind: str, skipped: Mapping[object, str], total: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from coam_ros.geometry.image_views import Matrix, Points, rotation_2d
 from coam_ros.inference.manifest import BLOCK_PX
@@ -18,10 +19,12 @@ class ViewSpec:
     Attributes:
         size: (width, height) of the views [px].
         num_points: points a pair.
+        points: whether they are middles of blocks, as the matcher selects them, or any pixels.
     """
 
     size: tuple[int, int]
     num_points: int
+    points: Literal['blocks', 'pixels'] = 'blocks'
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -36,6 +39,12 @@ class ViewSpec:
             )
         if self.num_points < 1:
             raise ValueError(f'{self.num_points} points a pair, wanted at least 1; raise it.')
+
+    def draw_points(self, count: int, rng: np.random.Generator) -> Points:
+        """Draw points of a view: (count, 2) float32 pixels."""
+        step = BLOCK_PX if self.points == 'blocks' else 1
+        cells = np.stack([rng.integers(0, side // step, count) for side in self.size], axis=1)
+        return ((cells + 0.5) * step - 0.5).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -186,12 +195,6 @@ def random_homography(
     shift = rng.uniform(-config.max_shift, config.max_shift, 2) * extent
     target = (corners + tilt - extent / 2) @ (scale * rotation).T + extent / 2 + shift
     return cv2.getPerspectiveTransform(corners.astype(np.float32), target.astype(np.float32))
-
-
-def random_cells(size: tuple[int, int], count: int, rng: np.random.Generator) -> Points:
-    """Draw centres of blocks of a view, as the matcher selects them: (count, 2) float32 pixels."""
-    cells = np.stack([rng.integers(0, side // BLOCK_PX, count) for side in size], axis=1)
-    return ((cells + 0.5) * BLOCK_PX - 0.5).astype(np.float32)
 
 
 def _random_rotation(std_deg: float, free_share: float, rng: np.random.Generator) -> Matrix:

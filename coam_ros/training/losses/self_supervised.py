@@ -234,7 +234,10 @@ def draw_points(images: torch.Tensor, count: int, textured_share: float) -> torc
     # An image of one colour has no texture: any point is as good.
     chance = (gradient_x.square() + gradient_y.square()).flatten(1) + 1e-6
     num_textured = round(textured_share * count)
-    index = torch.multinomial(chance, num_textured, replacement=True)
+    index = chance.new_empty((batch, 0), dtype=torch.long)
+    # It refuses to draw none.
+    if num_textured:
+        index = torch.multinomial(chance, num_textured, replacement=True)
     textured = torch.stack([index % (width - 2), index // (width - 2)], dim=-1) + 1.0
     anywhere = torch.rand(batch, count - num_textured, 2, device=images.device)
     last = anywhere.new_tensor([width - 1, height - 1])
