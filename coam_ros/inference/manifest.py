@@ -14,7 +14,7 @@ from coam_ros.inference.sealed_json import (
     save_sealed,
 )
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = 'manifest.json'
 # A match starts as a pair of blocks of this size [px]: one block of each image.
 BLOCK_PX = 8
@@ -52,6 +52,8 @@ class Manifest:
         size_multiple: width and height of the encoder's input are multiples of this [px].
         num_matches: matches that the pair matcher returns for a pair, valid or not.
         global_descriptor_dim: length of the descriptor for retrieval.
+        global_descriptor_sha256: hex digest of the weights that it comes from: other ones in the
+            rest of the encoder, as training makes them, leave it as it is.
         normalization: what the encoder does to the pixels.
         precision: arithmetic of the networks.
         training: how the weights came about (data, steps, commit), for people.
@@ -66,6 +68,7 @@ class Manifest:
     size_multiple: int
     num_matches: int
     global_descriptor_dim: int
+    global_descriptor_sha256: str
     normalization: str
     precision: str
     training: dict[str, Any]
@@ -83,8 +86,8 @@ class Manifest:
 
     @property
     def descriptor_model_id(self) -> str:
-        """Identity of the global descriptor: it comes from the encoder alone."""
-        return f'{self.name}-encoder-{self.encoder.sha256[:8]}'
+        """Identity of the global descriptor: models of one can use each other's maps."""
+        return f'global-descriptor-{self.global_descriptor_sha256[:8]}'
 
     def save(self, directory: Path) -> None:
         """Write `manifest.json`, aside first and then renamed."""

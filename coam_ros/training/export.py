@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+import hashlib
 import math
 from pathlib import Path
 import shutil
@@ -121,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
             size_multiple=SIZE_MULTIPLE,
             num_matches=args.matches,
             global_descriptor_dim=DIM,
+            global_descriptor_sha256=_descriptor_sha256(network, descriptor),
             normalization='uint8 RGB in; grey, zero mean and unit variance inside the encoder',
             precision='float32, features between the networks float16',
             training={'steps': content['step'], **content.get('provenance', {})},
@@ -160,6 +162,14 @@ def _load_network(content: Any, path: Path) -> CoamNetwork:  # noqa: ANN401
         )
     load_strictly(network, content['average'], path)
     return network.eval()
+
+
+def _descriptor_sha256(network: CoamNetwork, descriptor: GlobalDescriptor) -> str:
+    digest = hashlib.sha256()
+    for part in (network.encoder, descriptor):
+        for name, values in part.state_dict().items():
+            digest.update(name.encode() + values.numpy().tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

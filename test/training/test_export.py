@@ -22,6 +22,7 @@ from coam_ros.training import export, quantization  # noqa: E402
 from coam_ros.training.checkpoint import save_checkpoint  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.config_file import to_values  # noqa: E402
+from coam_ros.training.deployment import DeployedEncoder  # noqa: E402
 from coam_ros.training.global_descriptor import GlobalDescriptor  # noqa: E402
 from skimage import data  # noqa: E402
 
@@ -54,6 +55,35 @@ def test_export_of_the_shipped_weights_is_the_shipped_model(tmp_path):
     network.write_bytes(network.read_bytes()[:-1] + b'\0')
     with pytest.raises(EngineIncompatibleError, match='Changed model file'):
         CoamMatcher.load(tmp_path / 'model')
+
+
+@torch.no_grad()
+def test_what_training_changes_outside_of_the_encoder_leaves_the_descriptors_of_maps():
+    content = torch.load(WEIGHTS, weights_only=True)
+    network = export._load_network(content, WEIGHTS)
+    descriptor = GlobalDescriptor()
+    descriptor.load_state_dict(content['global_descriptor'])
+    encoder = DeployedEncoder(network, descriptor)
+    image = torch.from_numpy(data.astronaut())[None]
+    shipped = Manifest.load(WEIGHTS.parent).global_descriptor_sha256
+
+    def encode():
+        *features, of_image = encoder(image)
+        return features, of_image, export._descriptor_sha256(network, descriptor)
+
+    features, before, found = encode()
+    assert found == shipped
+    for weight in network.decoder.parameters():
+        weight += 0.01
+    others, after, found = encode()
+    assert not torch.equal(others[0], features[0])
+    assert torch.equal(after, before)
+    assert found == shipped
+    for weight in network.encoder.parameters():
+        weight += 0.01
+    _, after, found = encode()
+    assert not torch.equal(after, before)
+    assert found != shipped
 
 
 def test_disagreement_is_refused():
