@@ -30,6 +30,11 @@ _ARGUMENTS = (
     ('engine', '', 'Folder of its TensorRT engines; empty = as in params_file.'),
     ('image', '/camera/image_raw', 'Topic of the camera images, without /compressed.'),
     ('camera_info', '', 'Topic of the calibration; empty = camera_info beside the image topic.'),
+    (
+        'keyframes',
+        '',
+        'Topic of the map of another map server; empty = that of the namespace.',
+    ),
     ('backend', '', 'Library that runs the model; empty = as in params_file.'),
     ('image_transport', '', 'raw or compressed; empty = as in params_file.'),
     ('is_rectified', '', 'Whether the images are rectified; empty = as in params_file.'),
@@ -97,6 +102,7 @@ def _make_nodes(context: LaunchContext) -> list[Node]:
         ('image', image),
         ('image/compressed', f'{image}/compressed'),
         ('camera_info', camera_info),
+        ('keyframes', given['keyframes'] or 'keyframes'),
     ]
     nodes = [_make_node('matcher', given, (*_OF_BOTH, *_OF_MATCHER), remappings)]
     if given['map']:

@@ -35,6 +35,8 @@ class _Encoding:
     has_chroma_rows: bool = False
 
 
+# Then come length and name of the header, width, height, and the bits of a channel.
+_PNG_SIGNATURE, _PNG_BITS_OFFSET = b'\x89PNG\r\n\x1a\n', 24
 # How JPEG and PNG end; some cameras pad what follows.
 _END_MARKS = (b'\xff\xd9', b'IEND')
 _END_SEARCH_BYTES = 1024
@@ -123,13 +125,13 @@ def decode_image(message: Image | CompressedImage) -> NDArray[np.uint8]:
 
 
 def stored_image(message: Image | CompressedImage) -> bytes:
-    """Give an image as a file: a compressed one as it came, a raw one as JPEG of good quality.
+    """Give an image as a file: one of 8 bits that came as such as it is, else a good JPEG.
 
     Raises:
         ImageError: see `decode_image`.
     """
     pixels = decode_image(message)
-    if isinstance(message, CompressedImage):
+    if isinstance(message, CompressedImage) and not _has_16_bits(bytes(message.data)):
         return bytes(message.data)
     return encode_jpeg(pixels, _STORED_QUALITY)
 
@@ -236,10 +238,24 @@ def _decode_compressed(message: CompressedImage) -> NDArray[np.uint8]:
     data = bytes(message.data)
     # OpenCV decodes what there is of a truncated file, so the mark of its end is looked for.
     is_whole = any(mark in data[-_END_SEARCH_BYTES:] for mark in _END_MARKS)
-    pixels = decode_rgb(data) if is_whole else None
+    decode = _decode_16_bits if _has_16_bits(data) else decode_rgb
+    pixels = decode(data) if is_whole else None
     if pixels is None:
         raise ImageError(
             f'Compressed image of format {message.format!r} and {len(data)} bytes does not '
             'decode; wanted a whole JPEG or PNG. Look at the publisher of the compressed topic.'
         )
     return pixels
+
+
+def _has_16_bits(data: bytes) -> bool:
+    return data.startswith(_PNG_SIGNATURE) and data[_PNG_BITS_OFFSET:][:1] == b'\x10'
+
+
+def _decode_16_bits(data: bytes) -> NDArray[np.uint8] | None:
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    counts = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if counts is None:
+        return None
+    pixels = _stretch(counts)
+    return pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

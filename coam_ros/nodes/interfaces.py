@@ -93,7 +93,8 @@ POSE = Topic(
     'pose',
     PoseWithCovarianceStamped,
     qos.latched,
-    'Pose in the map with covariance, stamped as the image; only when localized.',
+    'Pose in the map with covariance, stamped as the image; only when localized. The last one is '
+    'kept for who comes later.',
 )
 STATUS = Topic(
     'status',

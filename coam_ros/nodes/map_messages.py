@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import logging
 
 from builtin_interfaces.msg import Time
@@ -37,7 +37,10 @@ def split_map(keyframe_map: KeyframeMap, max_bytes: int) -> list[list[Keyframe]]
 
 
 def map_to_messages(
-    keyframe_map: KeyframeMap, parts: list[list[Keyframe]], stamp: Time
+    keyframe_map: KeyframeMap,
+    parts: list[list[Keyframe]],
+    stamp: Time,
+    removed_ids: Iterable[int] = (),
 ) -> Iterator[KeyframeArray]:
     """Make the messages of a map one by one, so that only one copy is held at a time.
 
@@ -45,6 +48,7 @@ def map_to_messages(
         keyframe_map: for its names.
         parts: of `split_map`.
         stamp: when the messages are sent.
+        removed_ids: keyframes that the map had in former messages.
     """
     for index, keyframes in enumerate(parts):
         message = KeyframeArray(
@@ -53,6 +57,7 @@ def map_to_messages(
             part=index,
             num_parts=len(parts),
             keyframes=[keyframe_to_message(keyframe) for keyframe in keyframes],
+            removed_ids=[] if index else sorted(removed_ids),
         )
         message.header.stamp = stamp
         message.header.frame_id = keyframe_map.frame_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import Future
 import time
 import traceback
@@ -33,7 +34,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 _WORK_PERIOD_S = 0.05
 _LOG_PERIOD_S = 5.0
-# Images, depth images and poses that wait for each other; a second of a fast camera.
+# Images that wait for their pose and depth; of a camera that sends more in max_wait_s some go.
 _MAX_WAITING = 60
 # Where a map goes that cannot be saved to map_path; what lies in the last one does not last.
 _SPARE_FOLDERS = ('~/.ros', '/tmp')
@@ -58,7 +59,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         self._camera_info: CameraInfo | None = None
         self._transforms: Transforms | None = None
         self._images: deque[Image | CompressedImage] = deque(maxlen=_MAX_WAITING)
-        self._depths: deque[Image] = deque(maxlen=_MAX_WAITING)
+        self._depths: deque[Image] = deque(maxlen=2 * _MAX_WAITING)
         self._poses: deque[PoseStamped] = deque(maxlen=10 * _MAX_WAITING)
         self._subscriptions_made: list[Subscription] = []
         self._timer: Timer | None = None
@@ -164,26 +165,39 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
                 f'An image cannot be used: {error}', throttle_duration_sec=_LOG_PERIOD_S
             )
             return
+        if self._images and 0 <= _delay_s(self._images[-1], message) < self._spacing_s():
+            return
         if len(self._images) == _MAX_WAITING:
-            # What it waits for comes too late or never.
-            self._work(is_full=True)
+            # The oldest has waited long enough.
+            self._work()
         self._images.append(message)
+
+    def _spacing_s(self) -> float:
+        """Tell how far apart images are for which there is room as long as they may wait."""
+        return self.parameters.max_wait_s / (_MAX_WAITING - 2)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
         self._camera_info = message
 
     def _on_depth(self, message: Image) -> None:
+        if len(self._depths) == self._depths.maxlen and self._images:
+            # The others are of images that were too many.
+            images_s, depths_s = _stamps_s(self._images), _stamps_s(self._depths)
+            nearest = np.abs(depths_s - images_s[:, None]).argmin(axis=1)
+            needed = {*nearest, *np.flatnonzero(depths_s > images_s.max())}
+            kept = [self._depths[index] for index in sorted(needed)]
+            self._depths.clear()
+            self._depths.extend(kept)
         self._depths.append(message)
 
     def _on_camera_pose(self, message: PoseStamped) -> None:
         self._poses.append(message)
 
-    def _work(self, *, is_last: bool = False, is_full: bool = False) -> None:
+    def _work(self, *, is_last: bool = False) -> None:
         """Take up images whose pose and depth have come; drop those for which they never do.
 
         Args:
             is_last: nothing will come any more.
-            is_full: the oldest image must go.
         """
         silence_s = time.monotonic() - self._last_image_s
         if silence_s > _LOG_PERIOD_S:
@@ -196,11 +210,9 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             self._save_meanwhile()
         while self._images:
             message = self._images[0]
-            stamp_s = seconds_from_stamp(message.header.stamp)
             # Either sign: after a wrong stamp in the future, or a bag that begins again.
-            waited_s = abs(seconds_from_stamp(self._images[-1].header.stamp) - stamp_s)
-            is_final = is_last or is_full or waited_s >= self.parameters.max_wait_s
-            is_full = False
+            waited_s = abs(_delay_s(message, self._images[-1]))
+            is_final = is_last or waited_s >= self.parameters.max_wait_s
             try:
                 info = self._info()
                 T_map_camera = self._pose_at(message, is_final=is_final)
@@ -367,6 +379,14 @@ class _NotYetError(Exception):
     """Something that belongs to an image has not come; perhaps it never will."""
 
 
+def _stamps_s(messages: Iterable[Any]) -> NDArray[np.float64]:
+    return np.array([seconds_from_stamp(message.header.stamp) for message in messages])
+
+
+def _delay_s(first: Any, then: Any) -> float:  # noqa: ANN401  (whatever has a header)
+    return seconds_from_stamp(then.header.stamp) - seconds_from_stamp(first.header.stamp)
+
+
 def _nearest(
     messages: deque[Any], stamp_s: float, max_delay_s: float, *, is_final: bool
 ) -> Any | None:  # noqa: ANN401
@@ -375,7 +395,7 @@ def _nearest(
     Returns:
         None where none is near enough; and, before it is final, as long as a nearer one may come.
     """
-    times_s = np.array([seconds_from_stamp(message.header.stamp) for message in messages])
+    times_s = _stamps_s(messages)
     if not len(times_s) or (times_s.max() < stamp_s and not is_final):
         return None
     delays_s = np.abs(times_s - stamp_s)

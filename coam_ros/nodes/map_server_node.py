@@ -21,6 +21,7 @@ class MapServerNode(ManagedNode[MapServerParameters]):
         """Declare parameters and the service; the map waits for `configure`."""
         super().__init__('map_server', MapServerParameters, **kwargs)
         self._map: KeyframeMap | None = None
+        self._removed_ids: set[int] = set()
         self._publisher: Publisher | None = None
         load = interfaces.SERVER_LOAD_MAP
         self.create_service(load.type, load.name, self._on_load_map)
@@ -38,6 +39,7 @@ class MapServerNode(ManagedNode[MapServerParameters]):
                 'Set the parameter map_path.'
             )
         self._map = load_map(self.parameters.map_path)
+        self._removed_ids = set()
 
     def activate(self) -> None:
         """Publish the map."""
@@ -61,13 +63,22 @@ class MapServerNode(ManagedNode[MapServerParameters]):
         self._publisher = self.create_publisher(
             topic.type, topic.name, qos.latched(depth=len(parts))
         )
-        for message in map_to_messages(self._map, parts, self.get_clock().now().to_msg()):
+        stamp = self.get_clock().now().to_msg()
+        for message in map_to_messages(self._map, parts, stamp, self._removed_ids):
             self._publisher.publish(message)
         num_bytes = sum(keyframe.num_bytes for keyframe in self._map)
         self.get_logger().info(
             f'map={self._map.map_id} keyframes={len(self._map)} messages={len(parts)} '
             f'size={num_bytes / 2**20:.1f} MiB published on {self._publisher.topic_name}'
         )
+
+    def _replace(self, keyframe_map: KeyframeMap) -> None:
+        """Take another map, which may be an earlier state of the same: matchers merge these."""
+        known = set()
+        if keyframe_map.map_id == self._map.map_id:
+            known = self._removed_ids | {keyframe.id for keyframe in self._map}
+        self._removed_ids = known - {keyframe.id for keyframe in keyframe_map}
+        self._map = keyframe_map
 
     def _on_load_map(
         self, request: LoadMap.Request, response: LoadMap.Response
@@ -76,7 +87,7 @@ class MapServerNode(ManagedNode[MapServerParameters]):
             response.message = 'The map server is not configured. Configure it first.'
             return response
         try:
-            self._map = load_map(request.path)
+            self._replace(load_map(request.path))
         except (OSError, ValueError) as error:
             response.message = f'{error} The former map stays in use.'
             self.get_logger().error(response.message)

@@ -428,6 +428,8 @@ class MatcherNode(ManagedNode[MatcherParameters]):
                 self._T_map_odom = attempt.T_map_odom
             elif attempt.state == LocalizationState.SEARCHING:
                 self._T_map_odom = None
+                # After a time that was set back it would be of the future.
+                self._outputs.forget_pose()
             self._log(attempt)
         self._last_image_s = self._now_s()
         # There is nothing to count where no image was.

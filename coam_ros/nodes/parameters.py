@@ -243,7 +243,8 @@ class MapRecorderParameters:
     )
     max_wait_s: float = _parameter(
         1.0,
-        'How long an image waits for its pose and depth, by the stamps of the images [s].',
+        'How long an image waits for its pose and depth, by the stamps of the images [s]. Of a '
+        'camera that sends more than 58 images in that time some are passed over.',
         range=(0.0, 10.0),
         read_only=False,
     )

@@ -89,6 +89,8 @@ class Transforms:
     def close(self) -> None:
         """Stop to listen, and take back the service and the publisher that came with that."""
         self._listener.unregister()
+        # rclpy calls it at the next jump of time, whether it still is or not.
+        self._buffer.jump_handle.unregister()
         self._node.destroy_service(self._buffer.srv)
         if self._broadcaster is not None:
             self._node.destroy_publisher(self._broadcaster.pub_tf)

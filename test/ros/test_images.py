@@ -15,6 +15,7 @@ from coam_ros.nodes.images import (
     encode_image,
     ENCODINGS,
     ImageError,
+    stored_image,
 )
 import cv2
 from sensor_msgs.msg import CompressedImage, Image
@@ -161,6 +162,20 @@ def test_compressed_becomes_rgb(extension):
     pixels = decode_image(CompressedImage(format=extension, data=array('B', data)))
     # In the middle of the blocks: JPEG smears colours over their edges.
     np.testing.assert_allclose(pixels[3::8, 3::8].astype(int), COLORS, atol=10)
+
+
+@pytest.mark.parametrize('pixels', [RGB, GREY])
+def test_16_bits_in_a_png_are_stretched_as_raw_ones(pixels):
+    counts = 500 + 16 * pixels.astype(np.uint16)
+    raw = make_message(counts, 'mono16' if pixels.ndim == 2 else 'rgb16')
+    stored = counts if pixels.ndim == 2 else counts[..., ::-1]
+    data = cv2.imencode('.png', stored)[1].tobytes()
+    compressed = CompressedImage(format='16UC1; png compressed', data=array('B', data))
+    np.testing.assert_array_equal(decode_image(compressed), decode_image(raw))
+    # A keyframe of it is what the matcher sees.
+    assert stored_image(compressed) == stored_image(raw)
+    with pytest.raises(ImageError, match='does not decode'):
+        decode_image(CompressedImage(format='png', data=array('B', data[:-20])))
 
 
 @pytest.mark.parametrize('extension', ['.jpg', '.png'])

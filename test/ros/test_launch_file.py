@@ -40,7 +40,7 @@ def declared_constants(file):
 @pytest.mark.parametrize(
     ('file', 'own'),
     [
-        (MATCHER, {'autostart', 'backend', 'engine', 'publish_tf'}),
+        (MATCHER, {'autostart', 'backend', 'engine', 'keyframes', 'publish_tf'}),
         (RECORDER, {'autostart', 'depth', 'camera_pose', 'overwrite'}),
     ],
     ids=['matcher', 'map_recorder'],
@@ -112,6 +112,7 @@ def test_without_a_map_only_the_matcher_starts():
     assert 'image:=/camera/image_raw' in command
     assert 'image/compressed:=/camera/image_raw/compressed' in command
     assert 'camera_info:=/camera/camera_info' in command
+    assert 'keyframes:=keyframes' in command
     # All else is as in the parameter file.
     assert parameters_in(command) == {}
 
@@ -128,8 +129,9 @@ def test_arguments_become_parameters():
         image_transport='compressed',
         use_sim_time='true',
         autostart='false',
+        keyframes='/coam_front/keyframes',
     )
-    assert 'camera_info:=camera_info' in matcher
+    assert {'camera_info:=camera_info', 'keyframes:=/coam_front/keyframes'} <= set(matcher)
     assert parameters_in(matcher) == {
         'use_sim_time': True,
         'autostart': False,

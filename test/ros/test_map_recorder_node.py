@@ -162,17 +162,45 @@ def test_what_cannot_be_used_is_left_out_with_the_reason(robot, start, fields, w
     wait_until(lambda: drive.pass_by(1.0) and len(recorder._map) == 1)
 
 
-def test_images_that_wait_in_vain_are_counted_and_make_room(robot, start):
-    # None gets old enough: all come at nearly one time.
-    recorder, _ = start(max_wait_s=10.0, uses_depth=False, max_delay_s=0.001)
-    image = robot.image(np.zeros((240, 320, 3), np.uint8))
+def test_images_that_wait_in_vain_are_counted(robot, start):
+    recorder, _ = start(max_wait_s=1.0, uses_depth=False)
+    pixels = np.zeros((240, 320, 3), np.uint8)
     with log_of_nodes() as read_log:
-        for number in range(_MAX_WAITING + 5):
-            image.header.stamp.nanosec = 10_000_000 * number
-            robot.spinner_of(recorder).call(lambda: recorder._on_image(image))
-        wait_until(lambda: recorder._num_left_out >= 5)
-        assert len(recorder._images) <= _MAX_WAITING
+        for number in range(10):
+            image = robot.image(pixels, 100.0 + 0.5 * number)
+            robot.spinner_of(recorder).call(lambda image=image: recorder._on_image(image))
+        wait_until(lambda: recorder._num_left_out == 8)
         assert 'An image is left out' in read_log()
+
+
+@pytest.mark.parametrize('rate_hz', [10, 30, 100])
+def test_late_poses_find_their_images_however_fast_the_camera_is(robot, start, rate_hz):
+    recorder, _ = start(max_wait_s=5.0)
+    robot.infos.publish(info_from_camera(CAMERA, robot.header()))
+    wait_until(lambda: recorder._camera_info)
+    pixels = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+    depth_m = np.ones(pixels.shape[:2])
+    images = [robot.image(pixels, 100.0 + number / rate_hz) for number in range(4 * rate_hz)]
+    places = [camera_pose((1.0 * number, 2.0, 1.25), 0.0) for number in range(len(images))]
+
+    def see():
+        for image in images:
+            recorder._on_depth(depth_message(image.header, depth_m, '16UC1'))
+            recorder._on_image(image)
+
+    def hear():
+        for image, place in zip(images, places, strict=True):
+            header = Header(stamp=image.header.stamp, frame_id='map')
+            recorder._on_camera_pose(PoseStamped(header=header, pose=pose_from_transform(place)))
+
+    robot.spinner_of(recorder).call(see)
+    waiting = len(recorder._images)
+    assert min(len(images), 40) <= waiting <= _MAX_WAITING
+    assert len(recorder._depths) <= 2 * _MAX_WAITING
+    robot.spinner_of(recorder).call(hear)
+    wait_until(lambda: not recorder._images)
+    assert recorder._num_left_out == 0
+    assert len(recorder._map) == waiting
 
 
 def test_an_image_of_the_future_holds_nothing_up(robot, start):

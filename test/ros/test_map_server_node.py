@@ -71,6 +71,23 @@ def test_loading_another_map_replaces_the_former_for_all(robot, scene, tmp_path)
     assert node.lifecycle_label == 'active'
 
 
+def test_an_earlier_state_of_a_map_replaces_it_too(robot, tmp_path):
+    later, earlier = tmp_path / 'later', tmp_path / 'earlier'
+    save_map(KeyframeMap([make_keyframe(id=i) for i in range(5)], map_id='one'), later)
+    save_map(KeyframeMap([make_keyframe(id=i) for i in (1, 2, 9)], map_id='one'), earlier)
+    robot.start_map_server(map_path=str(later))
+    matcher = robot.start_matcher()
+
+    def ids():
+        return {keyframe.id for keyframe in matcher._map_receiver.keyframe_map}
+
+    wait_until(lambda: ids() == {*range(5)})
+    assert robot.call(LoadMap, 'map_server/load_map', path=str(earlier)).num_keyframes == 3
+    wait_until(lambda: ids() == {1, 2, 9})
+    assert robot.call(LoadMap, 'map_server/load_map', path=str(later)).num_keyframes == 5
+    wait_until(lambda: ids() == {*range(5)})
+
+
 def test_what_the_core_says_is_in_the_log_of_the_node(robot, scene):
     logger = logging.getLogger('coam_ros')
     level = logger.level

@@ -593,9 +593,12 @@ def test_time_that_jumps_backwards_starts_anew(robot, scene):
     # A bag is played again.
     status = robot.send(robot.image(scene.other_image, 10.0))
     assert status.state == RelocalizationStatus.SEARCHING
+    late = robot.listen(PoseWithCovarianceStamped, 'pose', qos.latched())
     image = robot.image(pixels, 10.5)
     assert robot.send(image).reason == NONE
     check_pose(robot, image.header, T_map_camera)
+    # That of the former time was not kept.
+    assert late.wait_for().header.stamp == image.header.stamp
 
 
 def set_clock(clock, node, seconds):
