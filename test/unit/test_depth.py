@@ -29,9 +29,9 @@ def test_depth_at_a_discontinuity_is_nan_and_beside_it_is_not():
 
 
 def test_allowed_step_grows_with_depth():
-    step_m = np.float32([[0, 0, 0.1, 0.1]] * 4)
-    assert interpolate_depth(4 + step_m, [[1.5, 1]])[0] == pytest.approx(4.05, abs=1e-3)
-    assert np.isnan(interpolate_depth(1 + step_m, [[1.5, 1]])[0])
+    step_m = np.float32([[0, 0, 0.19, 0.19]] * 4)
+    assert interpolate_depth(4 + step_m, [[1.5, 1]])[0] == pytest.approx(4.093, abs=1e-3)
+    assert np.isnan(interpolate_depth(3.6 + step_m, [[1.5, 1]])[0])
 
 
 def test_hole_takes_only_its_own_pixel_away():

@@ -19,6 +19,15 @@ def test_header_gives_format_and_size(extension):
     assert header.format == {'.png': 'png', '.jpg': 'jpeg'}[extension]
 
 
+def test_jpeg_may_be_progressive_and_have_fill_bytes_and_marks_without_content():
+    is_written, data = cv2.imencode('.jpg', make_image(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert is_written
+    data = data.tobytes()
+    header = read_image_header(encode(make_image(), '.jpg'))
+    for legal in (data, data[:2] + b'\xff' + data[2:], data[:2] + b'\xff\x01' + data[2:]):
+        assert read_image_header(legal) == header
+
+
 @pytest.mark.parametrize('extension', ['.png', '.jpg'])
 def test_image_cut_at_any_place_is_found_by_its_header_check(extension):
     data = encode(make_image(), extension)
@@ -119,9 +128,21 @@ def test_empty_landmarks_and_no_pixels_are_allowed():
 
 
 def test_arrays_cannot_be_changed_behind_the_back_of_the_map():
-    keyframe = make_keyframe()
+    T_map_camera = np.eye(4)
+    keyframe = make_keyframe(T_map_camera=T_map_camera)
     with pytest.raises(ValueError, match='read-only'):
         keyframe.T_map_camera[0, 3] = 5
+    T_map_camera[0, 3] = 5
+    assert keyframe.T_map_camera[0, 3] == 0
+
+
+def test_descriptor_that_is_given_later_is_frozen_and_checked_too():
+    # float16 of a message keeps the length to 1e-3.
+    descriptor = make_keyframe().with_descriptor(np.float16([0.6, 0.8])).global_descriptor
+    assert descriptor.dtype == np.float32
+    assert not descriptor.flags.writeable
+    with pytest.raises(MapFormatError, match='global_descriptor'):
+        make_keyframe().with_descriptor(1.02 * descriptor)
 
 
 NOT_RIGID = np.diag([1.0, 1.0, 1.1, 1.0])
@@ -142,14 +163,16 @@ NAN_POSE = np.full((4, 4), np.nan)
         ({'image': b''}, '0 bytes'),
         ({'image': b'GIF89a'}, 'JPEG'),
         ({'image': None}, 'NoneType'),
-        ({'image': encode(np.zeros((4, 5, 3), np.uint8), '.png')}, '5 x 4'),
-        ({'depth': encode(np.zeros((4, 5), np.uint16), '.png')}, '5 x 4'),
+        ({'image': encode(np.zeros((HEIGHT, 5, 3), np.uint8), '.png')}, '5 x 48'),
+        ({'depth': encode(np.zeros((4, WIDTH), np.uint16), '.png')}, '64 x 4'),
         ({'depth': encode(np.zeros((HEIGHT, WIDTH), np.uint8), '.png')}, '16-bit'),
+        ({'depth': encode(np.zeros((HEIGHT, WIDTH, 3), np.uint16), '.png')}, '16-bit grey'),
         ({'depth': encode(make_image(), '.jpg')}, '16-bit'),
         ({'landmark_pixels': [[1, 1]]}, 'together'),
         ({'landmark_pixels': [[1, 1]], 'landmark_points_map': [[1, 1]]}, 'landmarks'),
         ({'landmark_pixels': 1, 'landmark_points_map': [[1, 1, 1]]}, 'landmarks'),
         ({'landmark_pixels': [[1, 1]], 'landmark_points_map': [[1, 1, np.nan]]}, 'landmarks'),
+        ({'landmark_pixels': [[1, np.nan]], 'landmark_points_map': [[1, 1, 1]]}, 'landmarks'),
         ({'global_descriptor': np.zeros(4)}, 'global_descriptor'),
         ({'global_descriptor': np.full(4, np.nan)}, 'global_descriptor'),
     ],

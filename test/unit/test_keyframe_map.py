@@ -88,12 +88,17 @@ def test_exchange_and_discard_are_of_this_very_keyframe():
     described = first.with_descriptor(DESCRIPTOR)
     moved = replace(first, stamp_s=99.0)
     keyframe_map.add(moved)
+    revision = keyframe_map.revision
     assert not keyframe_map.exchange(first, described)
     assert not keyframe_map.discard(first)
     assert keyframe_map.get(1) is moved
+    assert keyframe_map.revision == revision
     assert keyframe_map.exchange(moved, moved.with_descriptor(DESCRIPTOR))
+    assert keyframe_map.revision > revision
     assert not keyframe_map.discard(moved)
+    revision = keyframe_map.revision
     assert keyframe_map.discard(keyframe_map.get(1))
+    assert keyframe_map.revision > revision
     assert not keyframe_map.exchange(moved, moved)
     assert len(keyframe_map) == 0
 
@@ -118,12 +123,17 @@ def test_descriptors_of_two_models_never_mix():
     keyframe_map = KeyframeMap()
     keyframe_map.add(described, 'old')
     assert keyframe_map.descriptor_model_id == 'old'
+    revision = keyframe_map.revision
     assert keyframe_map.use_descriptors_of('new') == 'old'
+    assert keyframe_map.revision > revision
     assert keyframe_map.get(1).global_descriptor is None
+    # Nothing was left to drop.
+    assert keyframe_map.use_descriptors_of('newest') == ''
+    longer = np.array([0.0, 1.0, 0.0], np.float32)
     keyframe_map.add(make_keyframe(id=2, global_descriptor=DESCRIPTOR), 'old')
-    keyframe_map.add(make_keyframe(id=3, global_descriptor=DESCRIPTOR), 'new')
+    keyframe_map.add(make_keyframe(id=3, global_descriptor=longer), 'newest')
     assert [k.global_descriptor is None for k in keyframe_map] == [True, True, False]
-    assert keyframe_map.use_descriptors_of('new') == ''
+    assert keyframe_map.use_descriptors_of('newest') == ''
     assert keyframe_map.get(3).global_descriptor is not None
 
 

@@ -27,8 +27,10 @@ class MeanColourEncoder:
         )
 
 
-def frame_at(number: int, x_m: float, yaw_deg: float = 0.0, **fields: object) -> Keyframe:
-    R = cv2.Rodrigues(np.array([0, np.radians(yaw_deg), 0]))[0]
+def frame_at(
+    number: int, x_m: float, yaw_deg: float = 0.0, roll_deg: float = 0.0, **fields: object
+) -> Keyframe:
+    R = cv2.Rodrigues(np.radians([0, yaw_deg, roll_deg]))[0]
     return make_keyframe(id=number, T_map_camera=make_transform(R, [x_m, 0, 0]), **fields)
 
 
@@ -48,20 +50,24 @@ def test_frame_near_and_alike_to_any_keyframe_is_left_out():
         frame_at(0, 0.0),
         frame_at(1, 0.1),  # near, same direction
         frame_at(2, 0.3),  # far enough
-        frame_at(3, 0.1, yaw_deg=20),  # near, turned far enough
+        frame_at(3, 0.1, yaw_deg=16),  # near, turned far enough
         frame_at(4, 0.05, yaw_deg=2),  # back at the first
+        frame_at(5, 0.1, yaw_deg=14),  # turned like that one
+        frame_at(6, 0.1, roll_deg=12),  # near, same direction, another way up
+        frame_at(7, 0.1, roll_deg=12),  # the very same
     ]
     built = build_map(frames, MeanColourEncoder(), min_distance_m=0.2, min_angle_deg=10)
-    assert [keyframe.id for keyframe in built] == [0, 2, 3]
+    assert [keyframe.id for keyframe in built] == [0, 2, 3, 6]
 
 
 def test_no_frames_give_an_empty_map():
     assert len(build_map([], MeanColourEncoder())) == 0
 
 
-def test_negative_spacing_is_refused():
+@pytest.mark.parametrize('spacing', ['min_distance_m', 'min_angle_deg'])
+def test_negative_spacing_is_refused(spacing):
     with pytest.raises(ValueError, match='-1'):
-        build_map([], MeanColourEncoder(), min_distance_m=-1)
+        build_map([], MeanColourEncoder(), **{spacing: -1})
 
 
 def test_descriptors_of_another_model_are_all_computed_again():
@@ -91,10 +97,18 @@ def test_only_missing_descriptors_are_computed_when_the_model_is_the_same():
     assert compute_descriptors(keyframe_map, MeanColourEncoder()) == 0
 
 
+def test_descriptors_are_computed_in_as_many_goes_as_the_time_allows():
+    keyframe_map = KeyframeMap([make_keyframe(id=0), make_keyframe(id=1)])
+    for number in (1, 1, 0):
+        assert compute_descriptors(keyframe_map, MeanColourEncoder(), budget_s=0.0) == number
+
+
 def test_keyframe_removed_meanwhile_does_not_come_back():
     keyframe_map = KeyframeMap([make_keyframe(id=0), make_keyframe(id=1)])
     compute_descriptors(
-        keyframe_map, MeanColourEncoder(), progress=lambda *_: keyframe_map.remove(1)
+        keyframe_map,
+        MeanColourEncoder(),
+        progress=lambda done, _: done == 1 and keyframe_map.remove(1),
     )
     assert [keyframe.id for keyframe in keyframe_map] == [0]
 

@@ -69,24 +69,27 @@ def saved(pristine: Path, tmp_path: Path) -> Path:
 
 
 def test_loaded_map_equals_the_saved_one(tmp_path):
-    keyframe_map = make_map()
     odd = make_keyframe(
         id=101,
         camera=DISTORTED,
         image=encode(make_image(3), '.png'),
         depth=None,
+        depth_scale_m=1 / 5000,
         landmark_pixels=[[1.25, 2.5], [3, 4]],
         landmark_points_map=[[1 / 3, 2, 3], [5e5 + 0.001, 5, 6]],
     )
-    keyframe_map.add(odd)
+    keyframe_map = KeyframeMap(
+        [odd, *make_map()], frame_id='hall', descriptor_model_id='model-1234'
+    )
     assert save_map(keyframe_map, tmp_path / 'deep' / 'map') == 4
     loaded = load_map(tmp_path / 'deep' / 'map')
     assert (loaded.map_id, loaded.frame_id) == (keyframe_map.map_id, 'hall')
     assert loaded.descriptor_model_id == 'model-1234'
-    assert [keyframe.id for keyframe in loaded] == [0, 2, 4, 101]
+    assert [keyframe.id for keyframe in loaded] == [101, 0, 2, 4]
     for keyframe in keyframe_map:
         # add() compares every field, and changes nothing for an equal keyframe.
         assert not loaded.add(keyframe)
+    assert loaded.get(101).landmark_points_map[1].tolist() == [5e5 + 0.001, 5, 6]
 
 
 def test_map_without_any_descriptor_is_saved_and_loaded(tmp_path):
@@ -140,6 +143,18 @@ def test_disk_without_second_names_for_files_takes_maps(saved, monkeypatch):
     assert len(load_map(saved)) == 4
 
 
+def test_folder_may_be_named_by_a_link_or_from_home(saved, monkeypatch):
+    link = saved.with_name('link')
+    link.symlink_to(saved)
+    save_map(make_map(1), link)
+    assert link.is_symlink()
+    assert len(load_map(saved)) == 1
+    monkeypatch.setenv('HOME', str(saved.parent))
+    assert len(load_map('~/map')) == 1
+    with pytest.raises(FileNotFoundError, match='No folder ~nobody_there/map'):
+        load_map('~nobody_there/map')
+
+
 def test_old_map_stays_when_overwriting_is_not_allowed(saved):
     with pytest.raises(FileExistsError, match='left alone'):
         save_map(make_map(1), saved, overwrite=False)
@@ -150,6 +165,8 @@ def test_directory_that_is_not_a_map_is_never_overwritten(tmp_path):
     (tmp_path / 'thesis.tex').write_text('years of work')
     with pytest.raises(FileExistsError, match='not a map'):
         save_map(make_map(), tmp_path)
+    with pytest.raises(FileExistsError, match='not a map'):
+        check_target(tmp_path / 'thesis.tex', overwrite=True)
     assert (tmp_path / 'thesis.tex').exists()
 
 
@@ -278,9 +295,9 @@ MIRROR = np.diag([1.0, 1.0, -1.0, 1.0]).tolist()
         (list_first_keyframe_twice, 'listed twice'),
         (lambda d: set_keyframe_key(d, 'id', 'two'), "id is 'two'"),
         (lambda d: set_keyframe_key(d, 'image', None), 'no image'),
-        (lambda d: set_keyframe_key(d, 'camera', 4), 'camera is 4'),
+        (lambda d: set_keyframe_key(d, 'camera', 1), 'camera is 1'),
         (lambda d: set_keyframe_key(d, 'camera', -1), 'camera is -1'),
-        (lambda d: set_keyframe_key(d, 'descriptor_row', 9), 'descriptor_row is 9'),
+        (lambda d: set_keyframe_key(d, 'descriptor_row', 3), 'descriptor_row is 3'),
         (lambda d: set_file(d, 'image', file='../../etc/passwd'), 'inside the map'),
         (
             lambda d: edit_json(d, lambda h: h['cameras'][0].update(width=99)),
@@ -367,6 +384,56 @@ def test_map_is_found_after_a_kill_between_the_two_renames(saved):
     assert names_beside(saved) == ['map']
 
 
+def test_map_is_saved_after_a_kill_before_the_former_one_was_removed(saved):
+    shutil.copytree(saved, saved.with_name('.map.former'))
+    save_map(make_map(1), saved)
+    assert len(load_map(saved)) == 1
+    assert names_beside(saved) == ['map']
+
+
+def test_all_of_a_map_is_on_the_disk_before_it_takes_its_place(saved, monkeypatch):
+    rename = Path.rename
+    steps = []
+
+    def note_rename(path, target):
+        steps.append('rename')
+        return rename(path, target)
+
+    monkeypatch.setattr(
+        os, 'fsync', lambda fd: steps.append(str(Path(f'/proc/self/fd/{fd}').readlink()))
+    )
+    monkeypatch.setattr(Path, 'rename', note_rename)
+    save_map(make_map(4), saved)
+    flushed = steps[: steps.index('rename')]
+    staging = os.path.commonpath(flushed)
+    written = [saved, *saved.rglob('*')]
+    assert {os.path.relpath(path, staging) for path in flushed} == {
+        os.path.relpath(path, saved) for path in written
+    }
+    # And the new name itself.
+    assert steps[-1] == str(saved.parent)
+
+
+def test_former_map_can_be_loaded_until_the_new_one_is_there_and_comes_back_without_it(
+    saved, monkeypatch
+):
+    rename = Path.rename
+    loaded = []
+
+    def refuse_new(path, target):
+        if 'saving' in path.name:
+            loaded.append(len(load_map(saved)))
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, 'rename', refuse_new)
+    with pytest.raises(OSError, match='untouched'):
+        save_map(make_map(1), saved)
+    assert loaded == [3]
+    assert names_beside(saved) == ['map']
+    assert len(load_map(saved)) == 3
+
+
 def test_former_map_is_the_map_while_its_place_is_an_empty_folder(saved, monkeypatch):
     saved.rename(saved.with_name('.map.former'))
     saved.mkdir()
@@ -448,13 +515,31 @@ def test_save_waits_for_another_one_no_longer_than_it_says(saved, monkeypatch):
     lock = saved.with_name('.map.lock')
     with lock.open('w') as other:
         fcntl.flock(other, fcntl.LOCK_EX)
+        num_open = len(list(Path('/proc/self/fd').iterdir()))
         for save in (check_target, lambda *_, **__: save_map(make_map(1), saved)):
             with pytest.raises(TimeoutError, match=r'is saving a map to .*nothing was written'):
                 save(saved, overwrite=True)
+        assert len(list(Path('/proc/self/fd').iterdir())) <= num_open
         assert len(load_map(saved)) == 3
     save_map(make_map(1), saved)
     assert len(load_map(saved)) == 1
     assert names_beside(saved) == ['map']
+
+
+def test_lock_whose_file_was_removed_meanwhile_is_taken_again(saved, monkeypatch):
+    monkeypatch.setattr(map_folder, '_LOCK_TIMEOUT_S', 0.05)
+    flock = fcntl.flock
+    # What the former holder does in the end.
+    removals = [saved.with_name('.map.lock').unlink]
+
+    def lock_late(*arguments):
+        flock(*arguments)
+        if removals:
+            removals.pop()()
+
+    monkeypatch.setattr(fcntl, 'flock', lock_late)
+    with map_folder.staging_folder(saved, overwrite=True), pytest.raises(TimeoutError):
+        check_target(saved, overwrite=True)
 
 
 def test_disk_that_turns_read_only_during_a_save_leaves_no_lock(saved, monkeypatch):
@@ -502,7 +587,8 @@ def test_load_of_the_former_map_ends_with_the_new_one_when_the_former_goes(
     def read_when_the_new_one_is_there(*arguments):
         if not saved.exists():
             shutil.copytree(pristine, saved)
-            shutil.rmtree(former / 'images')
+            for path in (former / 'images').iterdir():
+                path.unlink()
         return read_keyframe(*arguments)
 
     monkeypatch.setattr(map_files, '_read_keyframe', read_when_the_new_one_is_there)

@@ -69,6 +69,9 @@ def test_follows_added_changed_and_removed_keyframes():
     assert retriever.retrieve(descriptors[0], 1)[0][0] == 77
     keyframe_map.add(replace(keyframe_map.get(77), global_descriptor=descriptors[2]))
     assert retriever.retrieve(descriptors[2], 1)[0][0] == 77
+    for keyframe_id in (10, 77):
+        keyframe_map.remove(keyframe_id)
+    assert retriever.retrieve(descriptors[0], 1) == []
 
 
 def test_prior_restricts_the_search_to_its_radius():
@@ -76,6 +79,8 @@ def test_prior_restricts_the_search_to_its_radius():
     retriever = KeyframeRetriever(make_map(descriptors))
     found = retriever.retrieve(descriptors[0], 10, prior_position_map=[5, 0, 0], radius_m=1.5)
     assert sorted(i for i, _ in found) == [40, 50, 60]
+    found = retriever.retrieve(descriptors[0], 10, [5, 0.9, 0.9], radius_m=1.5)
+    assert [i for i, _ in found] == [50]
     assert retriever.retrieve(descriptors[0], 3, prior_position_map=[50, 0, 0], radius_m=1.0) == []
 
 

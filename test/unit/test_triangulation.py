@@ -29,12 +29,19 @@ FINE = PinholeCamera(
 )
 
 
+NARROW = PinholeCamera(WIDTH, HEIGHT, 520.0, 515.0, 318.0, 243.0)
+# Maps lie anyhow to what they show.
+T_MAP_SCENE = make_transform(rotation_from_vector([1.5, 0.2, -0.1]), [3, -1, 2])
+
+
 class KnownScene:
     """Points that keyframes on an arc see, and their exact matches."""
 
-    def __init__(self, camera: PinholeCamera = WIDE, num_views: int = 4) -> None:
+    def __init__(self, *cameras: PinholeCamera, num_views: int = 4) -> None:
         rng = np.random.default_rng(0)
-        self.points_map = rng.uniform((-2, -1.5, 3), (2, 1.5, 6), (600, 3))
+        points = rng.uniform((-2, -1.5, 3), (2, 1.5, 6), (600, 3))
+        self.points_map = transform_points(T_MAP_SCENE, points)
+        cameras = [(cameras or (WIDE,))[i % max(len(cameras), 1)] for i in range(num_views)]
         descriptors = np.eye(num_views, 8, dtype=np.float32)
         self.keyframes = [
             make_keyframe(
@@ -42,19 +49,22 @@ class KnownScene:
                 camera=camera,
                 image=encode(np.zeros((camera.height, camera.width, 3), np.uint8), '.jpg'),
                 depth=None,
-                T_map_camera=make_transform(
+                T_map_camera=T_MAP_SCENE
+                @ make_transform(
                     rotation_from_vector([0, -0.08 * i, 0.03 * i]), [0.5 * i, 0.05 * i, 0]
                 ),
                 global_descriptor=descriptors[i],
             )
-            for i in range(num_views)
+            for i, camera in enumerate(cameras)
         ]
         self.matched: list[tuple[int, int]] = []
         self.num_wrong = 0
 
     @property
     def map(self) -> KeyframeMap:
-        return KeyframeMap(self.keyframes, map_id='known', frame_id='hall')
+        return KeyframeMap(
+            self.keyframes, map_id='known', frame_id='hall', descriptor_model_id='model'
+        )
 
     def pixels(self, keyframe: Keyframe) -> np.ndarray:
         points = transform_points(invert(keyframe.T_map_camera), self.points_map)
@@ -62,9 +72,12 @@ class KnownScene:
 
     def match(self, keyframe0: Keyframe, keyframe1: Keyframe) -> Correspondences:
         self.matched.append((keyframe0.id, keyframe1.id))
-        views = [self.pixels(keyframe) for keyframe in (keyframe0, keyframe1)]
-        size = np.array([keyframe0.camera.width, keyframe0.camera.height])
-        is_seen = np.all([((v > 0) & (v < size - 1)).all(axis=1) for v in views], axis=0)
+        views, are_seen = [], []
+        for keyframe in (keyframe0, keyframe1):
+            size = np.array([keyframe.camera.width, keyframe.camera.height])
+            views.append(view := self.pixels(keyframe))
+            are_seen.append(((view > 0) & (view < size - 1)).all(axis=1))
+        is_seen = np.all(are_seen, axis=0)
         points0, points1 = (view[is_seen].astype(np.float32) for view in views)
         points1[: self.num_wrong] += (0, 40)
         return Correspondences(points0, points1, np.ones(len(points0), np.float32))
@@ -88,6 +101,7 @@ def test_exact_matches_give_the_points_also_through_a_lens(camera):
         scene.map, scene.match, progress=lambda done, total: steps.append((done, total))
     )
     assert (made.map_id, made.frame_id) == ('known', 'hall')
+    assert made.descriptor_model_id == 'model'
     assert [keyframe.id for keyframe in made] == [10, 11, 12, 13]
     assert steps == [(i, 6) for i in range(1, 7)]
     for keyframe in made:
@@ -106,7 +120,7 @@ def test_matches_that_do_not_fit_the_poses_are_left_out():
 def test_each_keyframe_goes_with_those_most_similar_that_look_the_same_way():
     scene = KnownScene()
     alike = np.array([1, 0, 0, 0, 0, 0, 0, 0], np.float32)
-    turned = make_transform(rotation_from_vector([0, np.pi, 0]), [0, 0, 1])
+    turned = T_MAP_SCENE @ make_transform(rotation_from_vector([0, np.pi, 0]), [0, 0, 1])
     scene.keyframes[0] = replace(scene.keyframes[0], global_descriptor=alike)
     scene.keyframes[1] = replace(scene.keyframes[1], global_descriptor=alike, T_map_camera=turned)
     scene.keyframes[3] = replace(scene.keyframes[3], global_descriptor=alike)
@@ -124,7 +138,7 @@ def test_a_dense_walk_is_matched_far_enough_for_rays_that_meet():
         replace(
             scene.keyframes[0],
             id=i,
-            T_map_camera=make_transform(np.eye(3), [0.01 * i, 0, 0]),
+            T_map_camera=T_MAP_SCENE @ make_transform(np.eye(3), [0.01 * i, 0, 0]),
             # The farther apart, the less similar.
             global_descriptor=np.array([np.cos(angle), np.sin(angle)]),
         )
@@ -137,16 +151,29 @@ def test_a_dense_walk_is_matched_far_enough_for_rays_that_meet():
     assert len(scene.matched) <= 60 * 20
 
 
-def test_a_turn_on_the_spot_gives_no_landmarks_and_former_ones_go():
+def test_two_keyframes_of_two_cameras_tell_what_both_see():
+    scene = KnownScene(WIDE, NARROW)
+    scene.keyframes = scene.keyframes[::3]
+    for keyframe in triangulate_landmarks(scene.map, scene.match):
+        assert len(keyframe.landmark_pixels) > 150
+        assert np.quantile(scene.errors_m(keyframe), 0.95) < 0.01
+
+
+# Of a turn on the spot, and of rays that meet at 6 degrees at most.
+@pytest.mark.parametrize('step_m', [0.0, 0.1])
+def test_rays_that_hardly_meet_give_no_landmarks_and_former_ones_go(step_m):
     scene = KnownScene()
     scene.keyframes = [
         replace(
             keyframe,
-            T_map_camera=make_transform(keyframe.T_map_camera[:3, :3], [0, 0, 0]),
+            T_map_camera=make_transform(
+                keyframe.T_map_camera[:3, :3],
+                transform_points(T_MAP_SCENE, [[step_m * i, 0, 0]])[0],
+            ),
             landmark_pixels=np.ones((1, 2)),
             landmark_points_map=np.ones((1, 3)),
         )
-        for keyframe in scene.keyframes
+        for i, keyframe in enumerate(scene.keyframes)
     ]
     made = triangulate_landmarks(scene.map, scene.match)
     assert [keyframe.landmark_pixels for keyframe in made] == [None] * 4
