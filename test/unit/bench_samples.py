@@ -20,8 +20,15 @@ def write_image(path: Path, seed: int) -> None:
     assert cv2.imwrite(str(path), cv2.resize(cells, (WIDTH, HEIGHT)))
 
 
-def pair_line(name0: str, name1: str, T_1_0: np.ndarray, K: np.ndarray = INTRINSICS) -> str:
-    numbers = [0, 0, *K.ravel(), *K.ravel(), *T_1_0.ravel()]
+def pair_line(
+    name0: str,
+    name1: str,
+    T_1_0: np.ndarray,
+    intrinsics0: np.ndarray = INTRINSICS,
+    intrinsics1: np.ndarray | None = None,
+) -> str:
+    both = (intrinsics0, intrinsics0 if intrinsics1 is None else intrinsics1)
+    numbers = [0, 0, *both[0].ravel(), *both[1].ravel(), *T_1_0.ravel()]
     return ' '.join([name0, name1, *(repr(float(n)) for n in numbers)]) + '\n'
 
 

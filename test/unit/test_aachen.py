@@ -7,16 +7,17 @@ from pathlib import Path
 
 from coam_ros.cli import main
 from coam_ros.evaluation.data.aachen import open_aachen
+from coam_ros.geometry.transforms import invert, make_transform
 from coam_ros.inference import default_model_directory
 from coam_ros.inference.manifest import Manifest
 import numpy as np
 import pytest
 from recording_samples import FOCAL, HEIGHT, WIDTH
-from test_localization_sets import poses, write_cambridge, write_colmap
+from test_localization_sets import pose_words, poses, write_cambridge, write_colmap
 
 CAMERA = f'SIMPLE_PINHOLE {WIDTH} {HEIGHT} {FOCAL} {WIDTH / 2} {HEIGHT / 2}'
-# T_camera_map of the query at x = 0.1 m.
-TRUE_POSE = '1 0 0 0 -0.1 0 0'
+# T_camera_map of the query.
+TRUE_POSE = pose_words(invert(poses()[3]))
 
 
 @pytest.fixture
@@ -65,7 +66,8 @@ def bench(directory: Path, *words: object) -> dict[str, object]:
 def test_submission_holds_the_poses_and_is_scored_by_day_and_by_night(directory):
     truth = directory.parent / 'truth.txt'
     # By night 1 m off.
-    truth.write_text(f'day.jpg {TRUE_POSE}\nnight.jpg 1 0 0 0 0.9 0 0\n')
+    wrong = pose_words(make_transform(np.eye(3), [1, 0, 0]) @ invert(poses()[3]))
+    truth.write_text(f'day.jpg {TRUE_POSE}\nnight.jpg {wrong}\n')
     result = bench(directory, '--truth', truth)
     summary = result['summary']
     assert summary['share_with_pose'] == 1
@@ -133,9 +135,8 @@ def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory)
     (path,) = (directory.parent / 'sent').iterdir()
     # By night nothing was retrieved: there is nothing to send.
     (line,) = path.read_text().splitlines()
-    np.testing.assert_allclose(
-        np.array(line.split()[1:], float), [1, 0, 0, 0, -poses()[2][0, 3], 0, 0], atol=1e-9
-    )
+    wanted = pose_words(invert(poses()[2])).split()
+    np.testing.assert_allclose(np.array(line.split()[1:], float), np.array(wanted, float))
 
 
 def test_version_1_comes_as_a_model_of_visualsfm(directory, tmp_path):
@@ -148,6 +149,8 @@ def test_version_1_comes_as_a_model_of_visualsfm(directory, tmp_path):
     (models / 'database_intrinsics.txt').write_text(
         ''.join(f'{name} {CAMERA}\n' for name in names)
     )
+    (directory / 'images').mkdir()
+    (directory / 'images_upright').rename(directory / 'images/images_upright')
     keyframes = open_aachen(directory).data.keyframes
     assert keyframes.names == names
     np.testing.assert_allclose(keyframes[2].T_map_camera, poses()[2], atol=1e-9)
@@ -159,11 +162,17 @@ def test_version_1_comes_as_a_model_of_visualsfm(directory, tmp_path):
         ('queries/night_time_queries_with_intrinsics.txt', None, 'No list'),
         ('queries/night_time_queries_with_intrinsics.txt', f'query/x.jpg {CAMERA}', 'no query/x'),
         ('queries/night_time_queries_with_intrinsics.txt', 'query/x.jpg 400\n', 'line 1'),
+        (
+            'queries/night_time_queries_with_intrinsics.txt',
+            f'query/other/day.jpg {CAMERA}\n',
+            r'several queries are called day\.jpg',
+        ),
         ('3D-models/aachen_v_1_1/images.txt', None, 'No model in'),
         ('images_upright/db/frame-000001.jpg', None, 'no db/frame-000001'),
         ('truth.txt', 'x.jpg 1 0 0 0 0 0 0\n', 'line 1: x.jpg is no query'),
         ('truth.txt', 'day.jpg 1 0 0\n', 'line 1'),
         ('pairs.txt', 'query/day/day.jpg db/none.jpg\n', 'line 1'),
+        ('pairs.txt', '# none\n', 'No pairs'),
     ],
 )
 def test_error_names_the_file(directory, name, content, words):

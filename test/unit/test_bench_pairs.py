@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 import json
+from pathlib import Path
 
 from bench_samples import (
     correspondences,
@@ -19,11 +20,17 @@ from coam_ros.evaluation.benchmarks.estimators import ESTIMATORS
 from coam_ros.evaluation.benchmarks.image_pairs import PAIR_BENCHMARKS
 from coam_ros.evaluation.benchmarks.matching import match_pairs
 from coam_ros.evaluation.data.errors import BenchmarkDataError
-from coam_ros.evaluation.data.image_pairs import PlanarPair, read_planar_pairs
+from coam_ros.evaluation.data.image_pairs import (
+    hash_pairs,
+    PlanarPair,
+    PosedPair,
+    read_planar_pairs,
+)
 from coam_ros.evaluation.data.pair_lists import read_any_pairs, read_pair_lists
 from coam_ros.evaluation.files import to_json_values
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.camera import NOMINAL_AREA_PX
+from coam_ros.geometry.image_views import apply_homography, resize_view
 from coam_ros.geometry.transforms import make_transform, transform_points
 from coam_ros.mapping.importers.pair_list import PairListError
 import numpy as np
@@ -92,6 +99,18 @@ def test_matches_of_another_pose_have_that_error(posed):
     assert summary['auc_5deg'] == 0
     # All at 8: (0, 0) (8, 1/6) (8, 1), level to 10: 4 / 6 + 2.
     assert summary['auc_10deg'] == pytest.approx((4 / 6 + 2) / 10, abs=1e-3)
+
+
+def test_truth_follows_each_image_to_its_own_size():
+    T_1_0 = make_transform(rotation_from_vector([0.05, -0.1, 0.02]), [0.5, 0.1, -0.05])
+    homography = np.array([[1.02, 0.03, 5], [-0.02, 0.98, -4], [1e-5, 2e-5, 1]])
+    points0, points1 = exact_views(T_1_0)
+    posed = PosedPair('', Path(), Path(), INTRINSICS, INTRINSICS, T_1_0)
+    planar = PlanarPair('', Path(), Path(), homography)
+    to0, to1 = resize_view(2.0), resize_view(0.5, 0.75)
+    for pair, true1 in ((posed, points1), (planar, apply_homography(points0, homography))):
+        found = correspondences(apply_homography(points0, to0), apply_homography(true1, to1))
+        assert pair.resized(to0, to1).errors_px(found).max() < 1e-3
 
 
 def test_fewer_matches_than_a_pose_needs_are_a_lost_pair(posed):
@@ -281,6 +300,14 @@ def test_a_wrong_homography_is_named(tmp_path, text):
     (tmp_path / 'v_wall/H_1_2').write_text(text)
     with pytest.raises(BenchmarkDataError, match='H_1_2'):
         read_planar_pairs(tmp_path)
+
+
+@pytest.mark.parametrize('name', ['1.png', '2.png'])
+def test_hash_follows_both_images(tmp_path, name):
+    write_sequence(tmp_path / 'v_wall', [np.eye(3)])
+    before = hash_pairs(read_planar_pairs(tmp_path))
+    write_image(tmp_path / 'v_wall' / name, 9)
+    assert hash_pairs(read_planar_pairs(tmp_path)) != before
 
 
 def test_a_missing_image_of_a_sequence_is_named(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 import json
 from pathlib import Path
+import re
 
 from coam_ros.cli import main
 from coam_ros.evaluation.metrics.keyframe_error import Disagreement, fit_keyframe_error
@@ -100,10 +101,11 @@ def test_a_keyframe_in_the_wrong_place_is_named(wall_map, tmp_path, capsys):
     assert by_name[str(MOVED_ID)] == pytest.approx(0.2, abs=0.05)
     assert max(by_name, key=by_name.get) == str(MOVED_ID)
     assert report['keyframe_error']['outliers'] == [str(MOVED_ID)]
+    assert re.search(r'disagreement, largest\W+(1[5-9]|2[0-5])\.\d cm', capsys.readouterr().out)
 
 
 def test_keyframes_that_no_other_sees_are_named(wall_map, capsys):
-    words = ['--apart', str(NUM_VIEWS), '--every', '4']
+    words = ['--apart', str(NUM_VIEWS - 1), '--every', '4']
     assert main(['check-map', str(wall_map / 'map'), *words]) == 0
     text = capsys.readouterr().out
     assert 'the others do not localize: 0, 4, 8.' in text
@@ -112,7 +114,11 @@ def test_keyframes_that_no_other_sees_are_named(wall_map, capsys):
 
 @pytest.mark.parametrize(
     ('words', 'message'),
-    [(['{none}'], 'none'), (['{none}', '--apart', '-1'], '--apart -1')],
+    [
+        (['{none}'], 'none'),
+        (['{none}', '--apart', '-1'], '--apart -1'),
+        (['{none}', '--every', '0'], '--every 0'),
+    ],
 )
 def test_error_of_the_user_is_one_line_and_status_2(tmp_path, capsys, words, message):
     assert main(['check-map', *(word.format(none=tmp_path / 'none') for word in words)]) == 2

@@ -44,6 +44,7 @@ def test_recording_becomes_a_map_in_which_another_view_is_localized(
     assert report['recall_5cm_2deg'] == 1
     assert report['num_keyframes'] == 2
     assert report['feature_cache']['misses'] == 2
+    assert 1 < report['feature_cache']['mib'] < 100
     assert set(report['latency_ms']) == {'encode', 'retrieve', 'match', 'pose', 'total'}
     for name in ('top_view.png', 'errors.png', 'best_1_frame-000003.jpg'):
         assert (tmp_path / name).stat().st_size > 1000

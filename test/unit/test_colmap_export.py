@@ -75,6 +75,18 @@ def test_points_within_the_radius_become_one_also_across_cells():
     assert index[0] == index[1] == index[3] != index[2]
     np.testing.assert_allclose(merged[index[0]], [4.0, 5.0], atol=1e-5)
     assert scores[index[0]] == 4
+    # Scores of 0 are weights too.
+    assert np.isfinite(merge_points(points, np.zeros(4), 2.0)[0]).all()
+
+
+def test_points_join_the_nearest_of_those_with_more_score_within_the_radius():
+    def groups(xs, scores):
+        # In cells of 2 px in a row.
+        return merge_points(np.column_stack([xs, np.ones(len(xs))]), scores, 2.0)[2].tolist()
+
+    assert groups([1.0, 2.5, 4.1], [1, 5, 1]) == [0, 0, 0]
+    assert groups([0.1, 2.9, 4.0], [5, 1, 5]) == [0, 1, 1]
+    assert groups([0.1, 2.9], [1, 1]) == [0, 1]
 
 
 def test_every_point_is_near_its_key_point_and_key_points_are_apart():
@@ -101,14 +113,20 @@ def test_a_place_found_anew_in_every_pair_is_one_key_point():
     assert c_of_b[b_of_a[a]] == c
 
 
+def test_radius_shrinks_with_the_image():
+    # 0.75 px at 640 x 480 are half of that here.
+    shared = share_keypoints([pair('a', 'b', [[10, 10], [10.5, 10]], [[20, 20], [20.2, 20]])])
+    assert {name: len(points) for name, points in shared.keypoints.items()} == {'a': 2, 'b': 1}
+
+
 def test_of_matches_that_end_in_one_key_point_the_best_stays():
-    matched = [pair('a', 'b', [[10, 10], [10.2, 10]], [[20, 20], [90, 90]], [0.5, 0.9])]
-    shared = share_keypoints(matched)
-    assert len(shared.keypoints['a']) == 1
-    assert len(shared.matches['a', 'b']) == 1
-    (end,) = shared.keypoints['b'][shared.matches['a', 'b'][:, 1]]
-    np.testing.assert_allclose(end, [90, 90])
-    assert shared.match_scores['a', 'b'] == pytest.approx([0.9])
+    near, apart = [[10, 10], [10.2, 10], [5, 5]], [[20, 20], [90, 90], [5, 5]]
+    for side, points in enumerate([(apart, near), (near, apart)]):
+        shared = share_keypoints([pair('a', 'b', *points, [0.5, 0.9, 0.7])])
+        assert len(shared.keypoints['ba'[side]]) == 2
+        ends = shared.keypoints['ab'[side]][shared.matches['a', 'b'][:, side]]
+        np.testing.assert_allclose(ends, [[90, 90], [5, 5]])
+        assert shared.match_scores['a', 'b'] == pytest.approx([0.9, 0.7])
 
 
 def test_colmap_reads_what_was_written(scene, tmp_path):
@@ -202,11 +220,28 @@ def test_without_a_list_each_image_goes_with_its_most_similar_ones():
 
 
 def test_a_few_images_without_a_list_are_all_paired(tmp_path):
-    for number in range(3):
-        write_image(tmp_path / f'{number}.png', number)
+    (tmp_path / 'day').mkdir()
+    for number, name in enumerate(('0.png', '1.PNG', 'day/2.png', '0.depth.png')):
+        write_image(tmp_path / name, number)
     collection = read_collection(tmp_path)
-    assert collection.pairs == [('0.png', '1.png'), ('0.png', '2.png'), ('1.png', '2.png')]
+    assert collection.pairs == [
+        ('0.png', '1.PNG'),
+        ('0.png', 'day/2.png'),
+        ('1.PNG', 'day/2.png'),
+    ]
     assert not collection.intrinsics
+    with pytest.raises(ValueError, match='0 neighbours'):
+        read_collection(tmp_path, num_neighbours=0)
+
+
+def test_each_image_of_a_posed_list_keeps_its_own_intrinsics(tmp_path):
+    for number in range(2):
+        write_image(tmp_path / f'{number}.png', number)
+    other = INTRINSICS + np.diag([10.0, 20.0, 0.0])
+    (tmp_path / 'pairs.txt').write_text(pair_line('0.png', '1.png', np.eye(4), INTRINSICS, other))
+    intrinsics = read_collection(tmp_path).intrinsics
+    np.testing.assert_array_equal(intrinsics['0.png'], INTRINSICS)
+    np.testing.assert_array_equal(intrinsics['1.png'], other)
 
 
 def test_more_images_than_neighbours_are_paired_by_the_model(tmp_path):
@@ -298,6 +333,7 @@ def test_reconstruction_that_lacks_most_images_says_so(scene, tmp_path, monkeypa
         ('{empty}', '0 images in'),
         ('{empty} --pairs {none}', 'No list'),
         ('{empty} --merge-radius 0', '--merge-radius 0'),
+        ('{empty} --merge-radius 51', '--merge-radius 51'),
         ('{empty} --merge-radius inf', '--merge-radius inf'),
         ('{spaced}', 'names with spaces'),
         ('{flat}', "called 'a-b.jpg'"),

@@ -15,9 +15,14 @@ from coam_ros.evaluation.benchmarks.localization import (
 )
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
 from coam_ros.evaluation.data.errors import BenchmarkDataError
-from coam_ros.evaluation.data.localization_sets import each, open_localization_set
+from coam_ros.evaluation.data.localization_sets import each, every_nth, open_localization_set
 from coam_ros.evaluation.matchers.cached import CachedMatcher
-from coam_ros.geometry.transforms import invert, quaternion_xyzw_from_rotation, transform_points
+from coam_ros.geometry.transforms import (
+    invert,
+    make_transform,
+    quaternion_xyzw_from_rotation,
+    transform_points,
+)
 from coam_ros.mapping.importers.sfm_model import (
     colmap_camera,
     read_query_cameras,
@@ -27,8 +32,11 @@ from coam_ros.matching import CoamMatcher
 import numpy as np
 import pytest
 from recording_samples import DEPTH_M, FOCAL, HEIGHT, wall_image, WIDTH, write_view
+from rotations import rotation_from_vector
 
 POSITIONS_M = (-0.4, -0.02, 0.4, 0.1)
+# Maps lie anyhow to what they show.
+T_MAP_WALL = make_transform(rotation_from_vector([0.3, -0.8, 0.4]), [1, -2, 0.5])
 
 
 def write_views(directory: Path, suffix: str = '') -> None:
@@ -49,14 +57,20 @@ def wall_points(step_px: int = 5) -> np.ndarray:
     xs = np.arange(-1.5, 1.5, step_px * DEPTH_M / FOCAL)
     ys = np.arange(-0.8, 0.8, step_px * DEPTH_M / FOCAL)
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    return np.column_stack([grid, np.full(len(grid), DEPTH_M)])
+    return transform_points(T_MAP_WALL, np.column_stack([grid, np.full(len(grid), DEPTH_M)]))
 
 
 def poses() -> list[np.ndarray]:
     """T_map_camera of the views."""
     all_poses = np.tile(np.eye(4), (len(POSITIONS_M), 1, 1))
     all_poses[:, 0, 3] = POSITIONS_M
-    return list(all_poses)
+    return list(T_MAP_WALL @ all_poses)
+
+
+def pose_words(T_camera_map: np.ndarray) -> str:
+    """Write a pose as COLMAP does: qw qx qy qz tx ty tz."""
+    x, y, z, w = quaternion_xyzw_from_rotation(T_camera_map[:3, :3])
+    return ' '.join(map(str, [w, x, y, z, *T_camera_map[:3, 3]]))
 
 
 def observations(points: np.ndarray) -> list[list[tuple[float, float, int]]]:
@@ -80,9 +94,7 @@ def write_colmap(directory: Path, camera: str | None = None) -> None:
     (model / 'cameras.txt').write_text(f'1 {camera}\n')
     lines, tracks = [], [[] for _ in points]
     for number, (T_map_camera, seen) in enumerate(zip(poses(), observations(points), strict=True)):
-        T_camera_map = invert(T_map_camera)
-        x, y, z, w = quaternion_xyzw_from_rotation(T_camera_map[:3, :3])
-        pose = ' '.join(map(str, [w, x, y, z, *T_camera_map[:3, 3]]))
+        pose = pose_words(invert(T_map_camera))
         lines.append(f'{number + 1} {pose} 1 frame-{number:06d}.jpg')
         lines.append(
             ' '.join(f'{u + WIDTH / 2} {v + HEIGHT / 2} {place + 1}' for u, v, place in seen)
@@ -133,8 +145,9 @@ def write_tum(directory: Path) -> Path:
     for number, T_map_camera in enumerate(poses()):
         names.append(f'{number}.0 rgb/frame-{number:06d}.color.jpg')
         (directory / f'rgb/frame-{number:06d}.depth.png').rename(directory / f'depth/{number}.png')
-        position = ' '.join(map(str, T_map_camera[:3, 3]))
-        truth.append(f'{number}.001 {position} 0 0 0 1')
+        quaternion = quaternion_xyzw_from_rotation(T_map_camera[:3, :3])
+        pose = ' '.join(map(str, [*T_map_camera[:3, 3], *quaternion]))
+        truth.append(f'{number}.001 {pose}')
     (directory / 'rgb.txt').write_text('\n'.join(names))
     (directory / 'depth.txt').write_text('\n'.join(f'{n}.002 depth/{n}.png' for n in range(4)))
     (directory / 'groundtruth.txt').write_text('\n'.join(truth))
@@ -218,11 +231,13 @@ def test_query_is_localized_by_the_landmarks_of_a_cambridge_scene(tmp_path):
 
 
 def test_images_of_another_size_than_the_model_are_fine(tmp_path):
-    half = f'SIMPLE_PINHOLE {WIDTH // 2} {HEIGHT // 2} {FOCAL / 2} {WIDTH / 4} {HEIGHT / 4}'
+    focal = f'{FOCAL / 2} {FOCAL / 2 + 5}'
+    half = f'PINHOLE {WIDTH // 2} {HEIGHT // 2} {focal} {WIDTH / 4} {HEIGHT / 4}'
     write_colmap(tmp_path, half)
     data = open_localization_set(tmp_path)
     camera = data.queries[0].camera
-    assert (camera.width, camera.height, camera.fx) == (WIDTH, HEIGHT, FOCAL)
+    assert (camera.width, camera.height) == (WIDTH, HEIGHT)
+    assert (camera.fx, camera.fy) == (FOCAL, FOCAL + 10)
     assert (camera.cx, camera.cy) == ((WIDTH - 1) / 2, (HEIGHT - 1) / 2)
     # Landmarks are at twice the pixels of the model.
     keyframe = data.keyframes[0]
@@ -234,20 +249,28 @@ def test_images_of_another_size_than_the_model_are_fine(tmp_path):
     )
 
 
+def test_images_of_another_aspect_than_the_model_are_refused(tmp_path):
+    write_colmap(tmp_path, f'SIMPLE_PINHOLE {WIDTH} {HEIGHT + 3} {FOCAL} 224 168')
+    with pytest.raises(SfmModelError, match=r'frame-000003\.jpg: image of 448 x 336 .*448 x 339'):
+        open_localization_set(tmp_path).queries[0]
+
+
 def test_landmarks_project_to_their_pixels(tmp_path):
     write_colmap(tmp_path / 'colmap')
     write_cambridge(tmp_path / 'cambridge')
+    seen = observations(wall_points())
     for name in ('colmap', 'cambridge'):
         for keyframe in each(open_localization_set(tmp_path / name).keyframes):
             points = transform_points(invert(keyframe.T_map_camera), keyframe.landmark_points_map)
             projected = keyframe.camera.project(points)
             np.testing.assert_allclose(projected, keyframe.landmark_pixels, atol=1e-2)
-            assert len(points) > 1000
+            assert len(points) == len(seen[keyframe.id])
 
 
 def test_true_poses_of_queries_may_lie_in_a_model_of_their_own(tmp_path):
     write_colmap(tmp_path)
     shutil.copytree(tmp_path / 'sparse/0', tmp_path / 'empty_all')
+    (tmp_path / 'list_query.txt').rename(tmp_path / 'query.txt')
     lines = (tmp_path / 'sparse/0/images.txt').read_text().splitlines()
     (tmp_path / 'sparse/0/images.txt').write_text('\n'.join(lines[:6]) + '\n')
     (tmp_path / 'sparse/0/points3D.txt').write_text('')
@@ -273,21 +296,29 @@ def test_tum_recording_is_split_by_its_lists(tmp_path):
 
 def test_seven_scenes_as_published_is_split_by_sequences(tmp_path):
     write_seven_scenes(tmp_path)
+    (tmp_path / 'TrainSplit.txt').write_text('sequence1\nsequence3\n')
     data = open_localization_set(tmp_path)
     assert data.keyframes.names[0] == 'seq-01/frame-000000'
     assert data.queries.names[-1] == 'seq-03/frame-000003'
     assert data.keyframes[2].camera.K.tolist() == [[525, 0, 320], [0, 525, 240], [0, 0, 1]]
-    assert [keyframe.id for keyframe in each(data.keyframes)] == [0, 1, 2, 3]
+    assert [keyframe.id for keyframe in each(data.keyframes)] == list(range(8))
+    third = every_nth(data.keyframes, 3).names
+    assert third == ['seq-01/frame-000000', 'seq-01/frame-000003', 'seq-03/frame-000002']
 
 
 def test_hash_follows_the_content(tmp_path):
     write_colmap(tmp_path)
-    before = open_localization_set(tmp_path).hash()
-    assert open_localization_set(tmp_path).hash() == before
+    hashes = [open_localization_set(tmp_path).hash()]
+    assert open_localization_set(tmp_path).hash() == hashes[0]
     (tmp_path / 'images/frame-000000.jpg').write_bytes(
         (tmp_path / 'images/frame-000001.jpg').read_bytes()
     )
-    assert open_localization_set(tmp_path).hash() != before
+    hashes.append(open_localization_set(tmp_path).hash())
+    model = tmp_path / 'sparse/0/images.txt'
+    first, second = (pose_words(invert(pose)) for pose in poses()[:2])
+    model.write_text(model.read_text().replace(first, second))
+    hashes.append(open_localization_set(tmp_path).hash())
+    assert len(set(hashes)) == 3
 
 
 def test_oracle_prefers_the_nearest_view(tmp_path):
@@ -328,6 +359,7 @@ def test_map_with_a_pose_that_is_not_rigid_is_refused(tmp_path):
         (write_colmap, 'list_query.txt', None, 'No list of queries'),
         (write_colmap, 'images/frame-000001.jpg', None, r'has no frame-000001\.jpg'),
         (write_colmap, 'sparse/0/images.txt', None, 'none of the layouts'),
+        (write_colmap, 'sparse/0/points3D.txt', '', r'sees point \d+, which'),
         (write_colmap, 'sparse/0/cameras.txt', '1 FOV 448 336 400 400 224 168 0.1\n', 'FOV'),
         (write_cambridge, 'reconstruction.nvm', 'NVM_V3\n\n4\nseq1/a.jpg 400 1', 'not a whole'),
         (write_cambridge, 'reconstruction.nvm', 'PLY\n', 'NVM_V3'),
@@ -369,10 +401,14 @@ def test_list_of_a_tum_recording_that_names_an_image_without_a_pose_is_refused(t
 
 
 @pytest.mark.parametrize('name', ['map.txt', 'query.txt'])
-def test_list_of_a_tum_recording_that_names_a_missing_image_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [('rgb/9.jpg\n', r'{name} names rgb/9\.jpg'), ('# none\n', 'at least one of each')],
+)
+def test_list_of_a_tum_recording_that_names_nothing_is_refused(tmp_path, name, content, words):
     directory = write_tum(tmp_path)
-    (directory / name).write_text('rgb/9.jpg\n')
-    with pytest.raises(BenchmarkDataError, match=rf'{name} names rgb/9\.jpg'):
+    (directory / name).write_text(content)
+    with pytest.raises(BenchmarkDataError, match=words.format(name=name)):
         open_localization_set(directory)
 
 
@@ -388,6 +424,7 @@ def test_folder_without_a_layout_is_refused_with_all_of_them(tmp_path):
     [
         ('SIMPLE_RADIAL', [400, 224, 168, 0.1], (0.1, 0, 0, 0), 'plumb_bob'),
         ('RADIAL', [400, 224, 168, 0.1, -0.2], (0.1, -0.2, 0, 0), 'plumb_bob'),
+        ('SIMPLE_RADIAL_FISHEYE', [400, 224, 168, 0.1], (0.1, 0, 0, 0), 'equidistant'),
         ('OPENCV', [400, 401, 224, 168, 1, 2, 3, 4], (1, 2, 3, 4), 'plumb_bob'),
         ('OPENCV_FISHEYE', [400, 401, 224, 168, 1, 2, 3, 4], (1, 2, 3, 4), 'equidistant'),
         (
@@ -407,7 +444,9 @@ def test_camera_models_of_colmap_have_counterparts(model, params, distortion, ki
 
 def test_query_lists_with_intrinsics_are_read(tmp_path):
     path = tmp_path / 'queries.txt'
-    path.write_text('query/night/a.jpg SIMPLE_RADIAL 1600 1200 1469.2 800 600 -0.0353\n')
+    path.write_text(
+        '# by night\nquery/night/a.jpg SIMPLE_RADIAL 1600 1200 1469.2 800 600 -0.0353\n'
+    )
     camera = read_query_cameras(path)['query/night/a.jpg']
     assert (camera.width, camera.fy, camera.cx) == (1600, 1469.2, 799.5)
     path.write_text('a.jpg SIMPLE_RADIAL 1600 1200 1469.2\n')

@@ -10,8 +10,10 @@ from coam_ros.localization import LocalizationConfig, Relocalizer
 from coam_ros.mapping.importers.tum import TumSequence
 from coam_ros.mapping.storage import load_map
 from coam_ros.matching import CoamMatcher
+from map_samples import encode
 import numpy as np
 import pytest
+from recording_samples import HEIGHT, WIDTH
 from test_localization_sets import poses, write_colmap, write_tum
 
 SMALL = ['--image-area', '131072']
@@ -70,8 +72,30 @@ def test_calibration_of_a_recording_of_ones_own_is_given(tmp_path, capsys):
 
 
 def test_calibration_goes_by_the_name_of_the_folder_that_is_entered(tmp_path, monkeypatch):
-    monkeypatch.chdir(write_tum(tmp_path))
+    directory = write_tum(tmp_path)
+    monkeypatch.chdir(directory)
     assert TumSequence(Path(), None)[0].camera.fx == pytest.approx(535.433105)
+    directory = directory.rename(tmp_path / 'fr1_desk')
+    assert TumSequence(directory, None)[0].camera.fx == pytest.approx(517.306408)
+
+
+def test_image_takes_the_nearest_pose_and_depth_within_20_ms_in_whatever_order(tmp_path):
+    directory = write_tum(tmp_path)
+    (directory / 'depth/1.png').write_bytes(
+        encode(np.full((HEIGHT, WIDTH), 5000, np.uint16), '.png')
+    )
+    stamps = (-0.015, 0.01, 1.019, 1.981, 3.021)
+    truth = [f'{stamp} {place} 0 0 0 0 0 1\n' for place, stamp in enumerate(stamps)]
+    (directory / 'groundtruth.txt').write_text(''.join(reversed(truth)))
+    depths = (directory / 'depth.txt').read_text().splitlines()
+    (directory / 'depth.txt').write_text('\n'.join(reversed(depths)))
+    frames = TumSequence(directory, ((400, 410, 220, 160), ()))
+    assert frames.posed == [0, 1, 2]
+    assert [frames[i].T_map_camera[0, 3] for i in frames.posed] == [1, 2, 3]
+    assert [frames[i].decode_depth_m()[0, 0] == 1 for i in frames.posed] == [False, True, False]
+    assert [frames[i].stamp_s for i in frames.posed] == [0, 1, 2]
+    camera = frames[0].camera
+    assert (camera.fx, camera.fy, camera.cx, camera.cy) == (400, 410, 220, 160)
 
 
 def test_tum_recording_without_depth_becomes_a_map_to_triangulate(tmp_path, capsys):

@@ -10,6 +10,7 @@ from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.pair_lists import has_pair_list, read_pair_lists
 from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import make_transform
+import cv2
 import numpy as np
 import pytest
 from rotations import rotation_from_vector
@@ -17,8 +18,13 @@ from rotations import rotation_from_vector
 T_0_WORLD = make_transform(rotation_from_vector([0.1, 0, 0.2]), [1, 2, 3])
 T_1_WORLD = make_transform(rotation_from_vector([0, -0.1, 0.1]), [1.5, 2, 3.5])
 T_1_0 = T_1_WORLD @ np.linalg.inv(T_0_WORLD)
+# The second image is larger, and wider.
+SIZE1 = 640, 360
+INTRINSICS1 = resize_view(2.0, 1.5) @ INTRINSICS
 # As COLMAP has it, from the corner of the top-left pixel.
-COLMAP_K = INTRINSICS + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+COLMAP_K, COLMAP_K1 = (
+    K + np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]]) for K in (INTRINSICS, INTRINSICS1)
+)
 
 
 def words(*arrays: np.ndarray) -> str:
@@ -29,13 +35,16 @@ def write_images(directory: Path, *names: str) -> None:
     for number, name in enumerate(names):
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         # The suffix of OpenCV's encoder, whatever that of the name.
-        write_image(directory / 'image.png', number)
-        (directory / 'image.png').rename(directory / name)
+        path = directory / 'image.png'
+        write_image(path, number)
+        if number:
+            assert cv2.imwrite(str(path), cv2.resize(cv2.imread(str(path)), SIZE1))
+        path.rename(directory / name)
 
 
 def write_superglue(directory: Path) -> None:
     write_images(directory, 'scans/a.jpg', 'scans/b.jpg')
-    line = pair_line('scans/a.jpg', 'scans/b.jpg', T_1_0)
+    line = pair_line('scans/a.jpg', 'scans/b.jpg', T_1_0, INTRINSICS, INTRINSICS1)
     (directory / 'scannet_test_pairs_with_gt.txt').write_text(line)
 
 
@@ -43,19 +52,21 @@ def write_calibrated(directory: Path) -> None:
     write_images(directory, 'a.jpg', 'b.jpg')
     pose = words(T_1_0[:3, :3], T_1_0[:3, 3])
     lines = [
-        f'a.jpg b.jpg {words(INTRINSICS, INTRINSICS)} {pose}\n',
-        f'a.jpg b.jpg {words(INTRINSICS, INTRINSICS, T_1_0)}\n',
+        f'a.jpg b.jpg {words(INTRINSICS, INTRINSICS1)} {pose}\n',
+        f'a.jpg b.jpg {words(INTRINSICS, INTRINSICS1, T_1_0)}\n',
     ]
     (directory / 'pairs_calibrated.txt').write_text(''.join(lines))
 
 
 def write_views(directory: Path) -> None:
     write_images(directory / 'images', '0015/a.jpg', '0015/b.jpg')
-    fx, fy, cx, cy = (COLMAP_K[i] for i in ((0, 0), (1, 1), (0, 2), (1, 2)))
-    camera = f'PINHOLE 320 240 {fx} {fy} {cx} {cy}'
+    cameras = [
+        f'PINHOLE {size} {words(K[[0, 1, 0, 1], [0, 1, 2, 2]])}'
+        for size, K in (('320 240', COLMAP_K), ('640 360', COLMAP_K1))
+    ]
     (directory / 'views.txt').write_text(
-        f'0015/a.jpg {words(T_0_WORLD[:3, :3], T_0_WORLD[:3, 3])} {camera}\n'
-        f'0015/b.jpg {words(T_1_WORLD[:3, :3], T_1_WORLD[:3, 3])} {camera}\n'
+        f'0015/a.jpg {words(T_0_WORLD[:3, :3], T_0_WORLD[:3, 3])} {cameras[0]}\n'
+        f'0015/b.jpg {words(T_1_WORLD[:3, :3], T_1_WORLD[:3, 3])} {cameras[1]}\n'
     )
     (directory / 'pairs.txt').write_text('0015/a.jpg 0015/b.jpg\n')
 
@@ -67,7 +78,7 @@ def write_scene_info(directory: Path) -> None:
     folder.mkdir()
     info = {
         'image_paths': objects(names),
-        'intrinsics': objects([COLMAP_K, None, COLMAP_K]),
+        'intrinsics': objects([COLMAP_K, None, COLMAP_K1]),
         'poses': objects([T_0_WORLD, None, T_1_WORLD]),
         'pair_infos': objects([((0, 2), 0.2, np.zeros((5, 4)))]),
     }
@@ -84,7 +95,7 @@ def write_scannet(directory: Path) -> None:
         name=np.array([[707, 1, 15, 585]]),
         rel_pose=T_1_0[:3].reshape(1, 12),
     )
-    # Of the depth images: twice as large as these.
+    # Of the depth images, of 640 x 480.
     np.savez(directory / 'intrinsics.npz', scene0707_01=resize_view(2.0) @ INTRINSICS)
 
 
@@ -97,8 +108,16 @@ def test_every_form_says_the_same_of_a_pair(tmp_path, write):
     for pair in read_pair_lists(tmp_path):
         np.testing.assert_allclose(pair.T_1_0, T_1_0, atol=1e-9)
         np.testing.assert_allclose(pair.intrinsics0, INTRINSICS)
-        np.testing.assert_allclose(pair.intrinsics1, INTRINSICS)
+        np.testing.assert_allclose(pair.intrinsics1, INTRINSICS1)
         assert pair.path0 != pair.path1
+
+
+def test_rotations_may_be_rounded(tmp_path):
+    write_calibrated(tmp_path)
+    line = f'a.jpg b.jpg {words(INTRINSICS, INTRINSICS1, T_1_0.round(3))}\n'
+    (tmp_path / 'pairs_calibrated.txt').write_text(line)
+    (pair,) = read_pair_lists(tmp_path)
+    np.testing.assert_allclose(pair.T_1_0, T_1_0, atol=1e-3)
 
 
 @pytest.mark.parametrize('write', [write_superglue, write_calibrated, write_views])
@@ -140,6 +159,12 @@ def test_missing_image_is_named(tmp_path, write, image):
         (write_calibrated, 'pairs_calibrated.txt', '\n', 'No pairs'),
         (write_views, 'pairs.txt', '0015/a.jpg 0015/c.jpg\n', 'line 1: got'),
         (write_views, 'views.txt', 'a.jpg 1 2 3\n', 'line 1: got'),
+        (
+            write_views,
+            'views.txt',
+            f'0015/a.jpg {words(np.eye(3), np.zeros(3))} SIMPLE_RADIAL 320 240 260 160 120 0.1\n',
+            'line 1: the camera has distortion',
+        ),
         (write_scene_info, 'megadepth_test_1500_scene_info/0015_0.1_0.3.npz', 'x', 'LoFTR'),
         (write_scannet, 'intrinsics.npz', 'x', 'LoFTR'),
     ],

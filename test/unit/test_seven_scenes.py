@@ -37,6 +37,8 @@ def test_frames_of_a_list_come_in_its_order(scene):
 
 def test_without_a_list_all_frames_come_by_number(scene):
     write_frame(scene, 30000)
+    for path in scene.glob('frame-000007.*'):
+        path.rename(scene / path.name.replace('000007', '7'))
     assert [frame.id for frame in SevenScenesSequence(scene)] == [0, 7, 12, 30000]
 
 
@@ -46,6 +48,7 @@ def test_frame_has_pose_camera_depth_and_stamp(scene):
     np.testing.assert_array_equal(frame.T_map_camera[:2, :2], [[0, -1], [1, 0]])
     camera = frame.camera
     assert (camera.width, camera.height, camera.fx, camera.cy) == (WIDTH, HEIGHT, 60, 23.5)
+    assert SevenScenesSequence(scene, default_K=np.eye(3))[2].camera == camera
     assert frame.decode_depth_m()[3, 3] == pytest.approx(1.012)
     assert frame.stamp_s == pytest.approx(12 / 30)
 
@@ -67,6 +70,16 @@ def test_lists_may_have_suffixes_comments_and_another_place(scene, tmp_path_fact
     path = tmp_path_factory.mktemp('lists') / 'mine.txt'
     path.write_text('# mine\n\n  frame-000007.color.png \r\n')
     assert [frame.id for frame in SevenScenesSequence(scene, path)] == [7]
+
+
+def test_list_of_the_directory_comes_before_one_of_the_current_directory(
+    scene, tmp_path_factory, monkeypatch
+):
+    monkeypatch.chdir(tmp_path_factory.mktemp('here'))
+    for name in ('map.txt', 'mine.txt'):
+        Path(name).write_text('frame-000007\n')
+    assert [frame.id for frame in SevenScenesSequence(scene, 'map.txt')] == [12, 0]
+    assert [frame.id for frame in SevenScenesSequence(scene, 'mine.txt')] == [7]
 
 
 @pytest.mark.parametrize(
