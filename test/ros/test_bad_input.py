@@ -18,11 +18,13 @@ from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.inference import default_model_directory
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map
+from coam_ros.nodes import qos
 from coam_ros.nodes.conversions import info_from_camera, keyframe_to_message
 from coam_ros.nodes.map_messages import map_to_messages, split_map
 from coam_ros.nodes.map_server_node import MapServerNode
 from coam_ros.nodes.matcher_node import MatcherNode
-from ros_harness import CAMERA, wait_until
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from ros_harness import CAMERA, log_of_nodes, wait_until
 
 Status = RelocalizationStatus
 
@@ -72,7 +74,9 @@ def test_image_that_says_not_when_it_was_taken(running_robot, scene, stamp):
 
 def test_image_before_any_camera_info(robot, scene):
     robot.start_matcher(map_path=str(scene.map_path))
-    status = robot.send_image_only(robot.image(scene.view(0.3)[0]))
+    with log_of_nodes() as read_log:
+        status = robot.send_image_only(robot.image(scene.view(0.3)[0]))
+        wait_until(lambda: 'remap camera_info' in read_log())
     assert status.reason == Status.NO_CAMERA_INFO
     assert 'remap camera_info' in status.message
     assert_localizes(robot, scene)
@@ -307,6 +311,7 @@ def test_map_without_descriptors_is_described_by_the_node(robot, scene, keyframe
 
 
 def test_engine_that_fails_is_reported_and_the_node_goes_on(robot, scene):
+    diagnostics = robot.listen(DiagnosticArray, '/diagnostics', qos.events())
     matcher = robot.start_matcher(map_path=str(scene.map_path), backend='onnxruntime')
     # The real engine, closed under the worker: every run of it fails from now on.
     engine = matcher._matcher
@@ -315,5 +320,8 @@ def test_engine_that_fails_is_reported_and_the_node_goes_on(robot, scene):
     status = robot.send(robot.image(scene.view(0.3)[0]))
     assert status.reason == Status.ENGINE_ERROR
     assert 'closed' in status.message
+    diagnostics.wait_for(
+        lambda array: DiagnosticStatus.ERROR in [report.level for report in array.status]
+    )
     encoder._session = session
     assert_localizes(robot, scene)

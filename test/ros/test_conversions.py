@@ -25,6 +25,7 @@ from std_msgs.msg import Header
 
 T_MAP_CAMERA = make_transform(rotation_from_vector([0.3, -1.2, 2.0]), [1.5, -2.25, 0.125])
 DISTORTED = PinholeCamera(64, 48, 60.0, 62.0, 31.0, 24.5, (0.1, -0.2, 0.001, 0.002, 0.0))
+FISHEYE = PinholeCamera(64, 48, 60.0, 62.0, 31.0, 24.5, (0.1, -0.2, 0.01, 0.0), 'equidistant')
 
 
 def over_the_wire(message):
@@ -59,6 +60,8 @@ def test_covariance_keeps_its_order():
 def test_camera_info_goes_there_and_back(camera):
     info = over_the_wire(conversions.info_from_camera(camera, Header()))
     assert conversions.camera_from_info(info) == camera
+    rectified = conversions.camera_from_info(info, is_rectified=True)
+    assert rectified == replace(camera, distortion=())
 
 
 def test_rectified_images_use_the_projection_matrix():
@@ -93,6 +96,7 @@ LANDMARKS = {
         {},
         {'depth': None},
         {'depth': None, **LANDMARKS},
+        {'camera': FISHEYE},
         {'camera': DISTORTED, 'T_map_camera': T_MAP_CAMERA, 'depth_scale_m': 0.0002},
         {'global_descriptor': np.float32([0.6, 0.8])},
     ],
@@ -168,7 +172,8 @@ def matches_over_the_wire(matches):
 def test_matches_are_flat_arrays_with_nan_where_no_landmark_is_known():
     message = matches_over_the_wire(MATCHES)
     assert (message.keyframe_id, message.engine_id, message.map_frame_id) == (4, 'model-1', 'map')
-    assert (message.query_width, message.keyframe_height) == (640, 240)
+    assert (message.query_width, message.query_height) == (640, 480)
+    assert (message.keyframe_width, message.keyframe_height) == (320, 240)
     assert list(message.query_pixels) == [1, 2, 3, 4]
     assert list(message.keyframe_pixels) == [5, 6, 7, 8]
     assert list(message.scores) == [0.75, 0.5]

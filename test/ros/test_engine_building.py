@@ -92,8 +92,12 @@ def test_images_that_come_while_engines_are_loaded_are_counted(
 def test_a_node_lives_on_whatever_breaks_while_it_loads_engines(
     robot, scene, parameters, monkeypatch
 ):
-    monkeypatch.setattr(tensorrt_engines, 'load_engines', lambda *_, **__: 1 / 0)
-    node = robot.start(MatcherNode, **parameters)
+    def load_engines(*_, must_build):
+        assert must_build
+        return 1 / 0
+
+    monkeypatch.setattr(tensorrt_engines, 'load_engines', load_engines)
+    node = robot.start(MatcherNode, force_engine_update=True, **parameters)
     wait_until(lambda: node.last_error)
     assert 'Cannot configure: division by zero' in node.last_error
     wait_until(lambda: node.lifecycle_label == 'unconfigured')

@@ -144,6 +144,13 @@ def test_stuck_pixels_leave_a_16_bit_image_its_contrast():
     assert expected.std() > 60
 
 
+def test_little_that_stands_out_of_an_even_16_bit_image_is_seen():
+    counts = np.full((64, 64), 1000, np.uint16)
+    counts[8, 8], counts[12, 40] = 1010, 990
+    pixels = decode_image(make_message(counts, 'mono16'))
+    assert (pixels[8, 8], pixels[12, 40], pixels[0, 0]) == (255, 0, 127)
+
+
 def test_rgb8_is_not_copied():
     message = make_message(RGB, 'rgb8', 5)
     pixels = decode_image(message)
@@ -156,9 +163,10 @@ def test_images_go_there_and_back(pixels):
     np.testing.assert_array_equal(decode_image(encode_image(pixels, Header())), pixels)
 
 
+@pytest.mark.parametrize('padding', [0, 1000])
 @pytest.mark.parametrize('extension', ['.jpg', '.png'])
-def test_compressed_becomes_rgb(extension):
-    data = cv2.imencode(extension, RGB[..., ::-1])[1].tobytes()
+def test_compressed_becomes_rgb(extension, padding):
+    data = cv2.imencode(extension, RGB[..., ::-1])[1].tobytes() + bytes(padding)
     pixels = decode_image(CompressedImage(format=extension, data=array('B', data)))
     # In the middle of the blocks: JPEG smears colours over their edges.
     np.testing.assert_allclose(pixels[3::8, 3::8].astype(int), COLORS, atol=10)
@@ -203,12 +211,14 @@ def broken(**fields):
         (broken(encoding=''), "encoding ''"),
         (broken(encoding='yuyv', width=15), 'even numbers'),
         (broken(encoding='nv12', height=15), 'even numbers'),
+        (broken(encoding='nv12', width=15), 'even numbers'),
         (broken(encoding='nv12'), '48 x 24'),
         (broken(step=0), 'step is 0'),
         (broken(step=47), 'at least 48'),
         (broken(step=49), 'step x rows'),
         (broken(width=17), 'at least 51'),
         (broken(data=make_message(RGB, 'rgb8').data[:-1]), '767 bytes'),
+        (broken(data=make_message(RGB, 'rgb8').data + array('B', b'0')), '769 bytes'),
         (broken(data=array('B')), '0 bytes'),
     ],
 )

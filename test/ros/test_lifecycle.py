@@ -11,15 +11,18 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 pytest.importorskip('rclpy')
 
 from coam_msgs.msg import RelocalizationStatus
 from coam_msgs.srv import LoadMap, Relocalize
+from coam_ros.nodes import qos
 from coam_ros.nodes.conversions import info_from_camera
 from coam_ros.nodes.map_server_node import MapServerNode
 from coam_ros.nodes.matcher_node import MatcherNode
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from ros_harness import CAMERA, DEADLINE_S, log_of_nodes, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -35,14 +38,25 @@ def test_matcher_goes_through_its_life_twice(robot, scene):
         assert 'not active' in answer.status.message
         for _ in range(2):
             assert robot.change_state('matcher', 'activate')
+            status = robot.send_image_only(robot.image(scene.view(0.3)[0]))
+            assert status.reason == RelocalizationStatus.NO_CAMERA_INFO
+            assert status.state == RelocalizationStatus.SEARCHING
             status = robot.send(robot.image(scene.view(0.3)[0]))
             assert status.reason == RelocalizationStatus.NONE, status.message
             assert status.dropped_frames == 0
+            node._T_map_odom = np.eye(4)
             assert robot.change_state('matcher', 'deactivate')
+            assert node._T_map_odom is None
+            answer = robot.call(Relocalize, 'relocalize')
+            assert answer.status.state == RelocalizationStatus.SEARCHING
         assert node.count_subscribers('/coam/image') == 0
+        model = node._matcher
         assert robot.change_state('matcher', 'cleanup')
+        assert node.count_subscribers('/coam/keyframes') == 0
         assert node._matcher is None
         assert node._localizer is None
+        with pytest.raises(RuntimeError, match='closed'):
+            model.encode(scene.other_image)
     assert robot.change_state('matcher', 'unconfigured_shutdown')
 
 
@@ -90,11 +104,18 @@ def test_who_loads_a_map_is_told_when_the_node_is_cleaned_up_meanwhile(robot, sc
 
 def test_failed_configuration_can_be_tried_again(robot, scene, tmp_path):
     path = tmp_path / 'map'
-    robot.start(MatcherNode, map_path=str(path), autostart=False)
+    diagnostics = robot.listen(DiagnosticArray, '/diagnostics', qos.events())
+    node = robot.start(MatcherNode, map_path=str(path), autostart=False)
     assert not robot.change_state('matcher', 'configure')
     assert robot.state_of('matcher') == 'unconfigured'
+    assert node._matcher is None
+    reported = (DiagnosticStatus.ERROR, node.last_error)
+    diagnostics.wait_for(
+        lambda array: reported in [(status.level, status.message) for status in array.status]
+    )
     path.symlink_to(scene.map_path)
     assert robot.change_state('matcher', 'configure')
+    assert node.last_error == ''
     assert robot.change_state('matcher', 'activate')
 
 

@@ -25,7 +25,7 @@ def make_map(num_keyframes, map_id='a', **fields):
 
 
 def messages_of(keyframe_map, max_bytes=10_000):
-    return list(map_to_messages(keyframe_map, split_map(keyframe_map, max_bytes), Time()))
+    return list(map_to_messages(keyframe_map, split_map(keyframe_map, max_bytes), Time(sec=5)))
 
 
 def ids(keyframe_map):
@@ -38,7 +38,11 @@ def test_parts_are_bounded_and_hold_every_keyframe_once():
     assert len(messages) > 2
     assert [message.part for message in messages] == list(range(len(messages)))
     assert {message.num_parts for message in messages} == {len(messages)}
+    assert {message.header.stamp.sec for message in messages} == {5}
     assert [k.id for message in messages for k in message.keyframes] == list(range(20))
+    sizes = [sum(k.num_bytes for k in part) for part in split_map(keyframe_map, 10_000)]
+    assert max(sizes) <= 10_000
+    assert min(sizes[:-1]) > 10_000 - max(k.num_bytes for k in keyframe_map)
     # Names, poses and intrinsics come on top of what is counted.
     assert all(len(serialize_message(m)) < 10_000 + 500 * len(m.keyframes) for m in messages)
 
@@ -99,10 +103,22 @@ def test_another_map_replaces_the_one_in_use_only_when_it_is_whole():
     assert ids(receiver.keyframe_map) == list(range(10))
 
 
+def test_what_came_of_an_unfinished_map_is_no_part_of_the_next():
+    receiver = MapReceiver(make_map(2, 'old'))
+    unfinished = messages_of(make_map(20, 'unfinished'), max_bytes=5_000)[-1]
+    assert not receiver.receive(unfinished)
+    *first, last = messages_of(make_map(10, 'new'), max_bytes=5_000)
+    assert not any(receiver.receive(message) for message in first)
+    assert receiver.receive(last)
+    assert ids(receiver.keyframe_map) == list(range(10))
+
+
 def test_first_map_is_used_from_its_first_part_on():
-    receiver = MapReceiver()
+    receiver = MapReceiver(KeyframeMap(frame_id='world'))
     first, second, *_ = messages_of(make_map(10), max_bytes=5_000)
+    first.header.frame_id = ''
     assert receiver.receive(first)
+    assert receiver.keyframe_map.frame_id == 'world'
     assert len(receiver.keyframe_map) == len(first.keyframes)
     assert not receiver.receive(second)
     assert len(receiver.keyframe_map) == len(first.keyframes) + len(second.keyframes)

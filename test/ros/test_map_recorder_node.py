@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from array import array
+from collections import deque
+from dataclasses import replace
 import shutil
 import threading
 
@@ -15,9 +17,13 @@ from coam_msgs.msg import RelocalizationStatus
 from coam_msgs.srv import SaveMap
 from coam_ros.mapping.storage import load_map
 from coam_ros.nodes import interfaces, map_recorder_node, qos, recorded_map
-from coam_ros.nodes.conversions import info_from_camera, pose_from_transform
+from coam_ros.nodes.conversions import (
+    info_from_camera,
+    pose_from_transform,
+    stamp_from_seconds,
+)
 from coam_ros.nodes.images import encode_image
-from coam_ros.nodes.map_recorder_node import _MAX_WAITING, MapRecorderNode
+from coam_ros.nodes.map_recorder_node import _MAX_WAITING, _nearest, MapRecorderNode
 from coam_ros.rendering import camera_pose
 import cv2
 from geometry_msgs.msg import PoseStamped
@@ -35,6 +41,7 @@ class Drive:
         if recorder.parameters.uses_depth:
             self._depths = robot.talk(Image, 'depth', qos.events(1))
         self._poses = robot.talk(PoseStamped, 'camera_pose', qos.events(1))
+        self.camera = CAMERA
 
     def pass_by(
         self,
@@ -53,7 +60,7 @@ class Drive:
         pose_header = Header(stamp=header.stamp, frame_id=frame_id)
         pose = pose_from_transform(T_map_camera)
         self._poses.publish(PoseStamped(header=pose_header, pose=pose))
-        self._robot.infos.publish(info_from_camera(CAMERA, header))
+        self._robot.infos.publish(info_from_camera(self.camera, header))
         if self._depths is not None:
             message = depth_message(header, depth_m, depth)
             if depth_frame_id is not None:
@@ -113,6 +120,7 @@ def test_recorded_map_holds_what_was_seen_and_localizes(robot, scene, start, tmp
     for keyframe, (depth_m, T_map_camera) in zip(recorded, truth, strict=True):
         np.testing.assert_allclose(keyframe.T_map_camera, T_map_camera, atol=1e-9)
         np.testing.assert_allclose(keyframe.decode_depth_m(), depth_m, atol=6e-4)
+    assert [keyframe.stamp_s for keyframe in recorded] == [1000.5 + i / 2 for i in range(8)]
     robot.start_matcher(map_path=str(tmp_path / 'map'))
     # Each image brings the descriptors on by a second of work at most.
     reasons = [robot.send(robot.image(scene.view(0.3)[0])).reason for _ in range(8)]
@@ -120,7 +128,8 @@ def test_recorded_map_holds_what_was_seen_and_localizes(robot, scene, start, tmp
 
 
 def test_a_place_is_kept_once_and_saved_on_demand(robot, start, tmp_path):
-    recorder, drive = start(uses_depth=False, image_transport='compressed')
+    recorder, drive = start(uses_depth=False, image_transport='compressed', is_rectified=True)
+    drive.camera = replace(CAMERA, distortion=(-0.25, 0.06, 0.0, 0.0, 0.0))
     drive.pass_by(0.0, compressed=True)
     drive.wait_for(1)
     drive.pass_by(0.05, x_m=1.95, compressed=True)
@@ -128,7 +137,9 @@ def test_a_place_is_kept_once_and_saved_on_demand(robot, start, tmp_path):
     drive.wait_for(2)
     saved = robot.call(SaveMap, 'map_recorder/save_map')
     assert (saved.success, saved.num_keyframes) == (True, 2)
-    assert all(k.depth is None and k.image_format == 'png' for k in load_map(tmp_path / 'map'))
+    for keyframe in load_map(tmp_path / 'map'):
+        assert (keyframe.depth, keyframe.image_format) == (None, 'png')
+        assert keyframe.camera == CAMERA
     drive.pass_by(1.0, compressed=True)
     drive.wait_for(3)
     # It may write again what it has written, and nothing else.
@@ -213,10 +224,27 @@ def test_an_image_of_the_future_holds_nothing_up(robot, start):
     assert recorder._num_left_out == 1
 
 
-def test_depth_without_a_frame_is_taken_for_that_of_the_image(start):
-    _, drive = start()
-    drive.pass_by(0.0, depth_frame_id='')
+@pytest.mark.parametrize('depth_frame_id', ['', 'front_optical'])
+def test_depth_without_a_frame_or_in_that_of_the_camera_is_taken(start, depth_frame_id):
+    _, drive = start(camera_frame='front_optical')
+    drive.pass_by(0.0, depth_frame_id=depth_frame_id)
     drive.wait_for(1)
+
+
+def test_pose_nearest_to_an_image_is_taken_once_no_nearer_one_can_come():
+    before, after, late = (
+        PoseStamped(header=Header(stamp=stamp_from_seconds(stamp_s)))
+        for stamp_s in (9.985, 10.005, 10.5)
+    )
+
+    def find(*poses, is_final=False):
+        return _nearest(deque(poses), 10.0, 0.02, is_final=is_final)
+
+    assert find(before) is None
+    assert find(before, is_final=True) is before
+    assert find(before, after, late) is after
+    assert find(late) is None
+    assert find(is_final=True) is None
 
 
 def test_a_camera_that_is_silent_is_named(start):
@@ -360,6 +388,12 @@ def test_a_map_that_can_be_saved_nowhere_stays(robot, start, monkeypatch, tmp_pa
     assert robot.change_state('map_recorder', 'deactivate')
     assert len(load_map(tmp_path / 'disk' / 'map')) == 2
     assert robot.change_state('map_recorder', 'cleanup')
+    # The next map is another one, of the same places.
+    shutil.rmtree(tmp_path / 'disk')
+    assert robot.change_state('map_recorder', 'configure')
+    assert robot.change_state('map_recorder', 'activate')
+    drive.pass_by(0.0)
+    drive.wait_for(1)
 
 
 def test_a_recorder_that_is_not_configured_says_so(robot):

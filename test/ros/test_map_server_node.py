@@ -24,12 +24,26 @@ def collect_map(listener):
 
 
 def test_late_subscriber_gets_the_whole_map_in_bounded_messages(robot, scene):
-    node = robot.start_map_server(map_path=str(scene.map_path), max_message_mb=0.1)
+    node = robot.start_map_server(map_path=str(scene.map_path), max_message_mb=0.3)
     wait_until(lambda: node.lifecycle_label == 'active')
     messages = collect_map(robot.listen(KeyframeArray, 'keyframes', qos.every_latched()))
-    assert len(messages) > 1
+    assert 1 < len(messages) < 8
     assert sorted(k.id for message in messages for k in message.keyframes) == list(range(8))
     assert all(m.descriptor_model_id == messages[0].descriptor_model_id != '' for m in messages)
+
+
+def test_map_is_there_only_while_the_server_is_active(robot, scene):
+    node = robot.start_map_server(map_path=str(scene.map_path), autostart=False)
+    answer = robot.call(LoadMap, 'map_server/load_map', path=str(scene.map_path))
+    assert not answer.success
+    assert 'not configured' in answer.message
+    assert robot.change_state('map_server', 'configure')
+    assert robot.call(LoadMap, 'map_server/load_map', path=str(scene.map_path)).success
+    assert node.count_publishers('/coam/keyframes') == 0
+    assert robot.change_state('map_server', 'activate')
+    assert node.count_publishers('/coam/keyframes') == 1
+    assert robot.change_state('map_server', 'deactivate')
+    assert node.count_publishers('/coam/keyframes') == 0
 
 
 def test_matcher_localizes_in_the_map_of_the_server_whoever_starts_first(robot, scene):

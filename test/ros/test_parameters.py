@@ -11,6 +11,7 @@ import yaml
 
 pytest.importorskip('rclpy')
 
+from coam_msgs.msg import RelocalizationStatus
 from coam_ros.localization import LocalizationConfig, TrackerConfig
 from coam_ros.nodes import reference
 from coam_ros.nodes.parameters import (
@@ -122,6 +123,7 @@ def test_integer_is_taken_for_a_double(make_node):
     ('values', 'words'),
     [
         ({'max_rate_hz': -1.0}, r'max_rate_hz is -1.0; wanted 0 \.\. 1000'),
+        ({'max_rate_hz': 1001.0}, r'max_rate_hz is 1001.0; wanted 0 \.\. 1000'),
         ({'max_rate_hz': 'fast'}, "max_rate_hz is 'fast'.*wanted a double"),
         ({'publish_tf': 'yes'}, "publish_tf is 'yes'.*wanted a bool"),
         ({'min_inliers': 3}, 'min_inliers is 3; wanted 6'),
@@ -129,6 +131,7 @@ def test_integer_is_taken_for_a_double(make_node):
         ({'image_transport': 'theora'}, 'raw, compressed'),
         ({'backend': 'abacus'}, 'auto'),
         ({'publish_tf': True, 'odom_frame': 'map'}, 'odom_frame'),
+        ({'publish_tf': True, 'odom_frame': ''}, 'odom_frame'),
     ],
 )
 def test_wrong_values_are_refused_by_name(make_node, values, words):
@@ -136,8 +139,14 @@ def test_wrong_values_are_refused_by_name(make_node, values, words):
         make_node(MatcherParameters, **values)
 
 
+def test_unknown_source_of_poses_is_refused(make_node):
+    with pytest.raises(ValueError, match='wanted one of tf, topic'):
+        make_node(MapRecorderParameters, pose_source='gps')
+
+
 def test_misspelt_parameter_is_found_with_the_nearest_name(make_node):
-    node, _ = make_node(MatcherParameters, min_inlier=50, zebra=1)
+    qos_override = {'qos_overrides./image.subscription.depth': 5}
+    node, _ = make_node(MatcherParameters, min_inlier=50, zebra=1, **qos_override)
     assert find_unknown_overrides(node) == {'min_inlier': 'min_inliers', 'zebra': ''}
 
 
@@ -154,8 +163,12 @@ def test_tuning_changes_at_run_time_and_structure_does_not(robot, scene):
     assert not set_parameter('map_path', '/elsewhere').successful
     assert not set_parameter('min_inliers', 1).successful
     assert node.parameters.localization.min_inliers == 41
+    assert set_parameter('confirmation_inliers', 100_000).successful
     status = robot.send(robot.image(scene.view(0.3)[0]))
-    assert status.num_inliers >= 41
+    assert status.reason == RelocalizationStatus.NOT_CONFIRMED
+    assert set_parameter('min_inliers', 4800).successful
+    status = robot.send(robot.image(scene.view(0.3)[0]))
+    assert status.reason == RelocalizationStatus.TOO_FEW_MATCHES
 
 
 @pytest.mark.parametrize('slow_hz', [1e-12, 1e-3])
@@ -183,7 +196,8 @@ def test_description_and_range_are_there_for_tools(robot, scene):
     names = ['max_rate_hz', 'min_inliers', 'map_path']
     answer = robot.call(DescribeParameters, 'matcher/describe_parameters', names=names)
     rate, inliers, path = answer.descriptors
-    assert rate.floating_point_range[0].to_value == 1000.0
+    (span,) = rate.floating_point_range
+    assert (span.from_value, span.to_value) == (0.0, 1000.0)
     assert inliers.integer_range[0].from_value == 6
     assert 'inliers' in inliers.description
     assert path.read_only

@@ -103,6 +103,7 @@ def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene
     assert not [message for message in sent.messages if map_to_odom(message)]
     body.send_odometry(1001.0)
     pixels, T_map_camera = scene.view(0.3)
+    before_s = robot.node.get_clock().now().nanoseconds * 1e-9
     status = robot.send(robot.image(pixels))
     assert status.reason == RelocalizationStatus.NONE, status.message
     wait_until(lambda: len([m for m in sent.messages if map_to_odom(m)]) >= 5)
@@ -110,6 +111,7 @@ def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene
     assert {m.child_frame_id for m in messages} == {'odom'}
     stamps_s = [seconds_from_stamp(m.header.stamp) for m in messages]
     assert np.all(np.diff(stamps_s) > 0)
+    assert stamps_s[0] > before_s + 0.5
     T_map_base = transform_from_tf(messages[-1].transform) @ T_ODOM_BASE
     distance_m, _ = pose_error(T_map_base, T_map_camera @ invert(T_BASE_CAMERA))
     assert distance_m < 0.05
@@ -135,6 +137,7 @@ def test_missing_transform_is_a_reason_and_no_pose(robot, scene, start):
     body = start(publish_tf=True)
     status = robot.send(robot.image(scene.view(0.3)[0]))
     assert status.reason == RelocalizationStatus.NO_TRANSFORM
+    assert status.state == RelocalizationStatus.SEARCHING
     assert "'odom'" in status.message
     assert not robot.poses.messages
     body.send_odometry(1001.0)

@@ -39,6 +39,9 @@ MODEL = default_model_directory()
 OPTIONS = EngineOptions('fp16', (480, 320), 3)
 AHEAD = Target('tensorrt_rtx', trt.__version__, '8.9', gpu='')
 MACHINE = dataclasses.replace(AHEAD, gpu='NVIDIA GeForce RTX 4090')
+REFUSAL = GateReport(
+    'reference', 'candidate', 8, 100, 90, 0.9, (0.8, 0.9, 1.0), (0.8, 0.9, 1.0), (), 0, 1.0
+)
 
 
 def go_on(text):
@@ -97,7 +100,7 @@ def test_engines_that_do_not_fit_are_refused_with_the_command(engines, options, 
         find_engines(plan(engines, dataclasses.replace(MACHINE, **target), options=wanted))
     width, height = wanted.image_size
     assert f'coam build-engine {MODEL} --out {engines}' in str(refusal.value)
-    assert f'--image-size {width}x{height}' in str(refusal.value)
+    assert f'--precision {wanted.precision} --image-size {width}x{height}' in str(refusal.value)
 
 
 def test_engines_of_another_gpu_are_refused(engines):
@@ -121,20 +124,21 @@ def test_engines_of_a_smaller_gpu_of_the_same_name_are_refused(engines):
         find_engines(plan(engines, nano))
 
 
-def test_engines_of_another_model_are_refused(engines, tmp_path):
+@pytest.mark.parametrize(
+    ('name', 'other', 'message'),
+    [
+        ('encoder', 'pair_matcher', 'encoder ONNX: built'),
+        ('pair_matcher', 'encoder', 'pair matcher ONNX: built'),
+    ],
+)
+def test_engines_of_another_model_are_refused(engines, tmp_path, name, other, message):
     """The manifest of the model agrees with its files, the engines were built from others."""
     model = shutil.copytree(MODEL, tmp_path / 'model')
     manifest = Manifest.load(model)
-    swapped = dataclasses.replace(
-        manifest,
-        encoder=dataclasses.replace(
-            manifest.encoder,
-            file=manifest.pair_matcher.file,
-            sha256=manifest.pair_matcher.sha256,
-        ),
-    )
-    swapped.save(model)
-    with pytest.raises(EngineIncompatibleError, match='encoder ONNX: built'):
+    wrong = getattr(manifest, other)
+    swapped = dataclasses.replace(getattr(manifest, name), file=wrong.file, sha256=wrong.sha256)
+    dataclasses.replace(manifest, **{name: swapped}).save(model)
+    with pytest.raises(EngineIncompatibleError, match=message):
         find_engines(plan(engines, model=model))
 
 
@@ -241,13 +245,20 @@ def test_a_folder_that_cannot_be_written_is_no_reason_to_go_without_the_cpu(tmp_
 
 def test_what_the_gate_refused_stays_refused_without_asking_again(engines):
     manifest = EngineManifest.load(engines)
-    report = GateReport(
-        'reference', 'candidate', 8, 100, 90, 0.9, (0.8, 0.9, 1.0), (0.8, 0.9, 1.0), (), 0, 1.0
-    )
-    refused = dataclasses.replace(manifest, target=MACHINE, gate=dataclasses.asdict(report))
+    refused = dataclasses.replace(manifest, target=MACHINE, gate=dataclasses.asdict(REFUSAL))
     refused.save(engines)
     with pytest.raises(EngineRefusedError, match=r'90\.0% of the matches retained'):
         load_engines(plan(engines), go_on)
+
+
+@pytest.mark.parametrize('target', [AHEAD, MACHINE])
+def test_a_refusal_is_kept_with_engines_that_are_for_this_gpu_alone(engines, monkeypatch, target):
+    monkeypatch.setattr('coam_ros.inference.engines.compare_backends', lambda *_: REFUSAL)
+    manifest = dataclasses.replace(EngineManifest.load(engines), target=target)
+    manifest.save(engines)
+    with pytest.raises(EngineRefusedError, match='of the matches retained'):
+        pass_gate(plan(engines), manifest, None)
+    assert (EngineManifest.load(engines).gate is None) == (target is AHEAD)
 
 
 def test_a_gate_that_has_nothing_to_compare_is_no_reason_to_go_without_the_cpu(
@@ -271,6 +282,21 @@ def test_an_image_size_that_the_model_cannot_take_is_named(tmp_path, size):
         build_engines(plan(tmp_path / 'engines', AHEAD, options=options), go_on)
 
 
+@pytest.mark.parametrize('precision', ['fp16', 'fp32'])
+def test_engines_are_built_as_the_options_say(tmp_path, monkeypatch, precision):
+    asked = []
+
+    def build(tensorrt, path, shapes, settings, report):
+        asked.append((shapes['image'], settings.is_half, settings.max_keyframes))
+        raise BuildCancelledError('This is enough.')
+
+    monkeypatch.setattr('coam_ros.inference.tensorrt_builder.build', build)
+    options = EngineOptions(precision, (480, 320), 3)
+    with pytest.raises(BuildCancelledError):
+        build_engines(plan(tmp_path / 'engines', AHEAD, options=options), go_on)
+    assert asked == [((1, 320, 480, 3), precision == 'fp16', 3)]
+
+
 def test_a_build_that_is_not_allowed_is_not_made(tmp_path):
     with pytest.raises(FileNotFoundError, match='No engines'):
         load_engines(plan(tmp_path / 'none'), go_on, may_build=False)
@@ -291,6 +317,8 @@ def test_each_kind_of_engine_has_a_folder_of_its_own(monkeypatch):
     }
     assert len(folders) == 3
     assert {folder.parent for folder in folders} == {Path('/cache/coam_ros/engines')}
+    model_id = Manifest.load(MODEL).model_id
+    assert all(folder.name.startswith(model_id) for folder in folders)
 
 
 def test_what_the_gate_found_is_kept_with_the_engines(engines):

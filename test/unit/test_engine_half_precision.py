@@ -77,12 +77,19 @@ def test_attention_keeps_its_logits_in_fp32_and_applies_them_in_fp16():
     np.testing.assert_allclose(run(half, x=x)[0], wanted, atol=9 * 2**-9)
 
 
-def test_where_a_gpu_has_no_fp32_products_all_of_them_are_fp16():
+@pytest.mark.parametrize('comparing', sorted(COMPARING))
+def test_where_a_gpu_has_no_fp32_products_all_of_them_are_fp16(comparing):
+    inputs = ['q', 'k'] if comparing == 'TopK' else ['q']
     model = make_model(
-        [('MatMul', ['x', 'w'], ['q'], {}), ('Softmax', ['q'], ['y'], {'axis': -1})],
+        [
+            ('Cast', ['two'], ['k'], {'to': TensorProto.INT64}),
+            ('MatMul', ['x', 'w'], ['q'], {}),
+            (comparing, inputs, ['found', 'indices'][: len(inputs)], {}),
+            ('Cast', ['found'], ['y'], {'to': FLOAT}),
+        ],
         {'x': [6, 4]},
-        {'y': [6, 4]},
-        {'w': np.eye(4)},
+        {'y': None},
+        {'w': np.eye(4), 'two': [2]},
     )
     assert types_of(to_half(model))['q'] == FLOAT
     assert types_of(to_half(model, has_float_products=False))['q'] == HALF
@@ -96,17 +103,19 @@ def test_coordinates_stay_exact_beside_convolutions():
             ('Add', ['b', 'b'], ['c'], {}),
             ('Mul', ['points', 'scale'], ['d'], {}),
             ('Add', ['d', 'offset'], ['moved'], {}),
+            ('Add', ['b', 'moved'], ['refined'], {}),
         ],
         {'image': [1, 1, 2, 2], 'points': [1]},
-        {'c': [1, 1, 2, 2], 'moved': [1]},
+        {'c': [1, 1, 2, 2], 'moved': [1], 'refined': [1, 1, 2, 2]},
         {'kernel': np.ones((1, 1, 1, 1)), 'scale': 0.5, 'offset': 0.25},
     )
     half = to_half(model)
     types = types_of(half)
     assert (types['a'], types['b'], types['d'], types['moved']) == (HALF, HALF, FLOAT, FLOAT)
+    assert {types[name] for name in node_making(half, 'refined').input} == {FLOAT}
     # 1279 * 0.5 + 0.25 has no neighbour in fp16 that is nearer than 0.25.
     image = np.full((1, 1, 2, 2), 1.5)
-    doubled, moved = run(half, image=image, points=[1279.0])
+    doubled, moved, _ = run(half, image=image, points=[1279.0])
     assert moved.tolist() == [639.75]
     np.testing.assert_array_equal(doubled, 2 * image)
 

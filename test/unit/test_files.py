@@ -38,6 +38,8 @@ def test_a_folder_that_cannot_be_put_in_place_leaves_the_former_one(tmp_path):
         replace_folder(tmp_path / 'model', tmp_path / 'none')
     assert [path.name for path in (tmp_path / 'model').iterdir()] == ['former']
     (tmp_path / 'new').mkdir()
+    # What a replacement that was cut short leaves is no obstacle.
+    (tmp_path / '.model-old' / 'left').mkdir(parents=True)
     replace_folder(tmp_path / 'model', tmp_path / 'new')
     assert [path.name for path in tmp_path.iterdir()] == ['model']
     assert not any((tmp_path / 'model').iterdir())

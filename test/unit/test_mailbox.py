@@ -49,6 +49,10 @@ def test_hurry_overrides_the_rate_limit_once():
     mailbox.hurry()
     thread.join(DEADLINE_S)
     assert taken == ['item']
+    mailbox.put('next')
+    not_before_s = time.monotonic() + 0.1
+    assert mailbox.take(not_before_s) == 'next'
+    assert time.monotonic() >= not_before_s
 
 
 def test_closing_wakes_the_worker_with_nothing():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 import shutil
 
@@ -9,6 +10,7 @@ from coam_ros.inference import CoamModel, default_model_directory, EngineIncompa
 from coam_ros.inference import model as model_module
 from coam_ros.inference.manifest import FORMAT_VERSION, Manifest
 from coam_ros.inference.sealed_json import load_sealed, save_sealed
+import numpy as np
 import pytest
 
 
@@ -22,6 +24,17 @@ def test_default_model_is_intact():
     manifest = Manifest.load(default_model_directory())
     assert manifest.model_id.startswith(manifest.name)
     assert manifest.num_matches > 0
+
+
+def test_descriptors_are_those_of_the_encoder_and_a_model_is_both_networks():
+    manifest = Manifest.load(default_model_directory())
+    of_others = [
+        replace(manifest, **{name: replace(getattr(manifest, name), sha256='0' * 64)})
+        for name in ('encoder', 'pair_matcher')
+    ]
+    descriptor_ids = [other.descriptor_model_id for other in of_others]
+    assert [i == manifest.descriptor_model_id for i in descriptor_ids] == [False, True]
+    assert manifest.model_id not in [other.model_id for other in of_others]
 
 
 @pytest.mark.parametrize('place', [0.0, 0.1, 0.5, 0.9, 1.0])
@@ -107,6 +120,15 @@ def test_networks_in_each_others_place_are_noticed(model):
         CoamModel.load(model)
 
 
+def test_a_network_of_other_outputs_is_noticed(model):
+    path = model / 'manifest.json'
+    content = load_sealed(path, FORMAT_VERSION, '')
+    del content['pair_matcher']['outputs']['scores']
+    save_sealed(path, content)
+    with pytest.raises(EngineIncompatibleError, match='Wrong outputs'):
+        CoamModel.load(model)
+
+
 def test_unknown_backend_names_the_known():
     with pytest.raises(ValueError, match=r"'cuda'.*auto, .*onnxruntime"):
         CoamModel.load(backend='cuda')
@@ -115,6 +137,37 @@ def test_unknown_backend_names_the_known():
 def test_no_thread_is_no_fault_of_the_model():
     with pytest.raises(ValueError, match='threads is 0, wanted at least 1'):
         CoamModel.load(num_threads=0)
+
+
+def test_both_networks_run_in_the_threads_that_they_are_given_and_sleep_when_idle():
+    model = CoamModel.load(backend='onnxruntime', num_threads=1)
+    for network in (model._encoder, model._pair_matcher):
+        options = network._session.get_session_options()
+        assert options.intra_op_num_threads == 1
+        assert options.get_session_config_entry('session.intra_op.allow_spinning') == '0'
+
+
+def test_more_keyframes_than_go_at_once_are_matched_one_after_the_other():
+    model = CoamModel.load(backend='onnxruntime')
+    images = np.random.default_rng(0).integers(0, 255, (3, 384, 384, 3), np.uint8)
+    features = [model.encode(image)[0] for image in images]
+    sizes = [(384, 384), (352, 384), (320, 384)]
+    two_at_once = CoamModel(model.manifest, model._encoder, model._pair_matcher, max_keyframes=2)
+    wanted, found = (
+        each.match(features[1], (384, 384), features, sizes) for each in (model, two_at_once)
+    )
+    np.testing.assert_allclose(found.keyframe_points, wanted.keyframe_points, atol=1e-3)
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-4)
+
+
+def test_a_closed_model_says_so():
+    model = CoamModel.load(backend='onnxruntime')
+    features, _ = model.encode(np.zeros((384, 384, 3), np.uint8))
+    model.close()
+    with pytest.raises(RuntimeError, match='closed'):
+        model.encode(np.zeros((384, 384, 3), np.uint8))
+    with pytest.raises(RuntimeError, match='closed'):
+        model.match(features, (384, 384), [features], [(384, 384)])
 
 
 @pytest.mark.parametrize('site', ['site-packages', 'dist-packages'])
@@ -129,3 +182,7 @@ def test_model_of_an_installation_is_found_wherever_that_is(tmp_path, monkeypatc
     model.rmdir()
     with pytest.raises(FileNotFoundError, match=r'looked in .*share/coam_ros'):
         default_model_directory()
+    of_ros = tmp_path / 'ros' / 'share' / 'coam_ros' / 'models' / 'default'
+    of_ros.mkdir(parents=True)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', f'/nowhere:{tmp_path / "ros"}')
+    assert default_model_directory() == of_ros

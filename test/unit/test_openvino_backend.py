@@ -113,9 +113,11 @@ def test_keyframes_of_any_number_and_size_match(openvino_backend):
     np.testing.assert_allclose(results[0].points0, results[2].points0, atol=1e-3)
 
 
-def test_a_closed_backend_says_so(openvino_backend):
+def test_a_backend_runs_in_the_threads_that_it_is_given_and_closed_says_so(openvino_backend):
     path = default_model_directory() / 'encoder.onnx'
-    backend = openvino_backend.OpenVinoBackend(path)
+    backend = openvino_backend.OpenVinoBackend(path, num_threads=1)
+    compiled = backend._request.get_compiled_model()
+    assert compiled.get_property('INFERENCE_NUM_THREADS') == 1
     backend.close()
     with pytest.raises(RuntimeError, match='closed'):
         backend.run({})
