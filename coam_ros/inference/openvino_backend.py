@@ -65,7 +65,7 @@ class OpenVinoBackend:
         """Run the network on arrays by input name and return the outputs by name."""
         if self._request is None:
             raise RuntimeError('The backend was closed; load the model again.')
-        outputs = self._request.infer(dict(inputs), share_inputs=True)
+        outputs = self._request.infer(dict(inputs), share_inputs=True, share_outputs=True)
         # Copies: the request writes its next answer into the same memory.
         return {name: np.array(outputs[i]) for i, name in enumerate(self.output_names)}
 
