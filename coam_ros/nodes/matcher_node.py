@@ -423,13 +423,13 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             if attempt.keyframe_map is not self._map_receiver.keyframe_map:
                 return False
             status = self._status_of(attempt)
-            self._outputs.publish(attempt, status, self.parameters.map_frame)
             if attempt.T_map_odom is not None:
                 self._T_map_odom = attempt.T_map_odom
             elif attempt.state == LocalizationState.SEARCHING:
                 self._T_map_odom = None
                 # After a time that was set back it would be of the future.
                 self._outputs.forget_pose()
+            self._outputs.publish(attempt, status, self.parameters.map_frame)
             self._log(attempt)
         self._last_image_s = self._now_s()
         # There is nothing to count where no image was.
