@@ -29,6 +29,7 @@ import rclpy
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -93,6 +94,17 @@ class Spinner:
             self._executor.spin()
         except ExternalShutdownException:
             return
+
+
+def set_clock(clock, node, seconds):
+    """Publish a time on /clock until a node with use_sim_time has it."""
+    message = Clock(clock=stamp_from_seconds(seconds))
+
+    def is_set():
+        clock.publish(message)
+        return node.get_clock().now().nanoseconds == seconds * 10**9
+
+    wait_until(is_set)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:

@@ -35,7 +35,7 @@ from coam_ros.rendering import camera_pose
 import cv2
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from ros_harness import CAMERA, IMAGE_AREA_PX, log_of_nodes, wait_until
+from ros_harness import CAMERA, IMAGE_AREA_PX, log_of_nodes, set_clock, wait_until
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage
 
@@ -685,16 +685,6 @@ def test_time_that_jumps_backwards_starts_anew(robot, scene):
     check_pose(robot, image.header, T_map_camera)
     # That of the former time was not kept.
     assert late.wait_for().header.stamp == image.header.stamp
-
-
-def set_clock(clock, node, seconds):
-    message = Clock(clock=Time(sec=seconds))
-
-    def is_set():
-        clock.publish(message)
-        return node.get_clock().now().nanoseconds == seconds * 10**9
-
-    wait_until(is_set)
 
 
 def test_robot_whose_camera_is_silent_after_the_clock_was_set_back_is_lost(robot, scene):

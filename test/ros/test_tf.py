@@ -17,6 +17,7 @@ from coam_ros.geometry.transforms import (  # noqa: E402
     pose_error,
 )
 from coam_ros.mapping.storage import load_map  # noqa: E402
+from coam_ros.nodes import qos  # noqa: E402
 from coam_ros.nodes.conversions import (  # noqa: E402
     info_from_camera,
     pose_from_transform,
@@ -28,7 +29,8 @@ from coam_ros.nodes.conversions import (  # noqa: E402
 )
 from coam_ros.nodes.map_recorder_node import MapRecorderNode  # noqa: E402
 from geometry_msgs.msg import PoseWithCovarianceStamped, TransformStamped  # noqa: E402
-from ros_harness import CAMERA, wait_until  # noqa: E402
+from ros_harness import CAMERA, set_clock, wait_until  # noqa: E402
+from rosgraph_msgs.msg import Clock  # noqa: E402
 from tf2_msgs.msg import TFMessage  # noqa: E402
 
 T_BASE_CAMERA = make_transform(rotation_from_vector([-1.2, 1.2, -1.2]), [0.3, -0.1, 0.5])
@@ -78,17 +80,48 @@ def start(robot, scene):
 
 
 def test_pose_of_the_base_is_published_with_its_own_covariance(robot, scene, start):
-    start()
     pixels, T_map_camera = scene.view(0.3)
+    plain = robot.start_matcher(map_path=str(scene.map_path))
+    robot.send(robot.image(pixels))
+    of_camera = robot.poses.wait_for().pose
+    robot.stop_node(plain)
+    start()
     image = robot.image(pixels)
     status = robot.send(image)
     assert status.reason == RelocalizationStatus.NONE, status.message
-    pose = robot.poses.wait_for()
+    pose = robot.poses.wait_for(lambda pose: pose.header.stamp == image.header.stamp)
     T_map_base = transform_from_pose(pose.pose.pose)
     distance_m, angle_deg = pose_error(T_map_base, T_map_camera @ invert(T_BASE_CAMERA))
     assert distance_m < 0.05
     assert angle_deg < 1.5
-    assert pose.header.stamp == image.header.stamp
+    # A small turn of the camera about itself moves the base by its cross product with the lever.
+    x, y, z = T_map_base[:3, 3] - transform_from_pose(of_camera.pose)[:3, 3]
+    jacobian = np.eye(6)
+    jacobian[:3, 3:] = [[0, z, -y], [-z, 0, x], [y, -x, 0]]
+    expected = jacobian @ np.reshape(of_camera.covariance, (6, 6)) @ jacobian.T
+    np.testing.assert_allclose(
+        np.reshape(pose.pose.covariance, (6, 6)), expected, atol=1e-3 * np.abs(expected).max()
+    )
+
+
+def test_a_matcher_that_was_cleaned_up_hears_of_no_jump_of_time(robot, scene):
+    node = robot.start_matcher(
+        map_path=str(scene.map_path), base_frame='base_link', use_sim_time=True
+    )
+    clock = robot.talk(Clock, '/clock', qos.events())
+    set_clock(clock, node, 100)
+    Body(robot).send_odometry(99.0)
+    buffer = node._transforms._buffer
+
+    def knows():
+        return buffer.can_transform('odom', 'base_link', stamp_from_seconds(99.0))
+
+    wait_until(knows)
+    assert robot.change_state('matcher', 'deactivate')
+    assert robot.change_state('matcher', 'cleanup')
+    # A jump clears what the buffer knows.
+    set_clock(clock, node, 10)
+    assert knows()
 
 
 def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene, start):
