@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from coam_ros.inference.files import write_aside
 import cv2
@@ -31,12 +32,20 @@ def decode_rgb(data: bytes, reduction: int = 1) -> NDArray[np.uint8] | None:
         ignored, because calibrations and ground truth are about the stored pixels. None where
         it does not decode.
     """
-    flags = _REDUCTION_FLAGS[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    image = decode_stored(data, _REDUCTION_FLAGS[reduction])
+    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def decode_stored(data: bytes, flags: int) -> NDArray[Any] | None:
+    """Decode an image as OpenCV's flags say, an orientation in the metadata ignored.
+
+    Returns:
+        Grey or BGR; None where it does not decode.
+    """
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:  # no data at all, or a size that OpenCV refuses
         return None
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 from builtin_interfaces.msg import Time
 from coam_ros.mapping.depth import NO_DEPTH_COUNTS
-from coam_ros.matching.image_files import decode_rgb, encode_jpeg
+from coam_ros.matching.image_files import decode_rgb, decode_stored, encode_jpeg
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -253,8 +253,7 @@ def _has_16_bits(data: bytes) -> bool:
 
 
 def _decode_16_bits(data: bytes) -> NDArray[np.uint8] | None:
-    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    counts = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    counts = decode_stored(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     if counts is None:
         return None
     pixels = _stretch(counts)

@@ -182,8 +182,10 @@ def test_16_bits_in_a_png_are_stretched_as_raw_ones(pixels):
     np.testing.assert_array_equal(decode_image(compressed), decode_image(raw))
     # A keyframe of it is what the matcher sees.
     assert stored_image(compressed) == stored_image(raw)
-    with pytest.raises(ImageError, match='does not decode'):
-        decode_image(CompressedImage(format='png', data=array('B', data[:-20])))
+    huge = data[:16] + b'\x7f' + data[17:]
+    for broken in (data[:-20], huge):
+        with pytest.raises(ImageError, match='does not decode'):
+            decode_image(CompressedImage(format='png', data=array('B', broken)))
 
 
 @pytest.mark.parametrize('extension', ['.jpg', '.png'])
