@@ -146,8 +146,12 @@ def test_a_place_is_kept_once_and_saved_on_demand(robot, start, tmp_path):
     assert robot.call(SaveMap, 'map_recorder/save_map').num_keyframes == 3
     other = robot.call(SaveMap, 'map_recorder/save_map', path=str(tmp_path))
     assert not other.success
+    drive.pass_by(2.0, compressed=True)
+    drive.wait_for(4)
+    # What lies elsewhere alone is still to be saved here.
+    assert robot.call(SaveMap, 'map_recorder/save_map', path=str(tmp_path / 'copy')).success
     robot.stop_node(recorder)
-    assert len(load_map(tmp_path / 'map')) == 3
+    assert len(load_map(tmp_path / 'map')) == 4
 
 
 @pytest.mark.parametrize(

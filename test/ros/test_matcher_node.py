@@ -87,7 +87,7 @@ def test_image_gives_pose_matches_and_status_with_its_stamp(robot, scene):
 
     assert (status.reason, status.message) == (NONE, '')
     assert status.state == RelocalizationStatus.LOCALIZED
-    assert 30 <= status.num_inliers <= status.num_matches
+    assert 30 <= status.num_inlier_blocks < status.num_inliers <= status.num_matches
     assert status.inlier_ratio == pytest.approx(status.num_inliers / status.num_matches)
     assert 0.1 < status.coverage <= 1.0
     assert 0.0 < status.reprojection_error_px < 4.0
@@ -238,7 +238,8 @@ def test_newest_image_wins_and_the_others_are_counted(robot, scene):
 
 def test_diagnostics_tell_state_rate_latency_and_engine(robot, scene):
     diagnostics = robot.listen(DiagnosticArray, '/diagnostics', qos.events())
-    robot.start_matcher(map_path=str(scene.map_path))
+    robot.start_matcher(map_path=str(scene.map_path), lost_after_s=30.0)
+    warning = DiagnosticStatus.WARN
 
     def wait_for(task, accept):
         def fits(array):
@@ -258,14 +259,20 @@ def test_diagnostics_tell_state_rate_latency_and_engine(robot, scene):
     assert {'encode [ms]', 'match [ms]', 'pose [ms]'} <= set(latency)
     encode_ms = status.stage_durations_s[status.stage_names.index('encode')] * 1e3
     assert latency['encode [ms]'] == f'median {encode_ms:.0f}, p95 {encode_ms:.0f}'
+    whole_ms = float(re.match(r'median (\d+)', latency['image to publication [ms]'])[1])
+    assert whole_ms == pytest.approx(status.latency_s * 1e3, rel=1e-6)
     engine = wait_for('engine and map', lambda s: s.values)
     assert engine['keyframes'] == '8'
     assert engine['backend'].startswith(('onnxruntime', 'openvino'))
+    silence = re.compile(r'localized \d+ s ago, nothing since')
+    wait_for('localization', lambda s: silence.fullmatch(s.message) and s.level == warning)
     unreadable = robot.image(scene.other_image)
     unreadable.encoding = 'unreadable'
-    for image in (unreadable, unreadable, robot.image(scene.other_image, 2000.0)):
-        robot.send(image)
-    wait_for('localization', lambda s: s.message == 'lost')
+    for _ in range(2):
+        robot.send(unreadable)
+    wait_for('localization', lambda s: (s.message, s.level) == ('localized', warning))
+    robot.send(robot.image(scene.other_image, 2000.0))
+    wait_for('localization', lambda s: (s.message, s.level) == ('lost', warning))
     localization = wait_for(
         'localization', lambda s: re.fullmatch(r'lost \d s ago, nothing since', s.message)
     )
@@ -276,6 +283,10 @@ def test_diagnostics_tell_state_rate_latency_and_engine(robot, scene):
     camera = wait_for('input', lambda s: 'no image' in s.message)
     assert int(camera['received']) >= 4
     assert (camera['rate [Hz]'], camera['dropped for newer ones']) == ('0.0', '0')
+    assert robot.change_state('matcher', 'deactivate')
+    diagnostics.clear()
+    wait_for('localization', lambda s: (s.message, s.level) == ('inactive', warning))
+    wait_for('input', lambda s: s.message == 'ok')
 
 
 def test_model_and_camera_are_those_of_the_parameters(robot, scene):

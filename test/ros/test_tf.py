@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from rotations import rotation_from_vector
@@ -49,11 +51,12 @@ class Body:
         )
 
     def send_odometry(self, stamp_s):
+        self.move('odom', 'base_link', T_ODOM_BASE, stamp_s)
+
+    def move(self, parent, child, matrix, stamp_s):
         # TF interpolates between neighbours.
         for offset_s in (-0.1, 0.1):
-            self._moving.sendTransform(
-                self._message('odom', 'base_link', T_ODOM_BASE, stamp_s + offset_s)
-            )
+            self._moving.sendTransform(self._message(parent, child, matrix, stamp_s + offset_s))
 
     def _message(self, parent, child, matrix, stamp_s):
         message = TransformStamped(child_frame_id=child, transform=tf_from_transform(matrix))
@@ -65,16 +68,15 @@ class Body:
 @pytest.fixture
 def start(robot, scene):
     def start(**parameters):
-        node = robot.start_matcher(
-            map_path=str(scene.map_path), base_frame='base_link', tf_timeout_s=1.0, **parameters
-        )
+        parameters = {'base_frame': 'base_link', 'tf_timeout_s': 1.0, **parameters}
+        node = robot.start_matcher(map_path=str(scene.map_path), **parameters)
         body = Body(robot)
         wait_until(
             lambda: node._transforms._buffer.can_transform(
                 'base_link', 'camera_optical', stamp_from_seconds(0.0)
             )
         )
-        return body
+        return node, body
 
     return start
 
@@ -124,8 +126,11 @@ def test_a_matcher_that_was_cleaned_up_hears_of_no_jump_of_time(robot, scene):
     assert knows()
 
 
-def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene, start):
-    body = start(publish_tf=True, transform_tolerance_s=0.5)
+@pytest.mark.parametrize('base_frame', ['base_link', ''])
+def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(
+    robot, scene, start, base_frame
+):
+    node, body = start(publish_tf=True, transform_tolerance_s=0.5, base_frame=base_frame)
     sent = robot.listen(TFMessage, '/tf', 10)
 
     def map_to_odom(message):
@@ -148,6 +153,40 @@ def test_map_to_odom_is_sent_again_and_again_from_the_first_pose_on(robot, scene
     T_map_base = transform_from_tf(messages[-1].transform) @ T_ODOM_BASE
     distance_m, _ = pose_error(T_map_base, T_map_camera @ invert(T_BASE_CAMERA))
     assert distance_m < 0.05
+    assert robot.change_state('matcher', 'deactivate')
+    assert node._T_map_odom is None
+
+
+def test_transforms_are_those_of_the_time_of_the_image(robot, scene, start):
+    node, body = start(publish_tf=True)
+    body.move('base_link', 'turning_camera', T_BASE_CAMERA, 1000.5)
+    body.send_odometry(1000.5)
+    for parent, child in (('base_link', 'turning_camera'), ('odom', 'base_link')):
+        body.move(parent, child, np.eye(4), 1001.5)
+    later = stamp_from_seconds(1001.5)
+    wait_until(lambda: node._transforms._buffer.can_transform('odom', 'turning_camera', later))
+    pixels, T_map_camera = scene.view(0.3)
+    image = robot.image(pixels, 1000.5)
+    image.header.frame_id = 'turning_camera'
+    status = robot.send(image)
+    assert status.reason == RelocalizationStatus.NONE, status.message
+    T_map_base = transform_from_pose(robot.poses.wait_for().pose.pose)
+    for found in (T_map_base, node._T_map_odom @ T_ODOM_BASE):
+        distance_m, _ = pose_error(found, T_map_camera @ invert(T_BASE_CAMERA))
+        assert distance_m < 0.05
+
+
+def test_a_matcher_that_is_cleaned_up_gives_back_all_that_tf_took(robot, scene, start):
+    node, _ = start(publish_tf=True)
+
+    def clean_up():
+        assert robot.change_state('matcher', 'cleanup')
+        return [len(list(held)) for held in (node.subscriptions, node.publishers, node.services)]
+
+    assert robot.change_state('matcher', 'deactivate')
+    held = clean_up()
+    assert robot.change_state('matcher', 'configure')
+    assert clean_up() == held
 
 
 def test_recorder_takes_poses_from_tf(robot, scene, tmp_path):
@@ -167,13 +206,20 @@ def test_recorder_takes_poses_from_tf(robot, scene, tmp_path):
 
 
 def test_missing_transform_is_a_reason_and_no_pose(robot, scene, start):
-    body = start(publish_tf=True)
+    node, body = start(publish_tf=True)
     status = robot.send(robot.image(scene.view(0.3)[0]))
     assert status.reason == RelocalizationStatus.NO_TRANSFORM
     assert status.state == RelocalizationStatus.SEARCHING
     assert "'odom'" in status.message
     assert not robot.poses.messages
-    body.send_odometry(1001.0)
+    lookup = node._transforms.lookup
+
+    def lookup_before_it_is_sent(target, *others):
+        if target == 'odom':
+            threading.Timer(0.2, body.send_odometry, [1001.0]).start()
+        return lookup(target, *others)
+
+    node._transforms.lookup = lookup_before_it_is_sent
     assert robot.send(robot.image(scene.view(0.3)[0])).reason == RelocalizationStatus.NONE
 
 
