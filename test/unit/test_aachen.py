@@ -108,34 +108,38 @@ def test_a_quick_look_leaves_a_whole_submission_alone(directory):
 
 def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory):
     pairs = directory.parent / 'pairs.txt'
-    pairs.write_text('query/day/day.jpg db/frame-000002.jpg\n')
+    # Two are taken; of them the second is more alike.
+    pairs.write_text(''.join(f'query/day/day.jpg db/frame-{i:06d}.jpg\n' for i in (0, 2, 1)))
     noise = directory / 'images_upright/db/frame-000002.jpg'
     night = directory / 'images_upright/query/night/night.jpg'
     noise.write_bytes(night.read_bytes())
-    # Without landmarks nothing of it has a place.
+    # Without landmarks nothing of both has a place.
     model = directory / '3D-models/aachen_v_1_1'
     lines = (model / 'images.txt').read_text().splitlines()
-    (model / 'images.txt').write_text('\n'.join([*lines[:5], '']) + '\n')
+    (model / 'images.txt').write_text('\n'.join([lines[0], '', *lines[2:5], '']) + '\n')
     points = [
         ' '.join(
             line.split()[:8]
             + [
                 word
                 for pair in zip(line.split()[8::2], line.split()[9::2], strict=True)
-                if pair[0] != '3'
+                if pair[0] == '2'
                 for word in pair
             ]
         )
         for line in (model / 'points3D.txt').read_text().splitlines()
     ]
     (model / 'points3D.txt').write_text('\n'.join(points) + '\n')
-    result = bench(directory, '--pairs', pairs)
+    truth = directory.parent / 'truth.txt'
+    truth.write_text(f'night.jpg {TRUE_POSE}\n')
+    result = bench(directory, '--pairs', pairs, '--truth', truth)
     assert result['summary']['share_with_pose'] == 0
-    assert result['per_pair'][0]['keyframe_ids'] == [2]
+    assert result['summary']['night_recall_500cm_10deg'] == 0
+    assert result['per_pair'][0]['keyframe_ids'] == [2, 0]
     (path,) = (directory.parent / 'sent').iterdir()
     # By night nothing was retrieved: there is nothing to send.
     (line,) = path.read_text().splitlines()
-    wanted = pose_words(invert(poses()[2])).split()
+    wanted = pose_words(invert(poses()[0])).split()
     np.testing.assert_allclose(np.array(line.split()[1:], float), np.array(wanted, float))
 
 

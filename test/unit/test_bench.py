@@ -16,6 +16,7 @@ from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
 from coam_ros.evaluation.matchers.matcher import PEER_WORKER
 from coam_ros.evaluation.reports.benchmark_plots import plot_results
+from coam_ros.evaluation.reports.benchmark_report import make_result, tabulate, verdict
 import cv2
 import numpy as np
 import pytest
@@ -321,6 +322,42 @@ def test_a_difference_to_a_median_that_is_lost_is_no_figure(sequences, tmp_path)
     assert 'mean_matches' in comparison['figures']
     assert 'median_error_cm' not in comparison['figures']
     assert out.with_suffix('.html').is_file()
+
+
+def test_verdict_calls_better_what_has_more_right_and_less_error_and_time():
+    differences = {
+        'auc_5deg': 0.1,
+        'median_error_cm': -2.0,
+        'median_ms_per_pair': 30.0,
+        'epipolar_precision': -0.1,
+        'mean_matches': 500.0,
+    }
+    figures = {name: {'difference': x, 'p_value': 0.01} for name, x in differences.items()}
+    figures['auc_10deg'] = {'difference': 0.1, 'p_value': 0.2}
+    comparison = {'data_set': 'room', 'a': 'ours', 'b': 'sift', 'figures': figures}
+    assert verdict(comparison) == (
+        'room: ours against sift: '
+        'better in auc_5deg (+10.0, p 0.010), median_error_cm (-2.00, p 0.010); '
+        'worse in median_ms_per_pair (+30, p 0.010), epipolar_precision (-10.0, p 0.010); '
+        'no difference shown in 1 figures.'
+    )
+
+
+def test_table_tells_percent_milliseconds_and_half_the_width_of_an_interval():
+    rows = [('a', 10, 0.02, None), ('b', 20, None, 'out of memory'), ('c', 60, 0.04, None)]
+    keys = ('name', 'num_matches', 'duration_s', 'failure')
+    outcomes = [dict(zip(keys, row, strict=True)) for row in rows]
+    identity = {'data_set': 'room', 'matcher': 'sift'}
+    result = make_result(identity, outcomes, lambda _: {'auc_5deg': 0.5, 'mma_8px': 0.5}, 10)
+    names, rows = tabulate([{**result, 'intervals': {'auc_5deg': [0.4, 0.6]}}], 'room')
+    assert names == ['sift']
+    assert dict(rows) == {
+        'auc 5deg': '50.0 ±10.0',
+        'mean matches': '30',
+        'median ms per pair': '30',
+        'pairs': '3',
+        'failed pairs': '1',
+    }
 
 
 def test_times_of_different_runs_are_not_compared(sequences, tmp_path):

@@ -101,6 +101,19 @@ def test_matches_of_another_pose_have_that_error(posed):
     assert summary['auc_10deg'] == pytest.approx((4 / 6 + 2) / 10, abs=1e-3)
 
 
+def test_epipolar_precision_counts_matches_within_one_and_a_half_pixels(tmp_path):
+    for number in (0, 1):
+        write_image(tmp_path / f'{number}.png', number)
+    # Sideways: epipolar lines are rows.
+    T_1_0 = make_transform(np.eye(3), [1, 0, 0])
+    (tmp_path / 'pairs.txt').write_text(pair_line('0.png', '1.png', T_1_0))
+    points0, points1 = map(to_matched, exact_views(T_1_0))
+    offsets = np.repeat([0.0, 1.4, 1.6, 2.9], 15)
+    found = correspondences(points0, points1 + offsets[:, None] * (0, 1))
+    _, summary = run('pose', tmp_path, KnownMatcher([found]))
+    assert summary['epipolar_precision'] == 0.5
+
+
 def test_truth_follows_each_image_to_its_own_size():
     T_1_0 = make_transform(rotation_from_vector([0.05, -0.1, 0.02]), [0.5, 0.1, -0.05])
     homography = np.array([[1.02, 0.03, 5], [-0.02, 0.98, -4], [1e-5, 2e-5, 1]])
@@ -142,6 +155,16 @@ def test_mma_and_auc_of_matches_with_known_errors(tmp_path):
     shares = [summary[f'mma_{px}px'] for px in (1, 2, 3, 5, 10)]
     np.testing.assert_allclose(shares, [0.125, 0.25, 0.25, 0.375, 0.375])
     assert outcomes[1]['corner_errors_px'] == 3 * [np.inf]
+
+
+def test_corner_error_is_that_of_the_corners_of_the_image_as_matched(tmp_path):
+    write_sequence(tmp_path / 'wall', [np.eye(3)])
+    points = np.random.default_rng(0).uniform((20, 20), (600, 440), (40, 2))
+    outcomes, _ = run(
+        'homography', tmp_path, KnownMatcher([correspondences(points, points * (1.01, 1))])
+    )
+    # Of 640 px in width: two corners off by 6.4 px, two by nothing.
+    assert outcomes[0]['error'] == pytest.approx(3.2, abs=0.05)
 
 
 def test_figures_agree_with_an_independent_computation(tmp_path):
@@ -210,12 +233,22 @@ def test_exact_matches_give_the_homography(tmp_path):
 
 def test_ranking_joins_the_matches_of_all_pairs(tmp_path):
     points0, points1 = planar_case(tmp_path)
-    right = correspondences(points0[:2], points1[:2], [0.9, 0.5])
-    wrong = correspondences(points0[:2], points1[:2] + 50, [0.7, 0.1])
-    _, summary = run('ranking', tmp_path, KnownMatcher([right, wrong]))
+    right = replace(
+        correspondences(points0[:2], points1[:2], [0.9, 0.5]),
+        similarities=np.array([0.6, 0.6]),
+        distinctiveness=np.array([0.6, 0.6]),
+    )
+    wrong = replace(
+        correspondences(points0[:2], points1[:2] + 50, [0.7, 0.1]),
+        similarities=np.array([1.0, 0.1]),
+        distinctiveness=np.array([0.3, 0.1]),
+    )
+    outcomes, summary = run('ranking', tmp_path, KnownMatcher([right, wrong]))
+    assert [outcome['error'] for outcome in outcomes] == [0, 1]
     # Right at 0.9, wrong at 0.7, right at 0.5, wrong at 0.1.
     assert summary['precision'] == 0.5
     assert summary['average_precision_by_score'] == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert summary['average_precision_by_similarity x distinctiveness'] == pytest.approx(1)
     curve = dict(zip(summary['recall'], summary['precision_by_ranking']['score'], strict=True))
     assert curve[0.5] == 1
     assert curve[1.0] == pytest.approx(2 / 3)

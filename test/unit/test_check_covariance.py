@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from coam_ros.cli import main
 from coam_ros.evaluation.metrics.covariance import (
@@ -133,19 +134,32 @@ def test_report_of_a_recording_and_another_place(tmp_path, capsys):
     noise = np.random.default_rng(9).integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
     image = cv2.resize(noise, (WIDTH, HEIGHT))
     (elsewhere / 'frame-000003.color.jpg').write_bytes(encode(image, '.jpg'))
+    # What looks like the map gets a pose, which is wrong all the same.
+    for name in ('color.jpg', 'pose.txt'):
+        source = (tmp_path / f'wall/frame-000003.{name}').read_bytes()
+        (elsewhere / f'frame-000005.{name}').write_bytes(source)
     out = tmp_path / 'report'
     words = [tmp_path / 'wall', '--elsewhere', elsewhere, '--num-keyframes', 2, '--out', out]
     assert main(['check-covariance', *map(str, words)]) == 0
     report = json.loads((out / 'report.json').read_text())
-    assert report['images'] == {'wall': 2}
+    assert report['images'] == {'wall': 3}
     assert report['consistency']['wall']['poses'] == 1
-    assert report['gates']['all'] == {'accepted': 1, 'precision': 1, 'recall': 1}
+    assert report['gates']['all'] == {'accepted': 2, 'precision': 0.5, 'recall': 1}
     by_name = {found['name']: found for found in report['poses']['wall']}
     assert by_name['frame-000003']['is_right']
     assert by_name['frame-000003']['nees_pose'] < 20
+    assert not by_name['elsewhere/frame-000005']['is_right']
     for name in ('nees.png', 'gates.png'):
         assert cv2.imread(str(out / name)) is not None
-    assert 'min_inliers' in capsys.readouterr().out
+    assert re.search(r'all\W+50\.0%\W+100\.0%', capsys.readouterr().out)
+    # With a map as bad as that no gate lets a pose pass, and yet it is in the report.
+    words += ['--every', 2, '--right', '1e-6,1e-6', '--map-position-std-m', 10]
+    assert main(['check-covariance', *map(str, words)]) == 0
+    report = json.loads((out / 'report.json').read_text())
+    assert report['images'] == {'wall': 2}
+    assert report['consistency']['wall']['poses'] == 0
+    is_right = {found['name']: found['is_right'] for found in report['poses']['wall']}
+    assert is_right['frame-000003'] is False
 
 
 @pytest.mark.parametrize(

@@ -96,8 +96,30 @@ def test_score_counts_every_frame_once_and_against_its_own_pose(played):
     # Squared error over variance along one of six axes: four times 1, once 900.
     assert summary['nees_per_dof'] == pytest.approx((4 * (0.01 / STD_M) ** 2 + 900) / 5 / 6)
     assert summary['failures'] == {'too_few_inliers': 1}
+    assert summary['answers_hz'] == pytest.approx(8 / 4.5)
     assert summary['latency_ms']['match'] == pytest.approx({'median': 300, 'p95': 300})
     assert summary['latency_ms']['end_to_end']['median'] == pytest.approx(1000 * LATENCY_S)
+
+
+def test_a_reason_that_only_the_node_knows_is_counted(played):
+    scenario, recording = played
+    answers = list(recording.answers)
+    result = replace(answers[6].result, failure=None)
+    answers[6] = replace(answers[6], reason='not_confirmed', result=result)
+    summary = score(scenario, make_recording(answers)).summary
+    assert summary['failures'] == {'not_confirmed': 1}
+
+
+def test_figures_are_told_in_words(played):
+    scenario, recording = played
+    answers = list(recording.answers)
+    # The slowest of eight.
+    answers[0] = replace(answers[0], latency_s=5 * LATENCY_S)
+    figures = dict(describe_figures(score(scenario, make_recording(answers)).summary))
+    assert figures['images sent, answered, dropped (for a newer one)'] == '10, 8, 2 (2)'
+    assert figures['error of localized, median (largest)'].startswith('1.00 cm (30.0 cm), ')
+    assert figures['latency, median (95 %) [ms]'].endswith('end_to_end 250 (900)')
+    assert figures['peak memory of the matcher'] == '100 MiB'
 
 
 def test_recovery_runs_from_the_first_frame_at_the_new_place_to_the_right_pose(played):
@@ -157,6 +179,30 @@ def test_a_matcher_that_drops_most_images_or_hangs_misses_a_bar():
     )
 
 
+@pytest.mark.parametrize(
+    ('unrecognised', 'wanted'),
+    [
+        # Two seconds before the camera is carried away and two after.
+        (range(16, 24), ['within 5 cm and 2 deg']),
+        (
+            range(20, 28),
+            [
+                'within 5 cm and 2 deg',
+                'longest time without such a pose while the place is mapped',
+                'recovery from a kidnapping',
+            ],
+        ),
+    ],
+)
+def test_a_matcher_that_takes_long_at_a_new_place_misses_bars(unrecognised, wanted):
+    scenario = make_scenario(40, set(), kidnappings=(20,))
+    answers = [
+        failed_answer() if i in unrecognised else pose_answer(i, offset_m=2.0 * STD_M)
+        for i in range(40)
+    ]
+    assert missed_bars(scenario, answers) == wanted
+
+
 def test_silence_in_an_unmapped_place_is_not_the_knowledge_that_it_is_unmapped():
     # The shortest visit, too: no answer there is no merit however soon it ends.
     for unmapped in ({3}, set(range(3, 13))):
@@ -203,6 +249,8 @@ def test_page_stands_alone_and_shows_plots_and_matches(played):
     assert 'dropped for a newer one or lost on the way' in page
     assert 'keyframe_position_std_m 0, keyframe_rotation_std_deg 0' in page
     assert 'NOT met' in page
+    largest = re.search(r'The pose with the largest error, at 1\.5 s: [^<]*', page)
+    assert 'off by 30.0 cm and 0.00 deg' in largest[0]
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) >= 6
     assert all(source.startswith('data:image/') for source in sources)

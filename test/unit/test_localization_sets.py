@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 import json
 from pathlib import Path
 import shutil
@@ -13,7 +14,7 @@ from coam_ros.evaluation.benchmarks.localization import (
     summarise_queries,
     triangulate_map,
 )
-from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever
+from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever, shared_view
 from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.localization_sets import each, every_nth, open_localization_set
 from coam_ros.evaluation.matchers.cached import CachedMatcher
@@ -321,11 +322,40 @@ def test_hash_follows_the_content(tmp_path):
     assert len(set(hashes)) == 3
 
 
+def test_a_query_without_a_pose_counts_as_lost():
+    outcomes = [
+        {
+            'translation_error_m': error,
+            'rotation_error_deg': error,
+            'is_within': {'recall': error is not None},
+        }
+        for error in (0.02, 0.04, None, None, 0.03)
+    ]
+    wanted = {'recall': 0.6, 'median_error_cm': 4, 'median_error_deg': 0.04}
+    assert summarise_queries(outcomes) == pytest.approx(wanted)
+
+
 def test_oracle_prefers_the_nearest_view(tmp_path):
     write_colmap(tmp_path)
     data = open_localization_set(tmp_path)
     retriever = OracleRetriever(each(data.keyframes))
     assert [keyframe.id for keyframe in retriever.retrieve(data.queries[0], 3)] == [1, 2, 0]
+
+
+def test_what_two_views_share_shrinks_with_the_angle_and_the_distance_between_them(tmp_path):
+    write_colmap(tmp_path)
+    keyframe = open_localization_set(tmp_path).keyframes[0]
+    points_map = keyframe.landmark_points_map
+
+    def share(T_keyframe_query):
+        query = replace(keyframe, T_map_camera=keyframe.T_map_camera @ T_keyframe_query)
+        return shared_view(keyframe, points_map, query)
+
+    to_wall, back = (make_transform(np.eye(3), [0, 0, z]) for z in (DEPTH_M, -DEPTH_M))
+    turn = make_transform(rotation_from_vector([0, np.radians(60), 0]), [0, 0, 0])
+    assert share(np.eye(4)) == pytest.approx(1)
+    assert share(back) == pytest.approx(0.5, abs=0.1)
+    assert share(to_wall @ turn @ back) == pytest.approx(0.5, abs=0.1)
 
 
 def test_map_without_depth_is_refused(tmp_path):
