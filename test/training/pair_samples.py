@@ -72,6 +72,7 @@ def assert_epipolar(pair):
     """Points of one colour lie on each other's epipolar lines."""
     from coam_ros.geometry.epipolar import symmetric_epipolar_distance_px
 
+    assert np.isclose(np.linalg.norm(pair.fundamental), 1)
     height, width = pair.image0.shape[:2]
     points0 = np.stack(np.meshgrid(range(8, width, 16), range(8, height, 16)), -1).reshape(-1, 2)
     found0, found1 = [], []

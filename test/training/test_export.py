@@ -16,13 +16,14 @@ from coam_ros.cli import main  # noqa: E402
 from coam_ros.inference import default_model_directory, EngineIncompatibleError  # noqa: E402
 from coam_ros.inference.gate_pairs import draw_pairs  # noqa: E402
 from coam_ros.inference.manifest import Manifest  # noqa: E402
+from coam_ros.inference.onnxruntime_backend import OnnxRuntimeBackend  # noqa: E402
 from coam_ros.matching import CoamMatcher  # noqa: E402
 from coam_ros.matching.image_files import write_image  # noqa: E402
 from coam_ros.training import export, quantization  # noqa: E402
 from coam_ros.training.checkpoint import save_checkpoint  # noqa: E402
 from coam_ros.training.config import load_config  # noqa: E402
 from coam_ros.training.config_file import to_values  # noqa: E402
-from coam_ros.training.deployment import DeployedEncoder  # noqa: E402
+from coam_ros.training.deployment import DeployedEncoder, DeployedPairMatcher  # noqa: E402
 from coam_ros.training.global_descriptor import GlobalDescriptor  # noqa: E402
 from skimage import data  # noqa: E402
 
@@ -55,6 +56,27 @@ def test_export_of_the_shipped_weights_is_the_shipped_model(tmp_path):
     network.write_bytes(network.read_bytes()[:-1] + b'\0')
     with pytest.raises(EngineIncompatibleError, match='Changed model file'):
         CoamMatcher.load(tmp_path / 'model')
+
+
+@torch.no_grad()
+def test_the_shipped_weights_answer_as_the_shipped_model_does_on_padded_images():
+    content = torch.load(WEIGHTS, weights_only=True)
+    network = export._load_network(content, WEIGHTS)
+    descriptor = GlobalDescriptor()
+    descriptor.load_state_dict(content['global_descriptor'])
+    manifest = Manifest.load(WEIGHTS.parent)
+    encoder = DeployedEncoder(network, descriptor).eval()
+    matcher = DeployedPairMatcher(network, manifest.num_matches).eval()
+    examples = export._example(encoder, (480, 640), (512, 576), num_keyframes=2)
+    for file, module, inputs in zip(
+        (manifest.encoder, manifest.pair_matcher), (encoder, matcher), examples, strict=True
+    ):
+        names = zip(file.inputs, inputs, strict=True)
+        found = OnnxRuntimeBackend(WEIGHTS.parent / file.file).run(
+            {name: value.numpy() for name, value in names}
+        )
+        for name, value in zip(file.outputs, module(*inputs), strict=True):
+            export._compare(file.file, name, found[name], value.numpy())
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
+from coam_ros.geometry.epipolar import symmetric_epipolar_distance_px
 from coam_ros.geometry.image_views import resize_view
 from coam_ros.geometry.transforms import invert
 from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
@@ -42,6 +43,8 @@ from coam_ros.training.data import (
     ViewSpec,
 )
 from coam_ros.training.data.keyframe_map import split_keyframes
+from coam_ros.training.data.pairs import MATCHED
+from coam_ros.training.data.tracks import TrackPairMaker
 from coam_ros.training.data.views import CropConfig
 
 SPEC = ViewSpec(SIZE, 200)
@@ -87,7 +90,25 @@ def posed(tmp_path):
 
 
 def test_track_pairs_show_the_same_place(posed):
-    assert_pairs_show_the_same_place(TrackSourceConfig(path=str(posed), photometric_strength=0))
+    (posed / 'points/0.npz').rename(posed / 'points/0.jpg.npz')
+    source = assert_pairs_show_the_same_place(
+        TrackSourceConfig(path=str(posed), photometric_strength=0, is_precise=False)
+    )
+    assert len(source._pairs) == 15
+    assert not source.sample(np.random.default_rng(0)).is_precise
+
+
+def test_crops_are_made_around_tracks_and_show_twenty_or_are_none():
+    crop = CropConfig(min_extent=0.3, max_extent=0.3, rotation_std_deg=0)
+    maker = TrackPairMaker(TrackSourceConfig(path='', crop=crop), SPEC, is_precise=True)
+    images = (wall_view(0), wall_view(1))
+    # Less than a quarter of a view wide.
+    points = np.random.default_rng(0).uniform(30, 38, (25, 2)).astype(np.float32)
+    for seed in range(10):
+        pair = maker.make(images, (points, points + 50), np.random.default_rng(seed))
+        assert (pair.state == MATCHED).sum() == 25
+    few = (points[:19], points[:19] + 50)
+    assert maker.make(images, few, np.random.default_rng(0)) is None
 
 
 def test_track_images_that_are_missing_or_cut_are_named(posed, caplog):
@@ -138,19 +159,19 @@ def test_too_few_tracks_are_an_error(posed):
 # --- keyframe maps --------------------------------------------------------------------------
 
 
-def test_keyframes_with_depth_show_the_same_place(tmp_path):
-    write_seven_scenes(tmp_path / 'walk', 12)
-    save_map(KeyframeMap(SevenScenesSequence(tmp_path / 'walk')), tmp_path / 'map')
-    assert_pairs_show_the_same_place(
-        KeyframeMapSourceConfig(path=str(tmp_path / 'map'), photometric_strength=0)
-    )
+def save_walk(folder):
+    write_seven_scenes(folder / 'walk', 12)
+    save_map(KeyframeMap(SevenScenesSequence(folder / 'walk')), folder / 'map')
 
 
-def test_keyframes_with_landmarks_show_the_same_place(tmp_path):
-    write_seven_scenes(tmp_path / 'walk', 12)
+def save_walk_with_landmarks(folder, without=()):
+    """As `save_walk`, with landmarks in place of depth; some keyframes have none."""
+    write_seven_scenes(folder / 'walk', 12)
+    rng = np.random.default_rng(0)
     keyframes = []
-    for index, frame in enumerate(SevenScenesSequence(tmp_path / 'walk')):
+    for index, frame in enumerate(SevenScenesSequence(folder / 'walk')):
         _, pixels, points = landmarks(index)
+        has_landmarks = index not in without
         keyframes.append(
             Keyframe(
                 id=frame.id,
@@ -158,14 +179,36 @@ def test_keyframes_with_landmarks_show_the_same_place(tmp_path):
                 T_map_camera=frame.T_map_camera,
                 camera=frame.camera,
                 image=frame.image,
-                landmark_pixels=pixels,
-                landmark_points_map=points,
+                landmark_pixels=pixels if has_landmarks else None,
+                # Rounded otherwise for every keyframe.
+                landmark_points_map=points + rng.normal(0, 1e-9, points.shape)
+                if has_landmarks
+                else None,
             )
         )
-    save_map(KeyframeMap(keyframes), tmp_path / 'map')
-    assert_pairs_show_the_same_place(
-        KeyframeMapSourceConfig(path=str(tmp_path / 'map'), photometric_strength=0)
+    save_map(KeyframeMap(keyframes), folder / 'map')
+
+
+def test_keyframes_with_depth_show_the_same_place(tmp_path):
+    save_walk(tmp_path)
+    source = assert_pairs_show_the_same_place(
+        KeyframeMapSourceConfig(
+            path=str(tmp_path / 'map'), photometric_strength=0, is_precise=False
+        )
     )
+    assert not source.sample(np.random.default_rng(0)).is_precise
+
+
+def test_keyframes_with_landmarks_show_the_same_place(tmp_path):
+    save_walk_with_landmarks(tmp_path)
+    source = assert_pairs_show_the_same_place(
+        KeyframeMapSourceConfig(
+            path=str(tmp_path / 'map'), photometric_strength=0, min_landmarks=220
+        )
+    )
+    # Eleven steps of the walk share a third of that.
+    ids = [keyframe.id for keyframe in source._keyframes]
+    assert max(abs(ids[i] - ids[j]) for i, j, *_ in source._pairs) in (3, 4)
 
 
 def test_every_nth_keyframe_is_held_back():
@@ -175,20 +218,47 @@ def test_every_nth_keyframe_is_held_back():
     assert split_keyframes(range(3), 0) == ([0, 1, 2], [])
 
 
-def test_held_back_keyframes_are_in_no_training_pair_and_in_every_other(tmp_path):
-    write_seven_scenes(tmp_path / 'walk', 12)
-    save_map(KeyframeMap(SevenScenesSequence(tmp_path / 'walk')), tmp_path / 'map')
+@pytest.mark.parametrize('has_depth', [True, False])
+def test_held_back_keyframes_are_in_no_training_pair_and_one_in_every_other(tmp_path, has_depth):
+    if has_depth:
+        save_walk(tmp_path)
+    else:
+        save_walk_with_landmarks(tmp_path, without=(0,))
     held_back = {2, 7}
     pairs = {}
     for part in ('training', 'held_back'):
         source = make_source(KeyframeMapSourceConfig(path=str(tmp_path / 'map'), part=part), SPEC)
         pairs[part] = [
-            {source._keyframes[i].id, source._keyframes[j].id} for i, j in source._pairs
+            {source._keyframes[i].id, source._keyframes[j].id} for i, j, *_ in source._pairs
         ]
     assert pairs['training']
     assert not any(held_back & pair for pair in pairs['training'])
-    assert pairs['held_back']
-    assert all(held_back & pair for pair in pairs['held_back'])
+    assert all(len(held_back & pair) == 1 for pair in pairs['held_back'])
+    assert held_back <= set.union(*pairs['held_back'])
+
+
+def test_a_keyframe_is_compared_with_the_nearest_ones_alone(tmp_path):
+    save_walk(tmp_path)
+    config = KeyframeMapSourceConfig(
+        path=str(tmp_path / 'map'), num_neighbours=2, hold_back_every=0
+    )
+    assert {abs(i - j) for i, j in make_source(config, SPEC)._pairs} == {1, 2}
+
+
+def test_holding_back_what_is_not_there_is_refused(tmp_path):
+    for every in (-1, 1):
+        with pytest.raises(ValueError, match=f'hold_back_every is {every}'):
+            KeyframeMapSourceConfig(path='map', hold_back_every=every)
+    with pytest.raises(ValueError, match='part is held_back'):
+        KeyframeMapSourceConfig(path='map', hold_back_every=0, part='held_back')
+    save_walk(tmp_path)
+    with pytest.raises(ValueError, match='of 12 keyframes none is held back when every 30th is'):
+        make_source(
+            KeyframeMapSourceConfig(
+                path=str(tmp_path / 'map'), hold_back_every=30, part='held_back'
+            ),
+            SPEC,
+        )
 
 
 def test_held_back_keyframes_without_depth_are_not_replaced_by_others(tmp_path):
@@ -245,9 +315,32 @@ def write_scene(folder, info):
 
 def test_megadepth_pairs_show_the_same_place(megadepth):
     folder, _ = megadepth
-    assert_pairs_show_the_same_place(
+    source = assert_pairs_show_the_same_place(
         MegaDepthSourceConfig(path=str(folder), photometric_strength=0)
     )
+    assert all(i != j for i, j in source._scenes[0].pairs)
+
+
+def test_megadepth_frames_have_our_pixels_and_no_depth_of_zero(megadepth):
+    folder, _ = megadepth
+    with importlib.import_module('h5py').File(folder / 'depths/0.h5', 'a') as file:
+        file['depth'][:, :40] = 0
+    source = make_source(MegaDepthSourceConfig(path=str(folder)), SPEC)
+    frame = source._frame(source._scenes[0], 0)
+    np.testing.assert_allclose(frame.camera.K, K)
+    assert np.isnan(frame.depth).mean() == 40 / SIZE[0]
+
+
+def test_megadepth_scenes_are_chosen_by_name_and_used_where_they_have_pairs(megadepth):
+    folder, info = megadepth
+    nothing = {**info, 'overlap_matrix': np.full((7, 7), -1.0)}
+    np.savez(folder / 'scene_info/0001.npz', **nothing)
+    source = make_source(MegaDepthSourceConfig(path=str(folder)), SPEC)
+    assert len(source._scenes) == 1
+    with pytest.raises(ValueError, match='1 scenes have no pair'):
+        make_source(MegaDepthSourceConfig(path=str(folder), scenes=('0001',)), SPEC)
+    with pytest.raises(FileNotFoundError, match=r'No 0002\.npz'):
+        make_source(MegaDepthSourceConfig(path=str(folder), scenes=('0002',)), SPEC)
 
 
 def test_megadepth_pair_lists_of_loftr_are_read(megadepth):
@@ -259,6 +352,8 @@ def test_megadepth_pair_lists_of_loftr_are_read(megadepth):
         MegaDepthSourceConfig(path=str(folder), min_overlap=0.5, photometric_strength=0)
     )
     assert source._scenes[0].pairs.tolist() == [[0, 2]]
+    source = make_source(MegaDepthSourceConfig(path=str(folder), max_overlap=0.5), SPEC)
+    assert source._scenes[0].pairs.tolist() == [[1, 4]]
 
 
 def test_megadepth_images_without_files_or_rigid_pose_are_named(megadepth, caplog):
@@ -280,24 +375,27 @@ def test_megadepth_files_that_turn_out_damaged_are_named_once(megadepth, caplog)
     folder, _ = megadepth
     (folder / 'images/3.jpg').write_bytes(b'')
     (folder / 'depths/4.h5').write_bytes(b'not an h5 file')
+    with importlib.import_module('h5py').File(folder / 'depths/5.h5', 'w') as file:
+        file['depth'] = np.ones((64, 80), np.float32)
     source = make_source(MegaDepthSourceConfig(path=str(folder)), SPEC)
     with caplog.at_level(logging.WARNING):
         for seed in range(15):
             source.sample(np.random.default_rng(seed))
-    assert len(caplog.records) == 2
+    assert len(caplog.records) == 3
+    assert '5.jpg is 160 x 128, its depth (80, 64) px' in caplog.text
 
 
-@pytest.mark.parametrize(('suffix', 'columns'), [('jpg', 126), ('png', 1003)])
+@pytest.mark.parametrize(('suffix', 'columns'), [('jpg', 251), ('png', 1003)])
 def test_images_of_megadepth_are_read_small_where_that_is_exact(megadepth, suffix, columns):
     folder, info = megadepth
-    # No multiple of 8: of a PNG OpenCV would make 125 columns, 8.024 pixels wide.
+    # No multiple of 4: of a PNG OpenCV would make 250 columns, 4.012 pixels wide.
     width, height = 1003, 805
     write_image(folder / f'images/large.{suffix}', gradient(width, height))
     with importlib.import_module('h5py').File(folder / 'depths/0.h5', 'w') as file:
         file['depth'] = np.full((height, width), WALL_M, np.float32)
     info['image_paths'][0] = f'images/large.{suffix}'
     write_scene(folder, info)
-    config = MegaDepthSourceConfig(path=str(folder), crop=CropConfig(min_extent=1.0))
+    config = MegaDepthSourceConfig(path=str(folder), crop=CropConfig(min_extent=0.5))
     source = make_source(config, ViewSpec((96, 64), 200))
     assert source._frame(source._scenes[0], 0).image.shape[1] == columns
 
@@ -348,9 +446,29 @@ def test_a_pair_of_two_cameras_keeps_its_epipolar_geometry_both_ways(posed):
 
 
 def test_seven_scenes_without_depth_keep_their_epipolar_geometry(tmp_path):
-    for stem in write_seven_scenes(tmp_path):
+    stems = write_seven_scenes(tmp_path)
+    for stem in stems:
         stem.with_suffix('.depth.png').unlink()
-    assert_pairs_keep_their_geometry(open_posed(tmp_path))
+    stems[0].with_suffix('.pose.txt').unlink()
+    source = open_posed(tmp_path)
+    assert_pairs_keep_their_geometry(source)
+    assert {key for r in source._relations for key in (r.key0, r.key1)} == set(range(1, 8))
+
+
+def test_seven_scenes_pairs_have_the_steps_baseline_and_rotation_of_the_config(tmp_path):
+    stems = write_seven_scenes(tmp_path)
+    turned = T_world_camera(7)
+    turned[:3, :3] = cv2.Rodrigues(np.array([0, 0.8, 0]))[0]
+    np.savetxt(f'{stems[7]}.pose.txt', turned)
+    # Cameras are 8 cm apart.
+    for fields, steps in (
+        ({'min_step': 2, 'max_step': 4}, {2, 3, 4}),
+        ({'min_step': 2, 'max_step': 4, 'min_baseline_m': 0.2}, {3, 4}),
+    ):
+        source = open_posed(tmp_path, **fields)
+        assert {(r.key0, r.key1) for r in source._relations} == {
+            (i, i + step) for step in steps for i in range(7 - step)
+        }
 
 
 def write_colmap_text(folder):
@@ -385,6 +503,23 @@ def test_a_colmap_model_keeps_its_epipolar_geometry(tmp_path):
     one, other = (source.sample(np.random.default_rng(0)) for source in (as_text, as_binary))
     np.testing.assert_array_equal(one.image0, other.image0)
     np.testing.assert_array_equal(one.fundamental, other.fundamental)
+
+
+def test_the_geometry_of_a_colmap_model_goes_from_the_first_image_to_the_second(tmp_path):
+    pytest.importorskip('pycolmap', reason='pycolmap is not installed')
+    write_colmap_text(tmp_path)
+    file = tmp_path / 'sparse/images.txt'
+    file.write_text(file.read_text().replace('\n2 1 0 0 0 ', '\n2 0.6 0 0 0.8 '))
+    (relation,) = [
+        r
+        for r in open_posed(tmp_path)._relations
+        if (r.key0, r.key1) == ('view_0.jpg', 'view_1.jpg')
+    ]
+    points = landmarks(0)[2]
+    turn = np.array([[-0.28, -0.96, 0], [0.96, -0.28, 0], [0, 0, 1]])
+    rays = points, points @ turn.T - T_world_camera(1)[:3, 3]
+    pixels = [(ray @ K.T)[:, :2] / ray[:, 2:] for ray in rays]
+    assert symmetric_epipolar_distance_px(*pixels, relation.fundamental).max() < 1e-3
 
 
 def test_files_of_another_size_than_the_model_have_their_camera_scaled(tmp_path, caplog):

@@ -9,8 +9,10 @@ import pytest
 
 pytest.importorskip('torch', reason='PyTorch is not installed')
 
+from coam_ros.rendering import camera_pose
 from coam_ros.training.data import make_source, RoomSourceConfig, ViewSpec
 from coam_ros.training.data.pairs import MATCHED, UNMATCHED
+from coam_ros.training.data.rooms import _direction
 from coam_ros.training.data.views import CropConfig
 
 SPEC = ViewSpec((128, 96), 160)
@@ -29,13 +31,12 @@ def open_rooms(folder, **fields):
     config = RoomSourceConfig(
         path=str(folder),
         photometric_strength=0,
-        light_strength=0,
         pairs_per_room=5,
         texels_per_m=40,
         min_size_m=(3, 3, 2.3),
         max_size_m=(4, 4, 2.6),
         crop=CropConfig(min_extent=0.8),
-        **{'frames_per_room': 12, **fields},
+        **{'frames_per_room': 12, 'light_strength': 0, **fields},
     )
     return make_source(config, SPEC)
 
@@ -71,6 +72,32 @@ def test_the_room_changes_after_its_pairs(photos):
     images = [source.sample(np.random.default_rng(0), item).image0 for item in (0, 4, 5)]
     np.testing.assert_array_equal(images[0], images[1])
     assert np.abs(images[0].astype(int) - images[2]).mean() > 5
+
+
+def test_rooms_have_the_seed_the_light_and_the_cameras_of_the_config(photos):
+    fields = {'min_fov_deg': 60.0, 'max_fov_deg': 70.0}
+    sources = [
+        open_rooms(photos, **fields, **others)
+        for others in ({}, {'seed': 1}, {'light_strength': 1.0})
+    ]
+    images = [source.sample(np.random.default_rng(0)).image0.astype(int) for source in sources]
+    assert np.abs(images[0] - images[1]).mean() > 5
+    assert np.abs(images[0] - images[2]).mean() > 3
+    for index in range(3):
+        camera = sources[0]._room.frame(index).camera
+        assert 60 <= 2 * np.rad2deg(np.arctan(camera.width / 2 / camera.fx)) <= 70
+
+
+def test_cameras_of_a_group_look_at_one_place(photos):
+    np.testing.assert_allclose(
+        camera_pose((0, 0, 0), *_direction(np.array([2.0, 3.0, 6.0])))[:3, 2],
+        np.array([2, 3, 6]) / 7,
+    )
+    source = open_rooms(photos)
+    for number in range(3):
+        source.sample(np.random.default_rng(0), 5 * number)
+        # Of 60 in the two groups.
+        assert sum(i // 6 == j // 6 for i, j in source._room.pairs) > 42
 
 
 def test_frames_that_never_overlap_are_named(photos):

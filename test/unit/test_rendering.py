@@ -13,6 +13,7 @@ from coam_ros.rendering import (
 from coam_ros.rendering.lighting import PointLight
 from coam_ros.rendering.photometric import (
     adjust_exposure,
+    defocus_blur,
     motion_blur,
     sensor_noise,
     vignette,
@@ -59,6 +60,8 @@ def test_camera_pose_looks_along_yaw_with_y_down():
     np.testing.assert_allclose(tilted[:3, :3] @ tilted[:3, :3].T, np.eye(3), atol=1e-12)
     assert np.linalg.det(tilted[:3, :3]) == pytest.approx(1.0)
     assert tilted[2, 2] == pytest.approx(np.sin(0.4))
+    # Clockwise: what lies to the right of the camera is lower.
+    assert tilted[2, 0] == pytest.approx(-np.sin(0.5) * np.cos(0.4))
 
 
 def test_wall_reads_the_right_way_round_and_is_invisible_from_behind():
@@ -156,6 +159,21 @@ def test_lamp_shades_by_cosine_and_distance():
     assert image[120, 160].tolist() == [70, 45, 20]
     # Pixel 290 sees y = -1: cosine 1 / sqrt(2), squared distance 2.
     assert image[120, 290, 0] == pytest.approx(100 * (0.2 + 0.5**0.5 / 3), abs=1)
+    behind = Lighting((0.2, 0.2, 0.2), (PointLight((3.0, 0.0, 0.0), (1.0, 1.0, 1.0)),))
+    image, _ = RectangleRenderer([wall]).render(camera_pose((0, 0, 0), 0.0), camera, behind)
+    assert (image == 20).all()
+
+
+def test_light_without_strength_is_even_and_lamps_hang_in_the_room():
+    even = Lighting.sample(np.random.default_rng(0), SMALL.size_m, 0.0)
+    assert even.ambient == pytest.approx((0.95, 0.95, 0.95))
+    assert all(lamp.colour == (0, 0, 0) for lamp in even.lamps)
+    for seed in range(10):
+        lighting = Lighting.sample(np.random.default_rng(seed), (9.0, 4.0, 2.5))
+        assert max(lighting.ambient) < 0.75
+        for lamp in lighting.lamps:
+            assert (np.array(lamp.position_room_m) < (9.0, 4.0, 2.5)).all()
+            assert lamp.position_room_m[2] > 1.4
 
 
 def test_same_seed_gives_the_same_room_and_another_seed_another_one(room):
@@ -185,6 +203,8 @@ def test_photographs_are_real_and_unknown_names_are_named():
         assert photograph.ndim == 3
         assert photograph.dtype == np.uint8
         assert min(photograph.shape[:2]) >= 170
+    red, _, blue = photographs['retina'].mean(axis=(0, 1))
+    assert red > 2 * blue
     with pytest.raises(ValueError, match='mona_lisa'):
         load_photographs(['mona_lisa'])
 
@@ -226,12 +246,27 @@ def test_motion_blur_smears_without_shifting(direction_rad):
     assert (along**2 * blurred).sum() / total == pytest.approx(36 / 12, abs=0.5)
 
 
+def test_every_effect_is_applied():
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)
+    for effects, wanted in (
+        (CameraEffects(motion_length_px=5, motion_direction_rad=1), motion_blur(image, 5, 1)),
+        (CameraEffects(defocus_sigma_px=1), defocus_blur(image, 1)),
+        (CameraEffects(vignette_strength=0.4), vignette(image, 0.4)),
+        (CameraEffects(gamma=2), adjust_exposure(image, gamma=2)),
+        (CameraEffects(read_std=3), sensor_noise(image, np.random.default_rng(2), 3, 0)),
+    ):
+        found = effects.apply(image, np.random.default_rng(2))
+        np.testing.assert_array_equal(found, wanted)
+        assert (found != image).any()
+
+
 def test_noise_grows_with_brightness():
     rng = np.random.default_rng(0)
-    dark, bright = (
-        sensor_noise(np.full((200, 200, 3), level, np.uint8), rng, 2.0, 6.0).std()
-        for level in (20, 200)
-    )
+    views = [
+        sensor_noise(np.full((200, 200, 3), level, np.uint8), rng, 2.0, 6.0) for level in (20, 200)
+    ]
+    dark, bright = (view.std() for view in views)
+    assert [view.mean() for view in views] == pytest.approx([20, 200], abs=0.1)
     assert dark == pytest.approx((4 + 36 * 20 / 255) ** 0.5, abs=0.15)
     assert bright == pytest.approx((4 + 36 * 200 / 255) ** 0.5, abs=0.15)
 
@@ -239,6 +274,7 @@ def test_noise_grows_with_brightness():
 def test_exposure_and_vignette():
     image = np.full((31, 41, 3), 100, np.uint8)
     assert adjust_exposure(image, (1.2, 1.0, 0.5))[0, 0].tolist() == [120, 100, 50]
+    assert (adjust_exposure(image, gamma=2.0) == round(100**2 / 255)).all()
     darkened = vignette(image, 0.4)
     assert darkened[15, 20].tolist() == [100, 100, 100]
     # Along the middle row, where 1 - 0.4 x^2 / 2 is 0.8, 0.95, 1: rounded, not cut off.
