@@ -11,6 +11,7 @@ torch = pytest.importorskip('torch', reason='PyTorch is not installed')
 from coam_ros.training.data.pairs import IGNORED, MATCHED, UNMATCHED  # noqa: E402
 from coam_ros.training.losses import LOSS_CONFIGS, make_loss, PaperLossConfig  # noqa: E402
 from coam_ros.training.losses.paper import (  # noqa: E402
+    _random_points,
     distinctiveness_target,
     hinge_terms,
     squared_distances,
@@ -200,6 +201,27 @@ def test_no_more_than_the_wanted_positives_count_and_they_are_drawn_anew():
     every = make_loss(PaperLossConfig(num_positives=100))
     distances = [every(described0, described1, batch, STRIDE)[1]['positive'] for _ in range(2)]
     torch.testing.assert_close(*distances)
+
+
+def test_both_directions_compare_true_matches():
+    descriptors = unit(1, 8, 16, 16)
+    columns, rows = torch.meshgrid(torch.arange(3, 15), torch.arange(16), indexing='ij')
+    points0 = torch.stack([columns, rows], -1).reshape(1, -1, 2) * STRIDE + 1.5
+    batch = {
+        'points0': points0,
+        'points1': points0 - torch.tensor([2.0 * STRIDE, 0.0]),
+        'state': torch.full((1, 192), MATCHED),
+    }
+    described = describe(descriptors), describe(descriptors.roll(-2, dims=3))
+    _, figures = make_loss(PaperLossConfig())(*described, batch, STRIDE)
+    assert figures['positive'] == pytest.approx(0, abs=1e-5)
+
+
+def test_random_points_fill_the_image():
+    points = _random_points(torch.zeros(2, 8, 16, 24), 4000, STRIDE)
+    assert (points >= 0).all()
+    torch.testing.assert_close(points.amax((0, 1)), torch.tensor([95.0, 63.0]), atol=0.5, rtol=0)
+    assert (points <= torch.tensor([95.0, 63.0])).all()
 
 
 @pytest.mark.parametrize('state', [UNMATCHED, IGNORED])

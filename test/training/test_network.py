@@ -280,7 +280,7 @@ def test_the_cross_entropy_loss_and_its_gradients_agree_with_a_loop_over_points(
     points1 = points0 - torch.tensor([8.0, 0.0]) + 2 * torch.randn(2, 60, 2)
     batch = {
         'points0': points0,
-        'points1': torch.where(state[..., None] == MATCHED, points1, 0.0),
+        'points1': points1,
         'state': state,
         'is_precise': torch.tensor([True, False]),
     }
@@ -379,3 +379,13 @@ def test_selection_takes_every_block_once_and_none_in_the_padding(network):
     assert ((kept - 3.5) % 8 == 0).all()  # the middle of a block
     # An image is its own best match: the same points in both, up to the sub-pixel step.
     assert (kept - query[scores > 0]).norm(dim=1).median() < 4
+    # 13 x 11 blocks have their middle on the image: what lies in the padding comes last.
+    whole = torch.tensor([[128.0, 96.0]])
+    for count in (143, 192):
+        with torch.no_grad():
+            _, blocks, scores, *_ = DeployedPairMatcher(network, count)(
+                *features, whole, *features, size
+            )
+        is_image = (blocks < size).all(-1)
+        assert is_image.sum() == 143
+        assert not scores[~is_image].any()

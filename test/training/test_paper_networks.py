@@ -133,6 +133,23 @@ def test_order_of_the_other_images_positions_does_not_matter_but_their_content_d
 
 
 @torch.no_grad()
+def test_padding_of_the_other_image_does_not_count():
+    torch.manual_seed(0)
+    network = CoamNetwork(network_config('paper_efficientnet_b1')).eval()
+    own, other = (network.encode(images(64, 96, seed))[0] for seed in range(2))
+    changed = {s: x.clone() for s, x in other.items()}
+    for stride, x in changed.items():
+        x[..., 64 // stride :] += 10
+    size, padded = torch.tensor([[96.0, 64.0]]), torch.tensor([[64.0, 64.0]])
+    plain, disturbed, unmasked = (
+        network.describe_pair(View(own, size), View(x, other_size))[0].raw_descriptors
+        for x, other_size in ((other, padded), (changed, padded), (changed, size))
+    )
+    torch.testing.assert_close(disturbed, plain)
+    assert (unmasked - plain).abs().max() > 1e-3 * plain.std()
+
+
+@torch.no_grad()
 def test_a_decoder_to_stride_four_is_the_start_of_the_full_one(network):
     config = network.config
     short = CoamNetwork(

@@ -19,6 +19,7 @@ from coam_ros.rendering.photometric import (
     vignette,
 )
 from coam_ros.rendering.rectangles import Rectangle, RectangleRenderer
+from coam_ros.rendering.textures import PhotographDeck
 import cv2
 import numpy as np
 import pytest
@@ -187,7 +188,13 @@ def test_same_seed_gives_the_same_room_and_another_seed_another_one(room):
 
 
 def test_furniture_stays_inside_the_room_and_takes_space(room):
+    # Four walls, and what hangs on each.
+    assert len(room.boxes) > 8
     for box in room.boxes:
+        assert min(box.centre_room_m) > 0
+        assert (np.array(box.centre_room_m) < SMALL.size_m).all()
+        beside = np.add(box.centre_room_m, (0, 0, box.size_m[2] / 2 + 0.1))
+        assert not room.is_free(beside, 0.11)
         assert room.is_free((2.5, 2.0, 2.0))
         assert not room.is_free(box.centre_room_m, 0.0)
         reach = np.hypot(*box.size_m[:2]) / 2
@@ -207,6 +214,16 @@ def test_photographs_are_real_and_unknown_names_are_named():
     assert red > 2 * blue
     with pytest.raises(ValueError, match='mona_lisa'):
         load_photographs(['mona_lisa'])
+
+
+def test_all_photographs_are_dealt_before_one_comes_again():
+    photographs = list(
+        np.eye(3, dtype=np.uint8)[:, None, None] * np.full((64, 64, 1), 200, np.uint8)
+    )
+    deck = PhotographDeck(photographs, np.random.default_rng(0))
+    for _ in range(3):
+        dealt = {int(deck.deal(20, 20).mean(axis=(0, 1)).argmax()) for _ in range(3)}
+        assert dealt == {0, 1, 2}
 
 
 def test_room_rejects_what_it_cannot_build():
