@@ -26,15 +26,16 @@ def test_default_model_is_intact():
     assert manifest.num_matches > 0
 
 
-def test_descriptors_are_those_of_the_encoder_and_a_model_is_both_networks():
+def test_descriptors_are_those_of_their_weights_and_a_model_is_both_networks():
     manifest = Manifest.load(default_model_directory())
     of_others = [
         replace(manifest, **{name: replace(getattr(manifest, name), sha256='0' * 64)})
         for name in ('encoder', 'pair_matcher')
     ]
-    descriptor_ids = [other.descriptor_model_id for other in of_others]
-    assert [i == manifest.descriptor_model_id for i in descriptor_ids] == [False, True]
     assert manifest.model_id not in [other.model_id for other in of_others]
+    assert {other.descriptor_model_id for other in of_others} == {manifest.descriptor_model_id}
+    other = replace(manifest, global_descriptor_sha256='0' * 64)
+    assert other.descriptor_model_id != manifest.descriptor_model_id
 
 
 @pytest.mark.parametrize('place', [0.0, 0.1, 0.5, 0.9, 1.0])
