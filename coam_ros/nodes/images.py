@@ -36,7 +36,7 @@ class _Encoding:
 
 
 # Then come length and name of the header, width, height, and the bits of a channel.
-_PNG_SIGNATURE, _PNG_BITS_OFFSET = b'\x89PNG\r\n\x1a\n', 24
+_PNG_SIGNATURE, _PNG_BITS = b'\x89PNG\r\n\x1a\n', slice(24, 25)
 # How JPEG and PNG end; some cameras pad what follows.
 _END_MARKS = (b'\xff\xd9', b'IEND')
 _END_SEARCH_BYTES = 1024
@@ -249,7 +249,7 @@ def _decode_compressed(message: CompressedImage) -> NDArray[np.uint8]:
 
 
 def _has_16_bits(data: bytes) -> bool:
-    return data.startswith(_PNG_SIGNATURE) and data[_PNG_BITS_OFFSET:][:1] == b'\x10'
+    return data.startswith(_PNG_SIGNATURE) and data[_PNG_BITS] == b'\x10'
 
 
 def _decode_16_bits(data: bytes) -> NDArray[np.uint8] | None:

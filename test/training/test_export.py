@@ -30,6 +30,14 @@ from skimage import data  # noqa: E402
 WEIGHTS = default_model_directory() / 'weights.pt'
 
 
+def load_shipped():
+    content = torch.load(WEIGHTS, weights_only=True)
+    network = export._load_network(content, WEIGHTS)
+    descriptor = GlobalDescriptor()
+    descriptor.load_state_dict(content['global_descriptor'])
+    return network, descriptor
+
+
 @pytest.mark.slow
 def test_export_of_the_shipped_weights_is_the_shipped_model(tmp_path):
     assert main(['export', str(WEIGHTS), '--out', str(tmp_path / 'model')]) == 0
@@ -60,10 +68,7 @@ def test_export_of_the_shipped_weights_is_the_shipped_model(tmp_path):
 
 @torch.no_grad()
 def test_the_shipped_weights_answer_as_the_shipped_model_does_on_padded_images():
-    content = torch.load(WEIGHTS, weights_only=True)
-    network = export._load_network(content, WEIGHTS)
-    descriptor = GlobalDescriptor()
-    descriptor.load_state_dict(content['global_descriptor'])
+    network, descriptor = load_shipped()
     manifest = Manifest.load(WEIGHTS.parent)
     encoder = DeployedEncoder(network, descriptor).eval()
     matcher = DeployedPairMatcher(network, manifest.num_matches).eval()
@@ -81,10 +86,7 @@ def test_the_shipped_weights_answer_as_the_shipped_model_does_on_padded_images()
 
 @torch.no_grad()
 def test_what_training_changes_outside_of_the_encoder_leaves_the_descriptors_of_maps():
-    content = torch.load(WEIGHTS, weights_only=True)
-    network = export._load_network(content, WEIGHTS)
-    descriptor = GlobalDescriptor()
-    descriptor.load_state_dict(content['global_descriptor'])
+    network, descriptor = load_shipped()
     encoder = DeployedEncoder(network, descriptor)
     image = torch.from_numpy(data.astronaut())[None]
     shipped = Manifest.load(WEIGHTS.parent).global_descriptor_sha256
