@@ -126,25 +126,30 @@ class Trainer:
         """Train to the end, or until patience does.
 
         Raises:
-            OSError: a checkpoint cannot be written; the former one is untouched.
-            ValueError: the loss is no finite number; the batch is saved.
+            OSError: the data cannot be read, or a checkpoint not be written; the former one is
+                untouched.
+            ValueError: the data has nothing to give, or the loss is no finite number; the batch
+                is saved.
         """
+        # Before anything is written: data that is of no use leaves no trace in `out`.
+        held_back = validation_pairs(self.config, self.processes)
+        batches = training_batches(self.config, self.processes, self._step)
         log = self._open_log() if self.processes.is_first else None
         try:
-            self._train(log)
+            self._train(log, held_back, batches)
         finally:
             if log is not None:
                 log.close()
         if self.processes.is_first:
             print(self._report())
 
-    def _train(self, log: TrainingLog | None) -> None:
+    def _train(
+        self, log: TrainingLog | None, held_back: list[Batch], batches: Iterator[Batch]
+    ) -> None:
         schedule, validation = self.config.schedule, self.config.validation
         judgement, patience = self._judgement, validation.patience
-        held_back = validation_pairs(self.config, self.processes)
         if self._step == 0:
             self._validate(held_back, log)
-        batches = training_batches(self.config, self.processes, self._step)
         window = _Window()
         saved_at = time.monotonic()
         while self._step < schedule.steps and not judgement.is_out_of_patience(patience):

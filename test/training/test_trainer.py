@@ -515,6 +515,15 @@ def test_speed_is_logged(finished):
     assert all(entry['pairs_per_s'] > 0 and 0 < entry['network_share'] <= 1 for entry in speeds)
 
 
+@pytest.mark.parametrize('lacking', ['data.sources', 'validation.sources'])
+def test_data_of_no_use_leaves_nothing_behind(lacking, photos, tmp_path, capsys):
+    (empty := tmp_path / 'empty').mkdir()
+    out = tmp_path / 'run'
+    assert train(photos, out, f'{lacking}=[{{kind: photos, path: {empty}}}]') == 2
+    assert str(empty) in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_what_a_loading_process_says_is_told_without_its_traceback(photos, tmp_path, capsys):
     spec = ViewSpec((64, 64), 4)
     mixture = make_mixture([PhotoSourceConfig(path=str(photos))], spec, 1, 0)
