@@ -14,6 +14,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from shlex import quote
 
 from coam_ros.evaluation.files import output_folder, write_json
 from coam_ros.evaluation.metrics.localization import (
@@ -89,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if num_described:
         console.print(
             f'Computed {num_described} descriptors that {args.map} lacks for this model; '
-            f'`coam map describe {args.map}` keeps them.'
+            f'`coam map describe {quote(str(args.map))}` keeps them.'
         )
     relocalizer = Relocalizer(
         matcher, keyframe_map, config, feature_cache_bytes=args.cache_mib * 2**20

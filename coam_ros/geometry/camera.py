@@ -61,6 +61,11 @@ class PinholeCamera:
         Raises:
             CalibrationError: when they do not describe a camera.
         """
+        # NumPy's scalars are no JSON, of which maps are made.
+        for name in ('width', 'height'):
+            object.__setattr__(self, name, int(getattr(self, name)))
+        for name in ('fx', 'fy', 'cx', 'cy'):
+            object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, 'distortion', tuple(float(d) for d in self.distortion))
         if self.width <= 0 or self.height <= 0:
             raise CalibrationError(

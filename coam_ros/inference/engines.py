@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 from pathlib import Path
+from shlex import quote
 import tempfile
 import time
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from coam_ros.inference.errors import (
     DeviceLostError,
     EngineIncompatibleError,
 )
-from coam_ros.inference.files import write_aside
+from coam_ros.inference.files import expand_home, write_aside
 from coam_ros.inference.gate import compare_backends, GateReport, NothingToCompareError
 from coam_ros.inference.gate_pairs import fixed_pairs
 from coam_ros.inference.manifest import Manifest
@@ -87,15 +88,17 @@ class EnginePlan:
                 has no GPU or no TensorRT.
         """
         manifest = Manifest.load(model)
+        # Before a folder is looked for: who has no GPU needs none.
+        target = target or this_machine()
         engines = engines or _default_directory(manifest, options)
-        return cls(model, manifest, engines, options, target or this_machine())
+        return cls(model, manifest, engines, options, target)
 
     @property
     def build_command(self) -> str:
         """What to type to have them built."""
         width, height = self.options.image_size
         return (
-            f'coam build-engine {self.model} --out {self.engines} '
+            f'coam build-engine {quote(str(self.model))} --out {quote(str(self.engines))} '
             f'--precision {self.options.precision} --image-size {width}x{height} '
             f'--max-keyframes {self.options.max_keyframes}'
         )
@@ -107,7 +110,7 @@ def _default_directory(manifest: Manifest, options: EngineOptions) -> Path:
 
 
 def _cache_directory() -> Path:
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    cache = expand_home(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
     return cache / 'coam_ros' / 'engines'
 
 

@@ -9,6 +9,18 @@ from pathlib import Path
 import shutil
 
 
+def expand_home(path: str | Path) -> Path:
+    """Follow the `~` of a path.
+
+    Raises:
+        FileNotFoundError: the home that it names is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(f'No folder {path}: {error} Check the path.') from error
+
+
 def write_aside(path: Path, content: bytes | memoryview) -> None:
     """Write a file under another name, and rename it when it is on the disk.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from coam_ros.inference.backend import Arrays, InferenceBackend
 from coam_ros.inference.errors import EngineIncompatibleError
+from coam_ros.inference.files import expand_home
 from coam_ros.inference.manifest import Manifest
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +122,7 @@ class CoamModel:
             raise ValueError(f'Unknown backend {backend!r}; wanted one of {", ".join(BACKENDS)}.')
         if num_threads is not None and num_threads < 1:
             raise ValueError(f'Number of CPU threads is {num_threads}, wanted at least 1.')
-        directory = Path(directory).expanduser() if directory else default_model_directory()
+        directory = expand_home(directory) if directory else default_model_directory()
         manifest = Manifest.load(directory)
         if backend in ('auto', 'tensorrt'):
             on_gpu = _load_engines(directory, must_load=backend == 'tensorrt')

@@ -55,8 +55,8 @@ class LocalizationTracker:
     `confirmation_inliers` blocks of the image. Any other result, a jump on weak evidence, waits:
     the next localized result confirms it, and is published, when the camera can have moved there
     from the waiting pose. The waiting pose itself is never published, its image has become old.
-    Poses older than `lost_after_s` count for neither, but for that of the very image before:
-    images may come at any rate.
+    Poses older than `lost_after_s` count for neither, but for that of the very image before
+    (images may come at any rate), unless `lose` was called after it.
 
     States. SEARCHING until the first publication; LOCALIZED from each publication on until
     `lost_after_s` pass without another, by the stamps of the images or, where none come any
@@ -81,7 +81,10 @@ class LocalizationTracker:
         self._waiting: _Fix | None = None
 
     def lose(self) -> None:
-        """Be LOST instead of LOCALIZED: for who sees that no images come whose stamps say so."""
+        """Be LOST instead of LOCALIZED: for who sees that no images come whose stamps say so.
+
+        The last published pose is forgotten: a camera may have been carried anywhere meanwhile.
+        """
         if self.state is LocalizationState.LOCALIZED:
             self.state, self._published = LocalizationState.LOST, None
 

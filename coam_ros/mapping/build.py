@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from coam_ros.mapping.builder import build_map
 from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence
@@ -157,13 +158,14 @@ def _build(args: argparse.Namespace, open_frames: Callable[[argparse.Namespace],
     console.print(f'{args.out}: {len(keyframe_map)} keyframes of {len(source.indices)} frames.')
     if source.remark:
         console.print(source.remark)
+    out = quote(str(args.out))
     if not any(k.depth is not None or k.landmark_pixels is not None for k in keyframe_map):
         console.print(
-            f'None has a depth image: run coam map triangulate {args.out} to find the 3D that '
+            f'None has a depth image: run coam map triangulate {out} to find the 3D that '
             'poses need.'
         )
     else:
-        console.print(f'Try it: coam map info {args.out}, or give it to the nodes as map_path.')
+        console.print(f'Try it: coam map info {out}, or give it to the nodes as map_path.')
 
 
 def _seven_scenes(args: argparse.Namespace) -> _Frames:

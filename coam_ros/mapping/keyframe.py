@@ -12,6 +12,7 @@ from coam_ros.mapping.depth import depth_m_from_counts, interpolate_depth
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import ImageHeader, read_image_header
 from coam_ros.matching.image_files import decode_rgb
+from coam_ros.matching.preprocessing import is_strip, MAX_ASPECT
 import cv2
 import faiss
 import numpy as np
@@ -217,6 +218,12 @@ class Keyframe:
                 f'{name} is {header.width} x {header.height} pixels, wanted the size of the '
                 f'camera {camera.width} x {camera.height}; give the intrinsics of this very '
                 'image size' + (', and register the depth to the image' if name == 'depth' else '')
+            )
+        # One such keyframe would end the description of a whole map.
+        if is_strip(header.height, header.width):
+            raise MapFormatError(
+                f'{name} is {header.width} x {header.height} pixels, wanted sides of at most '
+                f'{MAX_ASPECT} : 1; cut it'
             )
         kind = (header.format, header.bits, header.channels)
         if name == 'depth' and kind != ('png', 16, 1):

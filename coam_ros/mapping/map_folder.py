@@ -182,6 +182,7 @@ def put_in_place(staging: Path, target: Path) -> None:
     for path in [*staging.rglob('*'), staging]:
         _sync(path)
     former = _former(target)
+    is_current = _is_current(target)
     # Where there is nothing to move aside, a former one is the map until the new one is there.
     if not _is_vacant(target):
         shutil.rmtree(former, ignore_errors=True)
@@ -194,6 +195,15 @@ def put_in_place(staging: Path, target: Path) -> None:
         raise
     _sync(target.parent)
     shutil.rmtree(former, ignore_errors=True)
+    if is_current:
+        _log.warning('%s, the current folder, was replaced: `cd` to it again to see it', target)
+
+
+def _is_current(directory: Path) -> bool:
+    try:
+        return Path.cwd().is_relative_to(directory)
+    except FileNotFoundError:
+        return False
 
 
 def _sync(path: Path) -> None:

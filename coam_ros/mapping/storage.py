@@ -92,9 +92,13 @@ def resolve_folder(directory: str | Path) -> Path:
     """Follow `~` and links, so that a folder has one name.
 
     Raises:
-        FileNotFoundError: the home that it names is not known.
+        FileNotFoundError: the home that it names is not known, or the current folder is gone.
     """
     try:
         return Path(directory).expanduser().resolve()
     except RuntimeError as error:  # no home directory
         raise FileNotFoundError(f'No folder {directory}: {error} Check the path.') from error
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f'No folder {directory}: the current folder was removed or replaced; `cd` to it again.'
+        ) from error

@@ -88,7 +88,8 @@ def check_image_name(path: Path) -> None:
     Raises:
         ValueError: OpenCV does not write this kind.
     """
-    if not cv2.haveImageWriter(str(path)):
+    # Not the whole name: OpenCV ends the process for one that is no UTF-8.
+    if not (path.suffix.isascii() and cv2.haveImageWriter(f'image{path.suffix}')):
         raise ValueError(
             f'No way to write {path.suffix or "a file without suffix"}: got {path}, wanted a name '
             'such as matches.png or matches.jpg.'

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# At 640 x 480 px of area longer strips pass the coordinates that OpenCV has.
-_MAX_ASPECT = 1000
+# Of the sides of an image: at 640 x 480 px of area longer strips pass the coordinates of OpenCV.
+MAX_ASPECT = 1000
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,9 @@ class Resizing:
         return ((points + 0.5) * scale - 0.5).astype(np.float32)
 
 
-def _is_strip(height: int, width: int) -> bool:
-    return max(height, width) > _MAX_ASPECT * min(height, width)
+def is_strip(height: int, width: int) -> bool:
+    """Tell an image that is too long for the encoder."""
+    return max(height, width) > MAX_ASPECT * min(height, width)
 
 
 def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -90,10 +91,10 @@ def as_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[..., 0]
     is_grey = image.ndim == 2
-    if image.ndim >= 2 and 0 not in image.shape and _is_strip(image.shape[0], image.shape[1]):
+    if image.ndim >= 2 and 0 not in image.shape and is_strip(image.shape[0], image.shape[1]):
         raise ValueError(
             f'Image of {image.shape[1]} x {image.shape[0]} px, wanted sides of at most '
-            f'{_MAX_ASPECT} : 1; cut it.'
+            f'{MAX_ASPECT} : 1; cut it.'
         )
     if not (is_grey or (image.ndim == 3 and image.shape[2] == 3)) or 0 in image.shape:
         raise ValueError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Executor, Future
 import logging
-from pathlib import Path
 import threading
 
 from coam_ros.inference import CoamModel, default_model_directory, EngineIncompatibleError
@@ -12,6 +11,7 @@ from coam_ros.inference import engines as tensorrt_engines
 from coam_ros.inference.engine_manifest import EngineOptions
 from coam_ros.inference.engines import EnginePlan
 from coam_ros.inference.errors import GpuMissingError
+from coam_ros.inference.files import expand_home
 from coam_ros.nodes.parameters import MatcherParameters
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
@@ -41,13 +41,13 @@ def plan_engines(parameters: MatcherParameters) -> EnginePlan | None:
         level = logging.INFO if isinstance(error, GpuMissingError) else logging.WARNING
         _log.log(level, 'No TensorRT: %s The CPU runs the model instead.', error)
         return None
-    model = Path(parameters.model_file_path or default_model_directory()).expanduser()
+    model = expand_home(parameters.model_file_path or default_model_directory())
     options = EngineOptions(
         'fp16' if parameters.enable_fp16 else 'fp32',
         (parameters.engine_width_px, parameters.engine_height_px),
     )
     folder = parameters.engine_file_path
-    engines = Path(folder).expanduser() if folder else None
+    engines = expand_home(folder) if folder else None
     return EnginePlan.make(model, options, target, engines)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future
+from shlex import quote
 import time
 import traceback
 from typing import Any
@@ -372,7 +373,9 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     def _say_saved(self, count: int, path: str) -> None:
         # Descriptors for retrieval, and with triangulate the 3D too.
         step = 'describe' if self.parameters.uses_depth else 'triangulate'
-        self.get_logger().info(f'{count} keyframes in {path}. Next: coam map {step} {path}')
+        self.get_logger().info(
+            f'{count} keyframes in {path}. Next: coam map {step} {quote(str(path))}'
+        )
 
 
 class _NotYetError(Exception):

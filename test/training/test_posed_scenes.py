@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 
 from bench_samples import objects, pair_line
 import cv2
@@ -520,6 +521,20 @@ def test_the_geometry_of_a_colmap_model_goes_from_the_first_image_to_the_second(
     rays = points, points @ turn.T - T_world_camera(1)[:3, 3]
     pixels = [(ray @ K.T)[:, :2] / ray[:, 2:] for ray in rays]
     assert symmetric_epipolar_distance_px(*pixels, relation.fundamental).max() < 1e-3
+
+
+def test_images_of_a_colmap_model_from_one_place_make_no_pair(tmp_path):
+    pytest.importorskip('pycolmap', reason='pycolmap is not installed')
+    write_colmap_text(tmp_path)
+    file = tmp_path / 'sparse/images.txt'
+    place = -T_world_camera(0)[0, 3]
+    file.write_text(re.sub(r'\n2 1 0 0 0 \S+', f'\n2 1 0 0 0 {place}', file.read_text()))
+    relations = open_posed(tmp_path)._relations
+    assert {frozenset((r.key0, r.key1)) for r in relations} == {
+        frozenset(f'view_{i}.jpg' for i in pair)
+        for pair in ((0, 2), (0, 3), (1, 2), (1, 3), (2, 3))
+    }
+    assert all(np.isfinite(r.fundamental).all() for r in relations)
 
 
 def test_files_of_another_size_than_the_model_have_their_camera_scaled(tmp_path, caplog):

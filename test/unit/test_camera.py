@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
 from coam_ros.geometry.camera import CalibrationError, PinholeCamera
 import cv2
 import numpy as np
@@ -142,6 +147,11 @@ def test_intrinsic_matrix_round_trip():
     camera = PinholeCamera(**SIZE)
     assert PinholeCamera.from_K(camera.K, 640, 480) == camera
     assert PinholeCamera.from_K(camera.K.ravel().tolist(), 640, 480) == camera
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    camera = PinholeCamera(*np.int64([640, 480]), *np.float32([500, 500, 320, 240]))
+    assert json.loads(json.dumps(dataclasses.asdict(camera)))['fx'] == 500
 
 
 @pytest.mark.parametrize(

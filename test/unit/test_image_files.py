@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from coam_ros.cli import main
 from coam_ros.matching.image_files import decode_rgb, encode_jpeg, read_image, write_image
 import numpy as np
@@ -44,6 +46,16 @@ def test_image_that_is_too_large_for_its_kind_is_refused(tmp_path, name, width):
     with pytest.raises(ValueError, match=rf'{name}: .*{width} x 2 px'):
         write_image(tmp_path / name, np.zeros((2, width, 3), np.uint8))
     assert not list(tmp_path.iterdir())
+
+
+# OpenCV ends the process for names that are no UTF-8.
+def test_name_need_not_be_utf8(tmp_path):
+    image = np.zeros((2, 2, 3), np.uint8)
+    path = tmp_path / os.fsdecode(b'\xff.png')
+    write_image(path, image)
+    assert read_image(path).shape == image.shape
+    with pytest.raises(ValueError, match='No way to write'):
+        write_image(tmp_path / os.fsdecode(b'image.\xff'), image)
 
 
 def test_name_of_the_picture_is_checked_before_the_model_is_loaded(tmp_path, capsys):

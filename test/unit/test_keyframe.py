@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import math
 
-from coam_ros.geometry.camera import NOMINAL_AREA_PX
+from coam_ros.geometry.camera import NOMINAL_AREA_PX, PinholeCamera
 from coam_ros.geometry.transforms import invert, make_transform
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.image_header import read_image_header
@@ -164,6 +164,14 @@ NAN_POSE = np.full((4, 4), np.nan)
         ({'image': b'GIF89a'}, 'JPEG'),
         ({'image': None}, 'NoneType'),
         ({'image': encode(np.zeros((HEIGHT, 5, 3), np.uint8), '.png')}, '5 x 48'),
+        (
+            {
+                'camera': PinholeCamera(2001, 2, 500, 500, 1000, 1),
+                'image': encode(np.zeros((2, 2001, 3), np.uint8), '.png'),
+                'depth': None,
+            },
+            'image is 2001 x 2 pixels, wanted sides of at most 1000 : 1',
+        ),
         ({'depth': encode(np.zeros((4, WIDTH), np.uint16), '.png')}, '64 x 4'),
         ({'depth': encode(np.zeros((HEIGHT, WIDTH), np.uint8), '.png')}, '16-bit'),
         ({'depth': encode(np.zeros((HEIGHT, WIDTH, 3), np.uint16), '.png')}, '16-bit grey'),

@@ -155,6 +155,16 @@ def test_folder_may_be_named_by_a_link_or_from_home(saved, monkeypatch):
         load_map('~nobody_there/map')
 
 
+def test_who_stands_in_the_folder_is_told_to_enter_it_again(saved, monkeypatch, caplog):
+    monkeypatch.chdir(saved)
+    save_map(make_map(1), '.')
+    assert f'{saved}, the current folder, was replaced' in caplog.text
+    with pytest.raises(FileNotFoundError, match='`cd` to it again'):
+        load_map('.')
+    monkeypatch.chdir(saved)
+    assert len(load_map('.')) == 1
+
+
 def test_old_map_stays_when_overwriting_is_not_allowed(saved):
     with pytest.raises(FileExistsError, match='left alone'):
         save_map(make_map(1), saved, overwrite=False)

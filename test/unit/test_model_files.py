@@ -93,6 +93,11 @@ def test_a_folder_without_manifest_is_named(tmp_path):
         CoamModel.load(tmp_path)
 
 
+def test_a_folder_in_the_home_of_nobody_is_named():
+    with pytest.raises(FileNotFoundError, match='No folder ~nobody_there/model'):
+        CoamModel.load('~nobody_there/model')
+
+
 @pytest.mark.parametrize('content', ['', '{"format_version":', '[]', '{"format_version": 1}'])
 def test_a_broken_manifest_is_named(model, content):
     (model / 'manifest.json').write_text(content)

@@ -42,7 +42,8 @@ class PosedImageSourceConfig(SourceConfig):
         min_step: least distance of two frames of a 7-Scenes sequence.
         max_step: largest distance [frames].
         max_rotation_deg: largest rotation between two frames of a 7-Scenes sequence.
-        min_baseline_m: least distance of their cameras: near 0 there is no epipolar geometry.
+        min_baseline_m: least distance of the cameras of such frames: near 0 there is no epipolar
+            geometry.
     """
 
     crop: CropConfig = field(
@@ -180,6 +181,9 @@ def _from_colmap(directory: Path, model: Path, config: PosedImageSourceConfig) -
     relations = []
     for i, j in np.argwhere(np.triu(num_shared >= config.min_shared_points, 1)):
         T_1_0 = invert(images[j].T_map_camera) @ images[i].T_map_camera
+        # A camera that only turned has no epipolar geometry.
+        if not T_1_0[:3, 3].any():
+            continue
         fundamental = fundamental_from_pose(T_1_0, cameras[i].K, cameras[j].K)
         relations.append(_Relation(images[i].name, images[j].name, fundamental))
     return relations, partial(_read_file, folder)
