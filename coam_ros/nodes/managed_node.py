@@ -22,12 +22,15 @@ from rclpy.clock_type import ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 P = TypeVar('P')
 
 # What a wrong path, map, model or parameter raises; all else is a fault of the program.
 _EXPECTED_ERRORS = (OSError, ValueError, RuntimeError, ImportError)
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNAL_PERIOD_S = 0.2
 
 
 class ManagedNode(LifecycleNode, Generic[P]):
@@ -248,11 +251,26 @@ class ManagedNode(LifecycleNode, Generic[P]):
             self.trigger_activate()
 
 
+def _ignore_stop_signals() -> None:
+    # Another Ctrl-C, or that of launch beside the terminal's, would cut short what is saved.
+    for number in _STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    # At once: between here and where this is caught the next one may come.
+    _ignore_stop_signals()
+    raise KeyboardInterrupt
+
+
 def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> None:
     """Spin a node until the process is told to stop."""
-    rclpy.init(args=args)
     node = None
     try:
+        for number in _STOP_SIGNALS:
+            signal.signal(number, _stop)
+        # rclpy's own handlers end ROS at once; what a node says while it saves would find none.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         try:
             node = make_node()
         except ValueError:
@@ -260,17 +278,17 @@ def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> 
             raise SystemExit(1) from None
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        executor.spin()
+        while rclpy.ok():
+            # Python handles a signal when the wait of ROS is over.
+            executor.spin_once(timeout_sec=_SIGNAL_PERIOD_S)
     except KeyboardInterrupt:
         pass
     except Exception:
-        # What was under way when the process was told to stop fails, with errors of many types:
-        # ROS has ended already. All others go on.
+        # A node that gave up has ended ROS: what was under way fails, with errors of many types.
         if rclpy.ok():
             raise
     finally:
-        # Another Ctrl-C, or that of launch beside the terminal's, would cut short what is saved.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        _ignore_stop_signals()
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()

@@ -18,12 +18,15 @@ pytest.importorskip('rclpy')
 
 from coam_msgs.msg import RelocalizationStatus
 from coam_msgs.srv import LoadMap, Relocalize
+from coam_ros.mapping.storage import load_map
 from coam_ros.nodes import qos
-from coam_ros.nodes.conversions import info_from_camera
+from coam_ros.nodes.conversions import info_from_camera, pose_from_transform
 from coam_ros.nodes.map_server_node import MapServerNode
 from coam_ros.nodes.matcher_node import MatcherNode
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
 from ros_harness import CAMERA, DEADLINE_S, log_of_nodes, wait_until
+from std_msgs.msg import Header
 
 ROOT = Path(__file__).parents[2]
 
@@ -242,6 +245,40 @@ def test_processes_take_the_parameter_file_localize_and_end_on_interrupt(robot, 
     assert 'Traceback' not in ''.join(outputs)
     assert "no parameter 'min_inlier'; did you mean 'min_inliers'?" in outputs[0]
     assert 'searching -> localized' in outputs[0]
+
+
+def test_recorder_that_is_interrupted_twice_saves_and_says_so(robot, scene, tmp_path):
+    parameters = {'map_path': tmp_path / 'map', 'pose_source': 'topic', 'uses_depth': 'false'}
+    words = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
+    recorder = start_process('map_recorder', *words)
+    poses = robot.talk(PoseStamped, 'camera_pose', qos.events(1))
+    lines = []
+    reader = threading.Thread(target=lambda: [lines.append(line) for line in recorder.stdout])
+    reader.start()
+    pixels, T_map_camera = scene.view(0.3)
+    try:
+        for _ in range(60):
+            image = robot.image(pixels)
+            robot.infos.publish(info_from_camera(CAMERA, image.header))
+            pose = pose_from_transform(T_map_camera)
+            header = Header(stamp=image.header.stamp, frame_id='map')
+            poses.publish(PoseStamped(header=header, pose=pose))
+            robot.images.publish(image)
+            reader.join(0.5)
+            if 'keyframes=1 position=' in ''.join(lines):
+                break
+    finally:
+        # Of the terminal and of launch, which both send one.
+        for _ in range(2):
+            recorder.send_signal(signal.SIGINT)
+        recorder.wait(DEADLINE_S)
+        reader.join(DEADLINE_S)
+    output = ''.join(lines)
+    assert recorder.returncode == 0, output
+    assert f'1 keyframes in {tmp_path}/map' in output
+    assert 'Failed to publish' not in output
+    assert 'Traceback' not in output
+    assert len(load_map(tmp_path / 'map')) == 1
 
 
 LOST_DEVICE = """
