@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+import time
+
 from bench_samples import correspondences, KnownMatcher
 from coam_ros.evaluation.matchers.cached import CachedMatcher, MatchCache
-from coam_ros.evaluation.matchers.matcher import MatcherError
+from coam_ros.evaluation.matchers.matcher import MatcherError, OpenCvMatcher
 import numpy as np
 import pytest
 
@@ -32,19 +35,35 @@ def test_a_pair_is_matched_once_and_takes_time_once(tmp_path):
     # Who knows on which machine that was.
     assert again.duration_s is None
     assert (first.num_kept, again.num_kept) == (0, 1)
+    assert first_points(first, IMAGE, OTHER) == 1
+    assert first.duration_s is None
+
+
+def test_time_is_that_of_the_matcher_in_seconds():
+    matcher = CachedMatcher(OpenCvMatcher('sift'))
+    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), np.uint8)
+    begun_s = time.perf_counter()
+    matcher.match(image, image)
+    whole_s = time.perf_counter() - begun_s
+    assert 0.5 * whole_s < matcher.duration_s <= whole_s
 
 
 def test_all_columns_come_back_and_absent_ones_stay_absent(tmp_path):
-    found = answer(1)
-    matcher = CachedMatcher(KnownMatcher([found]), cache=MatchCache(tmp_path))
-    matcher.match(IMAGE, OTHER)
-    kept = matcher.match(IMAGE, OTHER)
-    for name in ('points0', 'points1', 'scores'):
-        np.testing.assert_array_equal(getattr(kept, name), getattr(found, name))
-    assert kept.similarities is None
+    bare = answer(1)
+    whole = replace(bare, similarities=2 * bare.scores, distinctiveness=np.eye(3, 2))
+    matcher = CachedMatcher(KnownMatcher([bare, whole]), cache=MatchCache(tmp_path))
+    for found, images in ((bare, (IMAGE, OTHER)), (whole, (OTHER, IMAGE))):
+        matcher.match(*images)
+        kept = matcher.match(*images)
+        for column in fields(found):
+            value, wanted = (getattr(x, column.name) for x in (kept, found))
+            np.testing.assert_array_equal(value, wanted)
 
 
-@pytest.mark.parametrize('images', [(IMAGE, IMAGE), (OTHER, OTHER), (IMAGE.reshape(6, 4, 3),) * 2])
+@pytest.mark.parametrize(
+    'images',
+    [(IMAGE, IMAGE), (OTHER, OTHER), (IMAGE.reshape(6, 4, 3), OTHER.reshape(6, 4, 3))],
+)
 def test_other_images_are_matched_anew(tmp_path, images):
     matcher = CachedMatcher(KnownMatcher([answer(1), answer(2)]), cache=MatchCache(tmp_path))
     matcher.match(IMAGE, OTHER)
