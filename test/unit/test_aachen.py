@@ -106,7 +106,7 @@ def test_a_quick_look_leaves_a_whole_submission_alone(directory):
     assert sorted(len(text.splitlines()) for text in sent.values()) == [1, 2]
 
 
-def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory):
+def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory, caplog):
     pairs = directory.parent / 'pairs.txt'
     # Two are taken; of them the second is more alike.
     pairs.write_text(''.join(f'query/day/day.jpg db/frame-{i:06d}.jpg\n' for i in (0, 2, 1)))
@@ -133,6 +133,7 @@ def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory)
     truth = directory.parent / 'truth.txt'
     truth.write_text(f'night.jpg {TRUE_POSE}\n')
     result = bench(directory, '--pairs', pairs, '--truth', truth)
+    assert f'{pairs} names no map image for 1 of 2 queries, such as query/night' in caplog.text
     assert result['summary']['share_with_pose'] == 0
     assert result['summary']['night_recall_500cm_10deg'] == 0
     assert result['per_pair'][0]['keyframe_ids'] == [2, 0]
@@ -146,6 +147,8 @@ def test_query_without_a_pose_takes_that_of_the_first_retrieved_image(directory)
 def test_version_1_comes_as_a_model_of_visualsfm(directory, tmp_path):
     write_cambridge(tmp_path / 'cambridge')
     models = directory / '3D-models'
+    (models / 'aachen_cvpr2018_db.nvm').write_text('of version 1, which nobody reads then')
+    assert len(open_aachen(directory).data.keyframes) == 3
     (models / 'aachen_v_1_1/images.txt').unlink()
     text = (tmp_path / 'cambridge/reconstruction.nvm').read_text()
     (models / 'aachen_cvpr2018_db.nvm').write_text(text.replace('seq1/', './db/'))

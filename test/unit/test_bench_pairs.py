@@ -25,6 +25,7 @@ from coam_ros.evaluation.data.image_pairs import (
     PlanarPair,
     PosedPair,
     read_planar_pairs,
+    resize_for_matching,
 )
 from coam_ros.evaluation.data.pair_lists import read_any_pairs, read_pair_lists
 from coam_ros.evaluation.files import to_json_values
@@ -341,6 +342,20 @@ def test_hash_follows_both_images(tmp_path, name):
     before = hash_pairs(read_planar_pairs(tmp_path))
     write_image(tmp_path / 'v_wall' / name, 9)
     assert hash_pairs(read_planar_pairs(tmp_path)) != before
+
+
+@pytest.mark.parametrize('name', ['intrinsics0', 'intrinsics1', 'T_1_0'])
+def test_hash_follows_the_cameras(posed, name):
+    pairs = read_pair_lists(posed[0])
+    changed = replace(pairs[1], **{name: 2 * getattr(pairs[1], name)})
+    assert hash_pairs([pairs[0], changed]) != hash_pairs(pairs)
+
+
+def test_images_of_any_aspect_keep_it_at_the_area_of_matchers():
+    image, _ = resize_for_matching(np.zeros((200, 333, 3), np.uint8))
+    height, width = image.shape[:2]
+    assert width / height == pytest.approx(333 / 200, rel=0.003)
+    assert width * height == pytest.approx(NOMINAL_AREA_PX, rel=0.003)
 
 
 def test_a_missing_image_of_a_sequence_is_named(tmp_path):

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 import json
 from pathlib import Path
 
-from bench_samples import correspondences, HEIGHT, INTRINSICS, pair_line, WIDTH, write_image
+from bench_samples import (
+    correspondences,
+    HEIGHT,
+    INTRINSICS,
+    KnownMatcher,
+    pair_line,
+    WIDTH,
+    write_image,
+)
 from coam_ros.cli import main
 from coam_ros.evaluation.benchmarks.matching import CollectionMatches
-from coam_ros.evaluation.benchmarks.sfm import measure_reconstruction
+from coam_ros.evaluation.benchmarks.sfm import measure_reconstruction, reconstruct_scene
 from coam_ros.evaluation.data.errors import BenchmarkDataError
 from coam_ros.evaluation.data.image_collection import (
+    add_collection_arguments,
     ImageCollection,
     most_similar_pairs,
+    open_collection,
     read_collection,
 )
 from coam_ros.evaluation.hloc_export import write_hloc
+from coam_ros.evaluation.matchers.cached import CachedMatcher
+from coam_ros.evaluation.matchers.choice import add_matcher_arguments
 from coam_ros.geometry.transforms import make_transform, transform_points
-from coam_ros.mapping.colmap_database import write_database
+from coam_ros.mapping.colmap_database import reconstruct, write_database
 from coam_ros.mapping.shared_keypoints import merge_points, share_keypoints
 import h5py
 from map_samples import encode
@@ -183,8 +196,45 @@ def test_reconstruction_of_a_known_scene_is_right(scene, tmp_path):
     assert figures['mean_track_length'] > 4
     assert figures['reprojection_error_px'] < 0.3
     assert figures['median_pose_error_deg'] < 0.2
+    assert figures['observations'] == pytest.approx(
+        figures['points'] * figures['mean_track_length']
+    )
     model = pycolmap.Reconstruction(tmp_path / 'sfm' / 'sparse')
     assert model.num_points3D() == figures['points']
+    # Intrinsics of the list are true, to the last digit.
+    (camera,) = model.cameras.values()
+    np.testing.assert_array_equal(camera.params, [260, 262, 160, 120])
+
+
+def test_intrinsics_that_are_guessed_are_refined(scene, tmp_path):
+    collection, matched = scene
+    database, out = tmp_path / 'database.db', tmp_path / 'sparse'
+    write_database(database, collection.directory, share_keypoints(matched, 1.5), {})
+    model = reconstruct(database, collection.directory, out, refine_intrinsics=True, num_threads=1)
+    assert model.num_reg_images() == NUM_VIEWS
+    # COLMAP guesses 1.2 times the width, 384.
+    focals_px = [camera.mean_focal_length() for camera in model.cameras.values()]
+    assert abs(np.median(focals_px) - 261) < 30
+
+
+def test_scene_is_reconstructed_from_what_a_matcher_answers(scene, tmp_path):
+    collection, matched = scene
+    # It gets the images at twice their size, and names places there.
+    answers = [
+        correspondences(*((x + 0.5) * 2 - 0.5 for x in (pair.found.points0, pair.found.points1)))
+        for pair in matched
+    ]
+    figures = {}
+    for radius_px in (0.75, 3.0):
+        matcher = CachedMatcher(KnownMatcher(answers))
+        outcome = reconstruct_scene('scene', collection, matcher, radius_px, num_threads=1)
+        assert outcome['num_matches'] == np.mean([len(pair.found) for pair in matched])
+        assert outcome['failure'] is None
+        figures[radius_px] = outcome['figures']
+    assert figures[3.0]['registered_images'] == NUM_VIEWS
+    assert figures[3.0]['median_pose_error_deg'] < 0.2
+    # With the narrow radius an image has several key points of a place, and sees it so often.
+    assert figures[3.0]['mean_track_length'] < NUM_VIEWS < figures[0.75]['mean_track_length']
 
 
 def test_matches_that_fit_nothing_reconstruct_nothing(scene, tmp_path):
@@ -247,10 +297,18 @@ def test_each_image_of_a_posed_list_keeps_its_own_intrinsics(tmp_path):
 def test_more_images_than_neighbours_are_paired_by_the_model(tmp_path):
     for number, seed in enumerate((1, 2, 1, 2)):
         write_image(tmp_path / f'{number}.png', seed)
-    assert read_collection(tmp_path, num_neighbours=1).pairs == [
+    parser = argparse.ArgumentParser()
+    add_collection_arguments(parser)
+    add_matcher_arguments(parser)
+    words = ['--neighbours', '1']
+    assert open_collection(tmp_path, parser.parse_args(words)).pairs == [
         ('0.png', '2.png'),
         ('1.png', '3.png'),
     ]
+    # The model is that of the command line.
+    words += ['--model', str(tmp_path / 'none')]
+    with pytest.raises(FileNotFoundError, match=r'No model: .*none'):
+        open_collection(tmp_path, parser.parse_args(words))
 
 
 @pytest.mark.parametrize(
@@ -301,13 +359,38 @@ def test_command_writes_all_files(tmp_path, capsys):
         assert database.num_matches() > 100
         # Nothing says that the two images are of one camera.
         assert database.num_cameras() == 2
+        num_keypoints = database.num_keypoints()
     # It may be a project of COLMAP with work of its own.
     before = (out / 'database.db').stat().st_mtime_ns
     assert export(photos, '--out', out, *words) == 2
     assert 'holds database.db, features.h5, matches.h5, pairs.txt' in capsys.readouterr().err
     assert (out / 'database.db').stat().st_mtime_ns == before
-    assert export(photos, '--out', out, *words, '--overwrite') == 0
+    assert export(photos, '--out', out, *words, '--overwrite', '--merge-radius', 20) == 0
     assert (out / 'database.db').stat().st_mtime_ns > before
+    with pycolmap.Database.open(out / 'database.db') as database:
+        assert database.num_keypoints() < num_keypoints
+    # A reconstruction without anything else is somebody's too.
+    (tmp_path / 'other/sparse').mkdir(parents=True)
+    assert export(photos, '--out', tmp_path / 'other', *words) == 2
+    assert 'holds sparse already' in capsys.readouterr().err
+
+
+def test_what_a_list_says_of_the_cameras_goes_into_the_database(scene, tmp_path):
+    collection, _ = scene
+    words = ['--matcher', 'sift', '--cache', tmp_path / 'cache']
+    assert export(collection.directory, '--out', tmp_path / 'out', *words) == 0
+    with pycolmap.Database.open(tmp_path / 'out' / 'database.db') as database:
+        (camera,) = database.read_all_cameras()
+        np.testing.assert_allclose(camera.params, [260, 262, 160, 120])
+        assert camera.has_prior_focal_length
+
+
+def test_images_that_show_nothing_in_common_are_an_error_of_the_user(tmp_path, capsys):
+    for number in range(3):
+        write_image(tmp_path / f'{number}.png', number)
+    words = ['--matcher', 'sift', '--cache', tmp_path / 'cache', '--reconstruct']
+    assert export(tmp_path, '--out', tmp_path / 'out', *words) == 2
+    assert 'COLMAP reconstructs nothing from these matches' in capsys.readouterr().err
 
 
 def test_reconstruction_that_lacks_most_images_says_so(scene, tmp_path, monkeypatch, capsys):

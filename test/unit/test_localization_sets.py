@@ -16,7 +16,12 @@ from coam_ros.evaluation.benchmarks.localization import (
 )
 from coam_ros.evaluation.benchmarks.oracle_retrieval import OracleRetriever, shared_view
 from coam_ros.evaluation.data.errors import BenchmarkDataError
-from coam_ros.evaluation.data.localization_sets import each, every_nth, open_localization_set
+from coam_ros.evaluation.data.localization_sets import (
+    each,
+    every_nth,
+    LocalizationSet,
+    open_localization_set,
+)
 from coam_ros.evaluation.matchers.cached import CachedMatcher
 from coam_ros.geometry.transforms import (
     invert,
@@ -30,6 +35,7 @@ from coam_ros.mapping.importers.sfm_model import (
     SfmModelError,
 )
 from coam_ros.matching import CoamMatcher
+from map_samples import make_keyframe
 import numpy as np
 import pytest
 from recording_samples import DEPTH_M, FOCAL, HEIGHT, wall_image, WIDTH, write_view
@@ -320,6 +326,30 @@ def test_hash_follows_the_content(tmp_path):
     model.write_text(model.read_text().replace(first, second))
     hashes.append(open_localization_set(tmp_path).hash())
     assert len(set(hashes)) == 3
+
+
+def test_hash_follows_all_that_a_frame_holds():
+    whole = make_keyframe(landmark_pixels=np.ones((1, 2)), landmark_points_map=np.ones((1, 3)))
+    changes = {
+        'depth': None,
+        'depth_scale_m': 0.0002,
+        'camera': replace(whole.camera, fx=61.0),
+        'landmark_pixels': np.zeros((1, 2)),
+        'landmark_points_map': np.zeros((1, 3)),
+    }
+    frames = [whole, *(replace(whole, **{name: value}) for name, value in changes.items())]
+    hashes = {LocalizationSet('known', [frame], [whole]).hash() for frame in frames}
+    hashes |= {LocalizationSet('known', [whole], [frame]).hash() for frame in frames}
+    assert len(hashes) == 1 + 2 * len(changes)
+
+
+def test_queries_come_in_the_order_of_their_list_and_know_no_landmarks(tmp_path):
+    write_colmap(tmp_path)
+    (tmp_path / 'list_query.txt').write_text('frame-000003.jpg\nframe-000001.jpg\n')
+    queries = open_localization_set(tmp_path).queries
+    for query, number in zip(each(queries), (3, 1), strict=True):
+        np.testing.assert_allclose(query.T_map_camera, poses()[number], atol=1e-9)
+        assert query.landmark_pixels is None
 
 
 def test_a_query_without_a_pose_counts_as_lost():

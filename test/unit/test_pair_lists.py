@@ -153,7 +153,7 @@ def test_missing_image_is_named(tmp_path, write, image):
         (
             write_calibrated,
             'pairs_calibrated.txt',
-            f'a.jpg b.jpg {words(INTRINSICS, INTRINSICS, np.diag([2, 1, 1, 1]))}\n',
+            f'a.jpg b.jpg {words(INTRINSICS, INTRINSICS, np.diag([1.1, 1, 1, 1]))}\n',
             'line 1: T_1_0',
         ),
         (write_calibrated, 'pairs_calibrated.txt', '\n', 'No pairs'),
