@@ -72,14 +72,15 @@ def test_images_that_have_nothing_in_common_cost_what_the_formula_says():
     batch = batch_of([[MATCHED, UNMATCHED, MATCHED, UNMATCHED, IGNORED]] * 2)
     described0 = describe(constant_map(0), distinctiveness=0.0, visibility=2.0)
     described1 = describe(constant_map(1), distinctiveness=0.0, visibility=-5.0)
-    loss, figures = make_loss(PaperLossConfig())(described0, described1, batch, STRIDE)
+    config = PaperLossConfig(distinctiveness_weight=0.3, visibility_weight=0.2)
+    loss, figures = make_loss(config)(described0, described1, batch, STRIDE)
     visibility = 0.5 * math.log1p(math.exp(-2)) + 0.5 * math.log1p(math.exp(2))
     assert figures['positive'] == pytest.approx(2)
     assert figures['hardest'] == pytest.approx(1)
     assert figures['negative'] == pytest.approx(0)
     assert figures['distinctiveness'] == pytest.approx(0.5)
     assert figures['visibility'] == pytest.approx(visibility)
-    assert loss.item() == pytest.approx(3 + 0.1 * 0.5 + 0.1 * visibility)
+    assert loss.item() == pytest.approx(3 + 0.3 * 0.5 + 0.2 * visibility)
 
 
 def reference_terms(anchors, matches, others, points, other_points, valid, config):
@@ -111,7 +112,7 @@ def reference_terms(anchors, matches, others, points, other_points, valid, confi
 
 
 def test_all_terms_agree_with_a_loop_over_single_negatives():
-    config = PaperLossConfig(exclusion_px=12.0)
+    config = PaperLossConfig(exclusion_px=12.0, margin=0.9, confuser_distance=1.3)
     # 3 channels: distances on both sides of every threshold.
     anchors, matches, others = (
         unit(2, n, 3, seed=seed, dim=-1) for seed, n in enumerate((9, 9, 25))
@@ -215,6 +216,34 @@ def test_both_directions_compare_true_matches():
     described = describe(descriptors), describe(descriptors.roll(-2, dims=3))
     _, figures = make_loss(PaperLossConfig())(*described, batch, STRIDE)
     assert figures['positive'] == pytest.approx(0, abs=1e-5)
+
+
+def test_each_image_is_judged_at_its_own_points():
+    """What is matched lies left in image 0 and right in image 1, and looks the same nowhere else.
+
+    All of image 0 looks like the left half of image 1: half of the random points could be taken
+    for a match of its points, and none for one of image 1.
+    """
+    is_left = (torch.arange(16) < 8).expand(2, 1, 16, 16)
+    half = torch.where(is_left, constant_map(0), constant_map(1))
+    left, right = torch.where(is_left, 20.0, -20.0), torch.where(is_left, -20.0, 20.0)
+    state = torch.tensor([[MATCHED] * 4 + [UNMATCHED] * 4] * 2)
+    rows = torch.linspace(5, 58, 8).expand(2, 8)
+    columns0, columns1 = (torch.where(state == MATCHED, *x) for x in ((10.0, 50.0), (50.0, 10.0)))
+    batch = {
+        'points0': torch.stack([columns0, rows], -1),
+        'points1': torch.stack([columns1, rows], -1),
+        'state': state,
+    }
+    wanted = torch.tensor(256**-0.25).logit()
+    described0 = DescribedImage(
+        constant_map(0), torch.where(is_left, wanted, 20.0), left, constant_map(0)
+    )
+    described1 = DescribedImage(half, right, right, half)
+    torch.manual_seed(0)
+    _, figures = make_loss(PaperLossConfig())(described0, described1, batch, STRIDE)
+    assert figures['distinctiveness'] == pytest.approx(0, abs=0.01)
+    assert figures['visibility'] == pytest.approx(0, abs=1e-6)
 
 
 def test_random_points_fill_the_image():

@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 import json
 import os
+from pathlib import Path
 import re
 import resource
 import shutil
@@ -25,6 +26,7 @@ from coam_ros.inference import default_model_directory  # noqa: E402
 from coam_ros.mapping.importers.seven_scenes import SevenScenesSequence  # noqa: E402
 from coam_ros.mapping.keyframe_map import KeyframeMap  # noqa: E402
 from coam_ros.mapping.storage import save_map  # noqa: E402
+from coam_ros.training import checkpoint  # noqa: E402
 from coam_ros.training.checkpoint import (  # noqa: E402
     hash_names_and_sizes,
     load_initial_weights,
@@ -243,6 +245,18 @@ def test_a_checkpoint_says_what_made_it(photos, finished):
         assert made['git_commit'] is None or len(made['git_commit'].rstrip('+')) == 40
 
 
+def test_the_commit_is_that_of_the_code_wherever_it_is_run(tmp_path, monkeypatch):
+    def git(*words):
+        command = ['git', '-C', str(Path(checkpoint.__file__).parent), *words]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        return child.stdout.strip()
+
+    is_changed = git('status', '--porcelain', '--untracked-files=no') != ''
+    wanted = git('rev-parse', 'HEAD') + ('+' if is_changed else '')
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint.provenance([], tmp_path)['git_commit'] == (wanted or None)
+
+
 def test_the_hash_of_the_data_depends_on_names_and_sizes(tmp_path):
     (tmp_path / 'a.txt').write_text('12')
     first = hash_names_and_sizes([tmp_path])
@@ -252,6 +266,20 @@ def test_the_hash_of_the_data_depends_on_names_and_sizes(tmp_path):
     second = hash_names_and_sizes([tmp_path])
     (tmp_path / 'a.txt').rename(tmp_path / 'b.txt')
     assert len({first, second, hash_names_and_sizes([tmp_path])}) == 3
+
+
+def test_data_that_moved_is_the_same(photos, tmp_path):
+    moved = shutil.copytree(photos, tmp_path / 'moved')
+    assert hash_names_and_sizes([moved]) == hash_names_and_sizes([photos])
+
+
+def test_a_checkpoint_serves_networks_that_differ_in_what_makes_no_weights(finished):
+    config = load_config('default', small_overrides(finished), leaves_unset=True)
+    wanted = to_values(config.network)
+    changes = {'encoder_weights': 'other.pth', 'distinctiveness_exponent': 2.0}
+    assert wanted.keys() >= changes.keys()
+    content = checkpoint.read_checkpoint(finished / 'best.pt', {**wanted, **changes})
+    assert content['step'] == read(finished / 'best.pt')['step']
 
 
 def test_best_holds_the_average_of_the_best_validation(finished):

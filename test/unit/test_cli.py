@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 from coam_ros.cli import _COMMANDS, main
+from coam_ros.inference import default_model_directory
+from coam_ros.inference.manifest import Manifest
 import cv2
 import pytest
 from recording_samples import HEIGHT, WIDTH, write_recording
@@ -43,6 +45,7 @@ def test_recording_becomes_a_map_in_which_another_view_is_localized(
     assert report['queries'] == report['localized'] == 1
     assert report['recall_5cm_2deg'] == 1
     assert report['num_keyframes'] == 2
+    assert report['map_keyframes'] == 3
     assert report['feature_cache']['misses'] == 2
     assert 1 < report['feature_cache']['mib'] < 100
     assert set(report['latency_ms']) == {'encode', 'retrieve', 'match', 'pose', 'total'}
@@ -66,10 +69,14 @@ def test_map_without_depth_gets_its_3d_by_triangulation(recording, tmp_path, cap
     assert f'coam map triangulate {path}' in ' '.join(capsys.readouterr().out.split())
     assert main(['map', 'triangulate', str(path), *SMALL]) == 0
     assert '3 of 3 keyframes have landmarks' in ' '.join(capsys.readouterr().out.split())
-    words = ['localize', str(bare), '--frames', 'query.txt', '--map', str(path)]
+    # All frames of the recording; the three best and what is left are drawn.
+    words = ['localize', str(bare), '--map', str(path)]
     assert main([*words, *SMALL, '--out', str(tmp_path / 'report')]) == 0
     report = json.loads((tmp_path / 'report' / 'report.json').read_text())
-    assert report['recall_5cm_2deg'] == 1
+    assert (report['queries'], report['recall_5cm_2deg']) == (4, 1)
+    drawn = sorted(file.stem.rsplit('_', 1) for file in (tmp_path / 'report').glob('*.jpg'))
+    assert [kind for kind, _ in drawn] == ['best_1', 'best_2', 'best_3', 'worst_1']
+    assert {frame for _, frame in drawn} == {f'frame-{i:06d}' for i in range(4)}
     # Landmarks that are there are somebody's.
     assert main(['map', 'triangulate', str(path), *SMALL]) == 2
     assert '--overwrite' in capsys.readouterr().err
@@ -133,9 +140,16 @@ def test_report_goes_to_no_file_and_says_why_nothing_was_localized(
 
 def test_info_says_what_is_in_a_map(built_map, capsys):
     assert main(['map', 'info', str(built_map)]) == 0
-    output = capsys.readouterr().out
-    assert f'{WIDTH} x {HEIGHT}' in output
-    assert '0.80 x 0.00 x 0.00 m' in output
+    lines = [line.strip('│').split('│') for line in capsys.readouterr().out.splitlines()]
+    told = {cells[0].strip(): cells[1].strip() for cells in lines if len(cells) == 2}
+    assert told['image sizes'] == f'{WIDTH} x {HEIGHT}'
+    assert told['extent of positions'] == '0.80 x 0.00 x 0.00 m'
+    names = ('keyframes', 'with depth', 'with landmarks', 'with descriptor')
+    assert [told[name] for name in names] == ['3', '3', '0', '3']
+    assert told['frame'] == 'map'
+    assert told['descriptors by'] == Manifest.load(default_model_directory()).descriptor_model_id
+    num_bytes = sum(file.stat().st_size for file in built_map.rglob('*') if file.suffix != '.json')
+    assert told['size'] == f'{num_bytes / 2**20:.1f} MiB'
 
 
 def test_map_of_another_model_is_described_again(built_map, tmp_path, recording, capsys):

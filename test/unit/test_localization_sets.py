@@ -257,6 +257,9 @@ def test_images_of_another_size_than_the_model_are_fine(tmp_path):
 
 
 def test_images_of_another_aspect_than_the_model_are_refused(tmp_path):
+    # A row more or less comes from rounding.
+    write_colmap(tmp_path / 'rounded', f'SIMPLE_PINHOLE {WIDTH} {HEIGHT + 1} {FOCAL} 224 168')
+    assert open_localization_set(tmp_path / 'rounded').queries[0].camera.height == HEIGHT
     write_colmap(tmp_path, f'SIMPLE_PINHOLE {WIDTH} {HEIGHT + 3} {FOCAL} 224 168')
     with pytest.raises(SfmModelError, match=r'frame-000003\.jpg: image of 448 x 336 .*448 x 339'):
         open_localization_set(tmp_path).queries[0]

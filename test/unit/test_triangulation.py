@@ -159,9 +159,9 @@ def test_two_keyframes_of_two_cameras_tell_what_both_see():
         assert np.quantile(scene.errors_m(keyframe), 0.95) < 0.01
 
 
-# Of a turn on the spot, and of rays that meet at 6 degrees at most.
-@pytest.mark.parametrize('step_m', [0.0, 0.1])
-def test_rays_that_hardly_meet_give_no_landmarks_and_former_ones_go(step_m):
+# Of a turn on the spot, and of rays that meet at 6 or at 11 degrees at most.
+@pytest.mark.parametrize(('step_m', 'meet'), [(0.0, False), (0.1, False), (0.2, True)])
+def test_rays_that_hardly_meet_give_no_landmarks_and_former_ones_go(step_m, meet):
     scene = KnownScene()
     scene.keyframes = [
         replace(
@@ -176,7 +176,7 @@ def test_rays_that_hardly_meet_give_no_landmarks_and_former_ones_go(step_m):
         for i, keyframe in enumerate(scene.keyframes)
     ]
     made = triangulate_landmarks(scene.map, scene.match)
-    assert [keyframe.landmark_pixels for keyframe in made] == [None] * 4
+    assert [keyframe.landmark_pixels is not None for keyframe in made] == [meet] * 4
 
 
 def test_what_is_missing_is_said_before_anything_is_matched():
