@@ -440,6 +440,63 @@ def test_pose_without_a_status_is_an_answer_and_false_when_it_is_far_off():
 
 
 @pytest.mark.usefixtures('ros')
+def test_an_answer_holds_all_that_the_matcher_said_of_its_image():
+    from coam_msgs.msg import RelocalizationStatus
+    from coam_ros.demo.player import _Player, _ros, _stamp_of
+    from coam_ros.nodes.conversions import matches_to_message, pose_with_covariance
+    from std_msgs.msg import Header
+
+    numbers = {
+        'num_matches': 30,
+        'num_inliers': 20,
+        'num_inlier_blocks': 10,
+        'inlier_ratio': 0.75,
+        'coverage': 0.5,
+        'reprojection_error_px': 1.25,
+    }
+    wanted = replace(
+        pose_answer(2, 0.1).result,
+        **numbers,
+        covariance=np.diag(np.arange(1.0, 7.0)),
+        stage_durations_s={'encode': 0.25, 'match': 0.5},
+    )
+    status = RelocalizationStatus(
+        state=RelocalizationStatus.LOCALIZED,
+        message='said',
+        keyframe_ids=wanted.keyframe_ids,
+        stage_names=list(wanted.stage_durations_s),
+        stage_durations_s=list(wanted.stage_durations_s.values()),
+        latency_s=0.125,
+        **numbers,
+    )
+    with _ros(domain_id=101) as (node, executor):
+        player = _Player(make_scenario(1, set(), ()), node, executor, ())
+        status.header = Header(stamp=node.get_clock().now().to_msg())
+        player._on_status(status)
+        player._on_pose(
+            pose_with_covariance(wanted.T_map_camera, wanted.covariance, status.header)
+        )
+        names = {'map_frame_id': 'map', 'engine_id': 'engine'}
+        sizes = dict.fromkeys(('query_size', 'keyframe_size'), (64, 48))
+        for matches in wanted.keyframe_matches:
+            player._on_matches(matches_to_message(matches, status.header, **names, **sizes))
+        answer = player.answer_of(_stamp_of(status.header))
+    assert (answer.state, answer.reason, answer.message) == ('localized', 'none', 'said')
+    assert answer.latency_s == 0.125
+    found = answer.result
+    assert found.failure is None
+    assert found.message == 'said'
+    assert {name: getattr(found, name) for name in numbers} == numbers
+    assert found.stage_durations_s == wanted.stage_durations_s
+    assert found.keyframe_ids == wanted.keyframe_ids
+    np.testing.assert_allclose(found.T_map_camera, wanted.T_map_camera)
+    np.testing.assert_array_equal(found.covariance, wanted.covariance)
+    (matches,) = found.keyframe_matches
+    np.testing.assert_array_equal(matches.query_pixels, wanted.keyframe_matches[0].query_pixels)
+    assert matches.inlier_mask.tolist() == [True, True, False]
+
+
+@pytest.mark.usefixtures('ros')
 def test_demo_waits_while_engines_are_built(monkeypatch):
     from coam_ros.demo import player
     from coam_ros.nodes.publishing import building_message
