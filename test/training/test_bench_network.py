@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 import sys
 
+from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
 from coam_ros.evaluation.matchers.matcher import NETWORK_WORKER, PeerMatcher
 from coam_ros.inference import default_model_directory
 import cv2
@@ -45,7 +47,15 @@ def test_network_and_its_parts_match_a_shifted_texture(images):
     without, model_id = match(images, 'coattention', 'distinctiveness')
     assert model_id.startswith('weights.pt')
     assert 'without coattention without distinctiveness' in model_id
-    alone, _ = match(images, 'coattention')
+    # As the command line asks for it.
+    parser = argparse.ArgumentParser()
+    add_matcher_arguments(parser)
+    words = ['--matcher', 'ours-no-coattention', '--threads', '1']
+    (choice,) = chosen_matchers(parser.parse_args(words))
+    matcher = choice.make()
+    assert ' without coattention, torch ' in matcher.model_id
+    alone = matcher.match(*images)
+    matcher.close()
     # Alignment leaves both near 1; what the network thinks of them differs all the same.
     assert not np.allclose(alone.scores[:100], whole.scores[:100], atol=1e-5)
     # Every block takes part, not the most distinctive ones alone.

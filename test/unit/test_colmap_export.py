@@ -130,6 +130,13 @@ def test_radius_shrinks_with_the_image():
     # 0.75 px at 640 x 480 are half of that here.
     shared = share_keypoints([pair('a', 'b', [[10, 10], [10.5, 10]], [[20, 20], [20.2, 20]])])
     assert {name: len(points) for name, points in shared.keypoints.items()} == {'a': 2, 'b': 1}
+    # The second image is twice as large: there they are one.
+    large = replace(
+        pair('a', 'b', [[10, 10], [90, 90]], [[20, 20], [20.5, 20]]),
+        sizes=(SIZE, (2 * WIDTH, 2 * HEIGHT)),
+    )
+    shared = share_keypoints([large])
+    assert {name: len(points) for name, points in shared.keypoints.items()} == {'a': 2, 'b': 1}
 
 
 def test_of_matches_that_end_in_one_key_point_the_best_stays():
@@ -146,6 +153,8 @@ def test_colmap_reads_what_was_written(scene, tmp_path):
     collection, matched = scene
     shared = share_keypoints(matched)
     path = tmp_path / 'out' / 'database.db'
+    path.parent.mkdir()
+    path.with_name('database.db.part').write_text('of a run that was killed')
     write_database(path, collection.directory, shared, collection.intrinsics)
     assert [file.name for file in path.parent.iterdir()] == ['database.db']
     with pycolmap.Database.open(path) as database:
@@ -209,9 +218,11 @@ def test_reconstruction_of_a_known_scene_is_right(scene, tmp_path):
 def test_intrinsics_that_are_guessed_are_refined(scene, tmp_path):
     collection, matched = scene
     database, out = tmp_path / 'database.db', tmp_path / 'sparse'
+    (out / 'of_a_former_run').mkdir(parents=True)
     write_database(database, collection.directory, share_keypoints(matched, 1.5), {})
     model = reconstruct(database, collection.directory, out, refine_intrinsics=True, num_threads=1)
     assert model.num_reg_images() == NUM_VIEWS
+    assert not (out / 'of_a_former_run').exists()
     # COLMAP guesses 1.2 times the width, 384.
     focals_px = [camera.mean_focal_length() for camera in model.cameras.values()]
     assert abs(np.median(focals_px) - 261) < 30

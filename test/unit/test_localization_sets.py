@@ -29,6 +29,7 @@ from coam_ros.geometry.transforms import (
     quaternion_xyzw_from_rotation,
     transform_points,
 )
+from coam_ros.mapping.importers.colmap import read_colmap_model
 from coam_ros.mapping.importers.sfm_model import (
     colmap_camera,
     read_query_cameras,
@@ -275,6 +276,17 @@ def test_landmarks_project_to_their_pixels(tmp_path):
             projected = keyframe.camera.project(points)
             np.testing.assert_allclose(projected, keyframe.landmark_pixels, atol=1e-2)
             assert len(points) == len(seen[keyframe.id])
+
+
+def test_a_point_has_one_id_in_all_images_that_see_it(tmp_path):
+    write_colmap(tmp_path)
+    images = read_colmap_model(tmp_path / 'sparse/0').values()
+    ids = np.concatenate([image.landmark_ids for image in images])
+    points = np.concatenate([image.landmark_points_map for image in images])
+    number = len(np.unique(points, axis=0))
+    assert number < len(points)
+    assert len(np.unique(ids)) == number
+    assert len(np.unique(np.column_stack([ids, points]), axis=0)) == number
 
 
 def test_true_poses_of_queries_may_lie_in_a_model_of_their_own(tmp_path):
