@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from pathlib import Path
@@ -14,9 +15,15 @@ import time
 
 from bench_samples import pair_line, write_image, write_sequence
 from coam_ros.cli import main
+from coam_ros.evaluation.data.sweep import SWEEPS
 from coam_ros.evaluation.matchers.matcher import PEER_WORKER
-from coam_ros.evaluation.reports.benchmark_plots import plot_results
-from coam_ros.evaluation.reports.benchmark_report import make_result, tabulate, verdict
+from coam_ros.evaluation.reports.benchmark_html import make_html
+from coam_ros.evaluation.reports.benchmark_report import (
+    compare_results,
+    make_result,
+    tabulate,
+    verdict,
+)
 import cv2
 import numpy as np
 import pytest
@@ -99,6 +106,35 @@ def test_report_holds_protocol_settings_figures_and_every_pair(sequences, tmp_pa
     assert 'mma 3px' in capsys.readouterr().out
 
 
+def pictures_of(page: str) -> dict[str, np.ndarray]:
+    """Give the pictures of matches in a report by their captions."""
+    found = re.findall(r'base64,([^"]*)"><figcaption>(among|.*?: among)(.*?)<', page)
+    return {
+        words + rest: cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 1)
+        for data, words, rest in found
+    }
+
+
+def test_pictures_are_those_of_the_worst_and_of_the_best_pair(sequences, tmp_path):
+    # Nothing is worse than no homography at all.
+    assert cv2.imwrite(str(sequences / 'b/2.png'), np.full((240, 320, 3), 128, np.uint8))
+    (sequences / 'c/H_1_2').write_text('1 0 9  0 1 0  0 0 1')
+    out = tmp_path / 'report.json'
+    words = ['--matcher', 'orb', '--matcher', 'sift', '--pictures', 1, '--out', out]
+    assert bench('homography', sequences, *words) == 0
+    pictures = pictures_of(out.with_suffix('.html').read_text())
+    captions = list(pictures)
+    assert len(captions) == 4
+    for matcher, worst, best in (('orb', *captions[:2]), ('sift', *captions[2:])):
+        assert re.fullmatch(
+            rf'planes, {matcher}: among the worst: b 1.png 2.png, 0 matches, .* none', worst
+        )
+        assert best.startswith(f'planes, {matcher}: among the best: a 1.png 2.png, ')
+        # The right half of each shows its second image.
+        flat, textured = (pictures[caption][:, -300:].std() for caption in (worst, best))
+        assert flat < 5 < 20 < textured
+
+
 def test_hashes_follow_the_content_and_nothing_else(sequences, tmp_path):
     def hashes(*words: object) -> dict:
         out = tmp_path / 'report.json'
@@ -162,6 +198,7 @@ def test_all_names_the_matchers_that_are_absent(sequences, tmp_path, capsys):
     output = ' '.join(capsys.readouterr().out.split())
     assert 'Left out: xfeat.' in output
     assert 'setup_peers.sh' in output
+    assert 'left out: xfeat' in out.with_suffix('.html').read_text()
 
 
 def mark(path: Path) -> None:
@@ -198,6 +235,10 @@ def test_a_peer_that_dies_on_one_pair_fails_that_pair_alone(
     assert result['summary']['mma_3px'] == pytest.approx(2 / 3)
     output = ' '.join(capsys.readouterr().out.split())
     assert 'xfeat failed on planes, b 1.png 2.png' in output
+    page = out.with_suffix('.html').read_text()
+    assert 'out of memory' in page
+    # There is nothing to see of it.
+    assert not [caption for caption in pictures_of(page) if 'b 1.png' in caption]
 
 
 def test_a_scene_with_one_failed_pair_is_no_error(dying_peer, tmp_path, capsys):
@@ -239,11 +280,13 @@ def test_two_models_stand_side_by_side(sequences, tmp_path):
 def test_lost_pairs_are_null_in_the_report(tmp_path):
     write_image(tmp_path / '0.png', 0)
     assert cv2.imwrite(str(tmp_path / '1.png'), np.full((240, 320, 3), 128, np.uint8))
-    (tmp_path / 'pairs.txt').write_text(pair_line('0.png', '1.png', np.eye(4)))
+    names = [('0.png', '1.png'), ('1.png', '1.png'), ('1.png', '0.png')]
+    (tmp_path / 'pairs.txt').write_text(''.join(pair_line(*both, np.eye(4)) for both in names))
     out = tmp_path / 'report.json'
-    assert bench('pose', tmp_path, '--matcher', 'sift', '--out', out) == 0
+    assert bench('pose', tmp_path, '--matcher', 'sift', '--every', 2, '--out', out) == 0
     (result,) = json.loads(out.read_text())['results']
-    assert result['per_pair'][0]['errors_deg'] == [None] * 3
+    assert [pair['name'] for pair in result['per_pair']] == ['0.png 1.png', '1.png 0.png']
+    assert [pair['errors_deg'] for pair in result['per_pair']] == [[None] * 3] * 2
     assert result['summary']['auc_20deg'] == 0
 
 
@@ -254,6 +297,17 @@ def test_a_plot_lies_beside_the_report(sequences, tmp_path, kind):
     plot = cv2.imread(str(tmp_path / 'run.png'))
     assert min(plot.shape[:2]) > 200
     assert plot.std() > 5  # more than white paper
+
+
+def test_sweep_takes_as_many_photos_as_it_is_told(tmp_path):
+    (tmp_path / 'photos').mkdir()
+    for number in range(2):
+        write_image(tmp_path / f'photos/{number}.png', number)
+    out = tmp_path / 'run.json'
+    words = ['--matcher', 'orb', '--photos', 1, '--out', out]
+    assert bench('sweep', tmp_path / 'photos', *words) == 0
+    (result,) = json.loads(out.read_text())['results']
+    assert result['summary']['pairs'] == sum(len(change.levels) for change in SWEEPS.values())
 
 
 def test_runs_lie_side_by_side_and_are_compared(sequences, tmp_path, capsys):
@@ -278,6 +332,8 @@ def test_runs_lie_side_by_side_and_are_compared(sequences, tmp_path, capsys):
     # They differ in the estimator, and say so.
     assert 'estimator poselib' in report['compared_with']['first']
     assert 'estimator opencv' in report['compared_with']['second']
+    errors = [[pair['corner_errors_px'] for pair in r['per_pair']] for r in report['results']]
+    assert errors[0] == errors[2] != errors[1]
     output = ' '.join(capsys.readouterr().out.split())
     assert 'planes: sift (first) against sift (second)' in output
     assert 'sift (second)' in out.with_suffix('.html').read_text()
@@ -343,16 +399,50 @@ def test_verdict_calls_better_what_has_more_right_and_less_error_and_time():
     )
 
 
+def test_page_tells_of_each_data_set_which_matcher_is_the_better_one():
+    def found(data_set: str, matcher: str, share: float) -> dict:
+        identity = {'data_set': data_set, 'matcher': matcher, 'model_id': 'model'}
+        identity |= {'data_hash': f'of {data_set}', 'matcher_hash': f'of {matcher}'}
+        keys = {'num_matches': 9, 'duration_s': None, 'failure': None, 'share': share}
+        outcomes = [{'name': str(number), **keys} for number in range(20)]
+        return make_result(identity, outcomes, mean_share, 50)
+
+    def mean_share(outcomes) -> dict:
+        return {'auc_5deg': float(np.mean([outcome['share'] for outcome in outcomes]))}
+
+    results = [found('room', 'ours', 0.75), found('room', 'sift', 0.5)]
+    results += [found('garden', 'ours', 0.25), found('garden', 'sift', 1.0)]
+    words = ('benchmark', 'protocol', 'statistics', 'command', 'commit', 'date', 'machine')
+    report = {**dict.fromkeys(words, ''), 'python': '', 'settings': {}, 'absent': {}}
+    report |= {'compared_with': {'monday': 'commit a<b'}}
+    report |= {'comparisons': compare_results(results, mean_share, 1000)}
+    page = make_html(report, results, None, [])
+    room, garden = page[page.index('<h2>room') :].split('<h2>garden')
+    assert '<td>75.0 ±0.0</td><td>50.0 ±0.0</td>' in room
+    assert 'room: ours against sift: better in auc_5deg (+25.0' in room
+    assert '<td>25.0 ±0.0</td><td>100.0 ±0.0</td>' in garden
+    assert 'garden: ours against sift: worse in auc_5deg (-75.0' in garden
+    assert '<td>compared with monday</td><td>commit a&lt;b</td>' in page
+    header = '<th>hash of the data</th><th>hash of the matcher</th>'
+    assert header in page
+    assert '<td>of garden</td><td>of ours</td>' in page
+
+
 def test_table_tells_percent_milliseconds_and_half_the_width_of_an_interval():
     rows = [('a', 10, 0.02, None), ('b', 20, None, 'out of memory'), ('c', 60, 0.04, None)]
     keys = ('name', 'num_matches', 'duration_s', 'failure')
     outcomes = [dict(zip(keys, row, strict=True)) for row in rows]
     identity = {'data_set': 'room', 'matcher': 'sift'}
-    result = make_result(identity, outcomes, lambda _: {'auc_5deg': 0.5, 'mma_8px': 0.5}, 10)
+    figures = {'auc_5deg': 0.5, 'success_tilt': 0.25, 'recall_10cm_5deg': 0.75}
+    # For plots alone.
+    figures |= {'mma_8px': 0.5, 'success at tilt 30': 0.5}
+    result = make_result(identity, outcomes, lambda _: figures, 10)
     names, rows = tabulate([{**result, 'intervals': {'auc_5deg': [0.4, 0.6]}}], 'room')
     assert names == ['sift']
     assert dict(rows) == {
         'auc 5deg': '50.0 ±10.0',
+        'success tilt': '25.0',
+        'recall 10cm 5deg': '75.0',
         'mean matches': '30',
         'median ms per pair': '30',
         'pairs': '3',
@@ -402,11 +492,17 @@ def test_runs_of_other_data_are_not_compared(sequences, tmp_path, capsys):
 def test_broken_reports_are_named(tmp_path, capsys):
     (tmp_path / 'a.json').write_text('{"benchmark": "pose"}')
     (tmp_path / 'b.json').write_text('{')
+    for kind in ('pose', 'sfm', 'magic'):
+        text = json.dumps({'benchmark': kind, 'commit': 'none', 'results': []})
+        (tmp_path / f'{kind}.json').write_text(text)
     for words, message in [
         ([], 'Nothing to measure'),
         (['--compare', tmp_path / 'a.json'], 'lacks commit, results'),
         (['--compare', tmp_path / 'b.json'], 'is no report'),
         (['--compare', tmp_path / 'none.json'], 'No report'),
+        (['--compare', tmp_path / 'pose.json', tmp_path / 'sfm.json'], 'several benchmarks'),
+        (['--compare', tmp_path / 'pose.json', tmp_path / 'pose.json'], 'equal names'),
+        (['--compare', tmp_path / 'magic.json'], "Unknown benchmark 'magic'"),
     ]:
         assert main(['bench', *map(str, words)]) == 2
         assert message in capsys.readouterr().err
@@ -458,17 +554,3 @@ def test_error_of_the_user_is_one_line_and_status_2(sequences, tmp_path, capsys,
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ('matchers', 'num_legends'), [(('sift', 'sift'), 1), (('sift', 'orb'), 2)]
-)
-def test_a_legend_stands_where_a_matcher_first_appears(monkeypatch, matchers, num_legends):
-    legends = []
-    monkeypatch.setattr('matplotlib.axes.Axes.legend', lambda axes, **_: legends.append(axes))
-    results = [
-        {'data_set': data_set, 'matcher': matcher, 'per_pair': [{'errors_deg': [1.0]}]}
-        for data_set, matcher in zip(('room', 'garden'), matchers, strict=True)
-    ]
-    assert plot_results('pose', results) is not None
-    assert len(legends) == num_legends

@@ -124,7 +124,59 @@ def test_numbers_of_a_pose_are_its_own():
     assert not gate_pose('query', result, None, (0.05, 1.0)).is_right
 
 
-def test_report_of_a_recording_and_another_place(tmp_path, capsys):
+def test_plot_shows_squared_errors_beside_those_of_honest_covariances(tmp_path, monkeypatch):
+    pytest.importorskip('matplotlib', reason='plots need matplotlib')
+    from coam_ros.evaluation.reports.covariance_plots import plot_nees
+    from plot_samples import keep_figures, lines_of
+
+    figures = keep_figures(monkeypatch)
+    poses = [pose(nees_position=3.0, nees_pose=5.0), pose(nees_position=1.0, nees_pose=2.0)]
+    plot_nees(tmp_path / 'nees.png', {'room': poses})
+    # Chi-square tables: 3 for 3 degrees of freedom, 6 for 6.
+    for axes, title, errors, honest in zip(
+        figures[-1].axes,
+        ('position, 3', 'pose, 6'),
+        ((1, 3), (2, 5)),
+        (0.6084, 0.5768),
+        strict=True,
+    ):
+        assert axes.get_title().startswith(title)
+        lines = lines_of(axes)
+        np.testing.assert_allclose(lines['room'], [(0, 0), (errors[0], 0.5), (errors[1], 1)])
+        assert np.interp(1.0, *lines['honest'].T) == pytest.approx(honest, abs=1e-3)
+
+
+def test_plot_marks_what_the_threshold_in_force_lets_pass(tmp_path, monkeypatch):
+    pytest.importorskip('matplotlib', reason='plots need matplotlib')
+    from coam_ros.evaluation.reports.covariance_plots import plot_gates
+    from plot_samples import keep_figures, labels_of
+
+    figures = keep_figures(monkeypatch)
+    # The larger the number of inliers the smaller the deviation: both gates are worth the same.
+    poses = [
+        pose(num_inlier_blocks=n, position_std_m=1 / n, is_right=n != 80)
+        for n in (30, 40, 60, 80, 200)
+    ]
+    config = LocalizationConfig(min_inliers=55, max_position_std_m=1 / 55)
+    plot_gates(tmp_path / 'gates.png', poses, config)
+    (axes,) = figures[-1].axes
+    assert labels_of(axes)[1:] == ('recall of right poses', 'precision')
+    lines = axes.get_lines()
+    for gate in ('min_inliers', 'max_position_std_m'):
+        (number,) = [i for i, line in enumerate(lines) if line.get_label() == gate]
+        curve, point = lines[number : number + 2]
+        # From the surest pose down; the second one is wrong.
+        wanted = [(1 / 4, 1), (1 / 4, 1 / 2), (2 / 4, 2 / 3), (3 / 4, 3 / 4), (1, 4 / 5)]
+        np.testing.assert_allclose(curve.get_xydata(), wanted)
+        np.testing.assert_allclose(point.get_xydata(), [(2 / 4, 2 / 3)])
+        assert point.get_color() == curve.get_color()
+
+
+def test_report_of_a_recording_and_another_place(tmp_path, capsys, monkeypatch):
+    pytest.importorskip('matplotlib', reason='plots need matplotlib')
+    from plot_samples import keep_figures, lines_of
+
+    figures = keep_figures(monkeypatch)
     elsewhere = tmp_path / 'elsewhere'
     for folder in (elsewhere, tmp_path / 'wall'):
         folder.mkdir()
@@ -158,6 +210,9 @@ def test_report_of_a_recording_and_another_place(tmp_path, capsys):
     report = json.loads((out / 'report.json').read_text())
     assert report['images'] == {'wall': 2}
     assert report['consistency']['wall']['poses'] == 0
+    # The plot is of the poses that are published.
+    shown = [len(lines_of(figure.axes[0])['wall']) - 1 for figure in figures[::2]]
+    assert shown == [1, 0]
     is_right = {found['name']: found['is_right'] for found in report['poses']['wall']}
     assert is_right['frame-000003'] is False
 

@@ -16,7 +16,10 @@ from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.picture import draw_map
 from coam_ros.mapping.point_cloud import make_point_cloud
 from coam_ros.mapping.storage import save_map
+from coam_ros.rendering import camera_pose
 from map_samples import CAMERA, encode, HEIGHT, make_keyframe, WIDTH
+from matplotlib.colors import to_hex
+from plot_samples import keep_figures
 
 RED_WALL = np.full((HEIGHT, WIDTH, 3), (10, 10, 230), np.uint8)
 DEPTH = encode(np.full((HEIGHT, WIDTH), 2000, np.uint16), '.png')
@@ -59,6 +62,76 @@ def test_from_the_side_the_floor_is_below_the_keyframes(tmp_path):
     floor_rows, _ = np.nonzero((red > 180) & (green < 60) & (blue < 60))
     keyframe_rows, _ = np.nonzero(blue > red + 40)
     assert floor_rows.min() > np.median(keyframe_rows)
+
+
+def corner(T_map_room=None):
+    """A way along y that ends with a turn to the left, looked along; upright cameras, up is z."""
+    T_map_room = np.eye(4) if T_map_room is None else T_map_room
+    places = [(0, 0), (0, 1), (0, 2), (0, 3), (-1, 3)]
+    return [
+        make_keyframe(
+            id=i,
+            T_map_camera=T_map_room @ camera_pose((x, y, 0.1 * (i == 2)), np.pi / 2),
+            image=encode(RED_WALL, '.png'),
+            depth=DEPTH,
+        )
+        for i, (x, y) in enumerate(places)
+    ]
+
+
+def drawn(keyframes, path, monkeypatch):
+    """Figure, and of each panel its points, the places of the keyframes and their arrows."""
+    figures = keep_figures(monkeypatch)
+    draw_map(path, KeyframeMap(keyframes))
+    panels = []
+    for axes in figures[-1].axes:
+        cloud, arrows = axes.collections
+        (line,) = axes.get_lines()
+        panels.append((np.asarray(cloud.get_offsets()), line.get_xydata(), arrows))
+    return figures[-1], panels
+
+
+@pytest.mark.parametrize('up', [1, -1])
+def test_from_above_a_way_turns_as_it_does_and_is_looked_along(tmp_path, monkeypatch, up):
+    keyframes = corner(np.diag([1, up, up, 1]))
+    _, (above, side) = drawn(keyframes, tmp_path / 'map.png', monkeypatch)
+    points, places, arrows = above
+    ahead, aside = places[3] - places[0], places[4] - places[3]
+    assert np.linalg.norm([ahead, aside], axis=1) == pytest.approx([3, 1], abs=1e-3)
+    # Not mirrored, and its length along the page.
+    assert ahead[0] * aside[1] - ahead[1] * aside[0] == pytest.approx(3, abs=0.1)
+    assert np.ptp(places[:, 0]) > np.ptp(places[:, 1])
+    looks = np.column_stack([arrows.U, arrows.V])
+    np.testing.assert_allclose(looks, np.tile(ahead / 3, (5, 1)), atol=0.01)
+    # What a keyframe looks at is 2 m ahead of it.
+    along = points @ ahead / 3
+    assert along.min() == pytest.approx(places[0] @ ahead / 3 + 2, abs=0.05)
+    # From the side it is as long, and the one in the middle stands higher than those beside it.
+    assert np.ptp(side[1][:, 0]) == pytest.approx(np.ptp(places[:, 0]))
+    heights = side[1][:, 1]
+    assert heights[2] - (heights[1] + heights[3]) / 2 == pytest.approx(0.1, abs=0.005)
+
+
+def test_keyframe_that_knows_no_3d_is_red_and_counted(tmp_path, monkeypatch):
+    keyframes = corner()
+    nothing = encode(np.zeros((HEIGHT, WIDTH), np.uint16), '.png')
+    keyframes[3] = replace(keyframes[3], depth=nothing)
+    figure, panels = drawn(keyframes, tmp_path / 'map.png', monkeypatch)
+    for _, _, arrows in panels:
+        colours = [to_hex(colour) for colour in arrows.get_facecolor()]
+        assert [colour == '#c8321e' for colour in colours] == [False] * 3 + [True, False]
+    (title,) = figure.texts
+    assert title.get_text() == '5 keyframes, 4 of them with 3D'
+
+
+def test_a_point_at_a_wrong_depth_does_not_make_the_rest_tiny(tmp_path, monkeypatch):
+    keyframes = corner()
+    far = {'landmark_pixels': [[30.0, 20.0]], 'landmark_points_map': [[0.0, 900.0, 0.0]]}
+    keyframes[0] = replace(keyframes[0], depth=None, **far)
+    _, ((points, places, _), _) = drawn(keyframes, tmp_path / 'map.png', monkeypatch)
+    assert np.linalg.norm(points - places[0], axis=1).max() < 10
+    # Of the others nearly all are there.
+    assert len(points) > 0.95 * 4 * 32 * 24
 
 
 def test_points_of_a_keyframe_have_the_colours_of_their_pixels():
