@@ -74,7 +74,7 @@ def _draw_match(
 
 
 def _colours_by_place(points: NDArray[np.float64], width: int) -> NDArray[np.uint8]:
-    """Colour points by their column, from violet over green to red."""
+    """Colour points by their column, from red over green to violet."""
     if not len(points):
         return np.empty((0, 3), np.uint8)
     column = np.nan_to_num(points[:, 0]) / max(width - 1, 1)

@@ -33,6 +33,17 @@ def test_inliers_are_green_and_outliers_red():
     assert red > green
 
 
+def test_without_a_verdict_lines_are_coloured_by_their_column_in_the_left_image():
+    points = [[2, 10], [30, 30], [57, 20]]
+    picture = draw_matches(BLACK, BLACK, points, points).astype(int)
+    left, middle, right = (picture[y, x] for x, y in points)
+    # Red, green and violet, at both ends of a line.
+    assert left[0] > 200 > 100 > left[2]
+    assert middle.argmax() == 1
+    assert right[2] > 200 > 100 > right[1]
+    np.testing.assert_array_equal(picture[10, 64 + 2], left)
+
+
 def test_inliers_lie_on_top():
     points = [[10, 20], [10, 20]]
     picture = draw_matches(BLACK, BLACK, points, points, np.array([True, False]))

@@ -50,3 +50,24 @@ def test_keyframes_that_are_no_longer_in_the_map_are_left_out():
     result = RelocalizationResult(keyframe_matches=(matches_with(3, 5),))
     assert draw_best_keyframe(QUERY, result, {}) is None
     assert draw_best_keyframe(QUERY, RelocalizationResult(), KeyframeMap()) is None
+
+
+def test_matches_run_from_the_query_to_the_keyframe_and_inliers_are_green():
+    query_pixels = np.array([(10, 10), (10, 30)], np.float32)
+    keyframe_pixels = np.array([(50, 10), (50, 30)], np.float32)
+    matches = KeyframeMatches(
+        100,
+        query_pixels,
+        keyframe_pixels,
+        np.ones(2),
+        np.ones((2, 3)),
+        np.array([True, False]),
+    )
+    result = RelocalizationResult(keyframe_matches=(matches,))
+    black = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    picture = draw_best_keyframe(black, result, {100: keyframe_of(0)}).astype(int)
+    for row, is_green in ((10, True), (30, False)):
+        # Beside the left image and a gap of 4 px comes the right one.
+        red, green, _ = picture[row, [10, WIDTH + 4 + 50]].T
+        assert (green > red).tolist() == 2 * [is_green]
+        assert not picture[row, [5, WIDTH + 4 + 57]].any()
