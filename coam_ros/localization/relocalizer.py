@@ -236,7 +236,7 @@ class Relocalizer:
                 result,
                 failure=FailureReason.TOO_FEW_MATCHES,
                 message=f'{num_matches} of {len(query_pixels)} matches with known depth, wanted '
-                f'{config.min_inliers}: {reason}',
+                f'{config.min_inliers} (min_inliers): {reason}',
             )
         pose = estimate_pose(matches, positions_map, camera, config)
         if pose is None:

@@ -165,8 +165,8 @@ def _check_contents(target: Path, *, overwrite: bool) -> None:
         )
     if not overwrite:
         raise FileExistsError(
-            f'{target} holds a map already; it was left alone. Allow overwriting (--overwrite), '
-            'or choose another directory.'
+            f'{target} holds a map already; it was left alone. Allow overwriting (overwrite, '
+            'on the command line --overwrite), or choose another directory.'
         )
     others = sorted({path.name for path in source.iterdir()} - PARTS)
     if others:

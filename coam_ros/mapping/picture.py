@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from coam_ros.geometry.transforms import main_axes
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.point_cloud import make_point_cloud
 from coam_ros.matching.image_files import check_image_name, write_image
@@ -20,7 +19,6 @@ _POINTS_ALONG_WIDTH = 32
 # Points farther than this share are left out: a wrong depth would make the rest tiny.
 _SHOWN_SHARE = 0.98
 _BLUE, _RED = '#1f6fb4', '#c8321e'
-_VIEWS = (('from above', (0, 1)), ('from the side', (0, 2)))
 
 
 def draw_map(
@@ -28,8 +26,8 @@ def draw_map(
 ) -> None:
     """Draw where the keyframes are and look, and the points that they know in their colours.
 
-    Above is across the plane in which the keyframes spread most: which way is up is not known
-    of every map. A keyframe without 3D, in which nothing is localized, is red.
+    In the coordinates of the map. Which way is up is not known of every map: it is the axis along
+    which the keyframes spread least. A keyframe without 3D, in which nothing is localized, is red.
 
     Args:
         path: of the picture; its suffix says of which kind.
@@ -53,22 +51,29 @@ def draw_map(
         if progress:
             progress(number, len(keyframes))
     T_map_cameras = np.stack([keyframe.T_map_camera for keyframe in keyframes])
-    centre = T_map_cameras[:, :3, 3].mean(axis=0)
-    axes_map = main_axes(T_map_cameras[:, :3, 3])
+    positions, directions = T_map_cameras[:, :3, 3], T_map_cameras[:, :3, 2]
+    cloud, shade = np.concatenate(points), np.concatenate(colours) / 255.0
+    # Of equal ones the last: z is up in ROS.
+    height = 2 - int(np.argmin(positions.std(axis=0)[::-1]))
+    right, ahead = (height + 1) % 3, (height + 2) % 3
     # Images mostly stand upright: up is where their y axes do not point.
-    if axes_map[2] @ T_map_cameras[:, :3, 1].mean(axis=0) > 0:
-        axes_map[1:] *= -1
-    cloud = (np.concatenate(points) - centre) @ axes_map.T
-    shade = np.concatenate(colours) / 255.0
-    positions = (T_map_cameras[:, :3, 3] - centre) @ axes_map.T
-    directions = T_map_cameras[:, :3, 2] @ axes_map.T
+    is_upside_down = T_map_cameras[:, height, 1].mean() > 0
+    if is_upside_down:  # seen from the other end, x and y change places
+        right, ahead = ahead, right
 
     figure = Figure(figsize=(13, 6), dpi=110, layout='constrained')
     # Its own canvas: no pyplot, hence no global state and no display.
     canvas = FigureCanvasAgg(figure)
-    for plot, (title, plane) in zip(figure.subplots(1, 2), _VIEWS, strict=True):
+    above, side = figure.subplots(1, 2)
+    for plot, title, plane in (
+        (above, 'from above', (right, ahead)),
+        (side, 'from the side', (right, height)),
+    ):
         _draw(plot, cloud[:, plane], shade, positions[:, plane], directions[:, plane], is_known)
-        plot.set(xlabel='m', ylabel='m', title=title)
+        labels = [f'{"xyz"[axis]} [m]' for axis in plane]
+        plot.set(xlabel=labels[0], ylabel=labels[1], title=title)
+    if is_upside_down:
+        side.invert_yaxis()
     figure.suptitle(f'{len(keyframes)} keyframes, {sum(is_known)} of them with 3D')
     canvas.draw()
     write_image(path, np.asarray(canvas.buffer_rgba())[..., :3])

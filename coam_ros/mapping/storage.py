@@ -92,8 +92,11 @@ def resolve_folder(directory: str | Path) -> Path:
     """Follow `~` and links, so that a folder has one name.
 
     Raises:
-        FileNotFoundError: the home that it names is not known, or the current folder is gone.
+        FileNotFoundError: it is empty, the home that it names is not known, or the current folder
+            is gone.
     """
+    if not str(directory):
+        raise FileNotFoundError('The path is empty, wanted the folder of a map; name one.')
     try:
         return Path(directory).expanduser().resolve()
     except RuntimeError as error:  # no home directory

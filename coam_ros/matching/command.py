@@ -1,5 +1,8 @@
 """Match two images and draw the matches side by side.
 
+Two images of different places have matches too: only a geometry that they agree on tells
+(`coam localize`, the nodes).
+
 Example:
   coam match left.jpg right.jpg --out matches.png
 """

@@ -100,7 +100,8 @@ class MapReceiver:
         self._parts_seen.add(message.part)
         if len(self.keyframe_map) and len(self._parts_seen) < message.num_parts:
             return False
-        _log.info('map %s takes the place of %s', target.map_id, self.keyframe_map.map_id)
+        former = f', instead of {self.keyframe_map.map_id}' if len(self.keyframe_map) else ''
+        _log.info('map %s has come whole%s', target.map_id, former)
         self.keyframe_map, self._incoming = target, None
         return True
 

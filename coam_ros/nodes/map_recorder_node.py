@@ -15,7 +15,7 @@ from coam_ros.geometry.camera import CalibrationError
 from coam_ros.mapping.builder import is_covered
 from coam_ros.mapping.errors import MapFormatError
 from coam_ros.mapping.keyframe import Keyframe
-from coam_ros.mapping.storage import check_target
+from coam_ros.mapping.storage import check_target, resolve_folder
 from coam_ros.nodes import interfaces, qos
 from coam_ros.nodes.conversions import camera_from_info, seconds_from_stamp, transform_from_pose
 from coam_ros.nodes.images import check_stamp, encode_depth, ImageError, stored_image
@@ -249,7 +249,11 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         found = _nearest(self._poses, stamp_s, parameters.max_delay_s, is_final=is_final)
         if found is None:
             topic = self.resolve_topic_name(interfaces.CAMERA_POSE.name)
-            raise _NotYetError(f'no pose within {parameters.max_delay_s} s of it on {topic}.')
+            newest = _describe_newest(self._poses, stamp_s)
+            raise _NotYetError(
+                f'no pose stamped within {parameters.max_delay_s} s of it (max_delay_s) has come '
+                f'on {topic}; {newest}.'
+            )
         if found.header.frame_id != parameters.map_frame:
             raise _NotYetError(
                 f'its pose is in frame {found.header.frame_id!r}, wanted map_frame '
@@ -268,9 +272,10 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
         found = _nearest(self._depths, stamp_s, parameters.max_delay_s, is_final=is_final)
         if found is None:
             topic = self.resolve_topic_name(interfaces.DEPTH.name)
+            newest = _describe_newest(self._depths, stamp_s)
             raise _NotYetError(
-                f'no depth within {parameters.max_delay_s} s of it on {topic}; set '
-                'uses_depth to false where there is none.'
+                f'no depth stamped within {parameters.max_delay_s} s of it (max_delay_s) has come '
+                f'on {topic}; {newest}. Set uses_depth to false where there is none.'
             )
         frame, depth_frame = message.header.frame_id, found.header.frame_id
         if frame and depth_frame and depth_frame not in (frame, parameters.camera_frame):
@@ -333,6 +338,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
             response.message = str(error)
             self.get_logger().error(response.message)
         else:
+            path = str(resolve_folder(path))
             response.success, response.message = True, path
             self._say_saved(response.num_keyframes, path)
         return response
@@ -403,6 +409,13 @@ def _nearest(
         return None
     delays_s = np.abs(times_s - stamp_s)
     return messages[int(delays_s.argmin())] if delays_s.min() <= max_delay_s else None
+
+
+def _describe_newest(messages: deque[Any], stamp_s: float) -> str:
+    times_s = _stamps_s(messages)
+    if not len(times_s):
+        return 'none has come at all'
+    return f'the newest one is {times_s.max() - stamp_s:+.3f} s from it'
 
 
 def main(args: list[str] | None = None) -> None:

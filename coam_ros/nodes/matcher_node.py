@@ -12,7 +12,7 @@ from coam_msgs.srv import LoadMap, Relocalize, SaveMap
 from coam_ros.inference import DeviceLostError, EngineIncompatibleError
 from coam_ros.localization import LocalizationState
 from coam_ros.mapping.keyframe_map import KeyframeMap
-from coam_ros.mapping.storage import load_map, save_map
+from coam_ros.mapping.storage import load_map, resolve_folder, save_map
 from coam_ros.matching import CoamMatcher
 from coam_ros.nodes import interfaces
 from coam_ros.nodes.attempt import Attempt, Frame, FrameLocalizer, Prior, prior_from_message
@@ -367,7 +367,7 @@ class MatcherNode(ManagedNode[MatcherParameters]):
             response.message = str(error)
             self.get_logger().error(response.message)
         else:
-            response.success, response.message = True, request.path
+            response.success, response.message = True, str(resolve_folder(request.path))
         return response
 
     def _why_no_map(self) -> str:
@@ -488,7 +488,10 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if self._state != LocalizationState.LOCALIZED or silence_s <= lost_after_s:
             return
         topic = self.resolve_topic_name(self._image_topic.name)
-        message = f'No image has come on {topic} for {silence_s:.1f} s. Look at the camera.'
+        message = (
+            f'No image has come on {topic} for {silence_s:.1f} s. Look at the camera, and at what '
+            'DDS loses (docs/robot.md).'
+        )
         self._publish(self._localizer.miss(self.get_clock().now().to_msg(), message))
 
     def _report(self) -> None:

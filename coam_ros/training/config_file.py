@@ -9,7 +9,7 @@ A dataclass field whose metadata has `kinds`, a mapping from kind to dataclass, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import dataclasses
 import difflib
 from pathlib import Path
@@ -140,7 +140,8 @@ def build(cls: type[_Config], values: Any, where: str = '') -> _Config:  # noqa:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in values:
         if key not in fields:
-            raise ValueError(f'{_join(where, key)}: unknown key. {_advise(key, fields)}')
+            below = dict(_keys_below(cls))
+            raise ValueError(f'{_join(where, key)}: unknown key. {_advise(key, fields, below)}')
     arguments = {
         key: _convert(
             hints[key],
@@ -301,9 +302,19 @@ def _describe(value: object) -> str:
     return f'{type(value).__name__} {value!r}'
 
 
-def _advise(given: object, known: Collection) -> str:
-    near = difflib.get_close_matches(str(given), map(str, known), n=1, cutoff=0.5)
-    hint = f'Did you mean {near[0]!r}? ' if near else ''
+def _keys_below(cls: type, where: str = '') -> Iterator[tuple[str, str]]:
+    """Give names of fields of a dataclass's dataclasses, each with the keys that lead to it."""
+    for name, hint in get_type_hints(cls).items():
+        if where:
+            yield name, _join(where, name)
+        if dataclasses.is_dataclass(hint):
+            yield from _keys_below(hint, _join(where, name))
+
+
+def _advise(given: object, known: Collection, below: Mapping[str, str] | None = None) -> str:
+    paths = {**(below or {}), **{str(name): str(name) for name in known}}
+    near = difflib.get_close_matches(str(given), paths, n=1, cutoff=0.5)
+    hint = f'Did you mean {paths[near[0]]!r}? ' if near else ''
     return f'{hint}Wanted one of: {", ".join(map(str, known))}.'
 
 

@@ -14,11 +14,13 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 import hashlib
+import logging
 import math
 from pathlib import Path
 import shutil
 import tempfile
 from typing import Any
+import warnings
 
 from coam_ros.inference import default_model_directory
 from coam_ros.inference.files import replace_folder, sha256_of
@@ -254,19 +256,25 @@ def _export(
     output_names: Sequence[str],
 ) -> NetworkFile:
     """Export one network and compare ONNX Runtime with torch on the examples."""
-    torch.onnx.export(
-        module,
-        examples[0],
-        str(path),
-        input_names=list(input_names),
-        output_names=list(output_names),
-        dynamic_shapes=tuple(_free_axes(name) for name in input_names),
-        opset_version=_OPSET,
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    print(f'{path.name}: exporting')
+    # The exporter warns of operators of torchvision, which nothing here uses, and of its own code.
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)
+        torch.onnx.export(
+            module,
+            examples[0],
+            str(path),
+            input_names=list(input_names),
+            output_names=list(output_names),
+            dynamic_shapes=tuple(_free_axes(name) for name in input_names),
+            opset_version=_OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     _forget_source(path)
+    print(f'{path.name}: comparing ONNX Runtime with PyTorch')
     backend = OnnxRuntimeBackend(path)
     for inputs in examples:
         found = backend.run(

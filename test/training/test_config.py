@@ -134,6 +134,7 @@ def test_another_kind_drops_the_constants_of_the_former_one():
     [
         ('optimzer.rate=1', "optimzer: unknown key. Did you mean 'optimizer'?"),
         ('optimizer.rte=1', "optimizer.rte: unknown key. Did you mean 'rate'?"),
+        ('max_steps=2', "max_steps: unknown key. Did you mean 'schedule.steps'?"),
         ('data.sources.0.wieght=1', "data.sources.0.wieght: unknown key. Did you mean 'weight'?"),
         ('loss.kind=papr', "loss.kind is 'papr'. Did you mean 'paper'?"),
         ('optimizer.kind=adam2', "optimizer.kind is 'adam2'. Did you mean 'adam'?"),

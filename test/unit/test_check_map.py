@@ -12,6 +12,7 @@ from coam_ros.evaluation.metrics.keyframe_error import Disagreement, fit_keyfram
 from coam_ros.mapping.keyframe_map import KeyframeMap
 from coam_ros.mapping.storage import load_map, save_map
 import cv2
+from map_samples import encode
 import numpy as np
 import pytest
 from recording_samples import wall_image, write_recording, write_view
@@ -77,6 +78,9 @@ def wall_map(tmp_path_factory) -> Path:
     T_moved[1, 3] += 0.2
     keyframes[MOVED_ID] = replace(keyframes[MOVED_ID], T_map_camera=T_moved)
     save_map(KeyframeMap(keyframes), folder / 'moved')
+    noise = np.random.default_rng(0).integers(0, 255, keyframes[0].decode_image().shape, np.uint8)
+    keyframes[MOVED_ID] = replace(keyframes[MOVED_ID], image=encode(noise, '.png'))
+    save_map(KeyframeMap(keyframes), folder / 'strange')
     return folder
 
 
@@ -104,12 +108,24 @@ def test_a_keyframe_in_the_wrong_place_is_named(wall_map, tmp_path, capsys):
     assert re.search(r'disagreement, largest\W+(1[5-9]|2[0-5])\.\d cm', capsys.readouterr().out)
 
 
-def test_keyframes_that_no_other_sees_are_named(wall_map, capsys):
-    words = ['--apart', str(NUM_VIEWS - 1), '--every', '4']
-    assert main(['check-map', str(wall_map / 'map'), *words]) == 0
+@pytest.mark.parametrize(
+    ('apart', 'advice'), [('0', 'map the place more densely'), ('1', 'No other pass sees')]
+)
+def test_keyframes_that_no_other_sees_are_named(wall_map, capsys, apart, advice):
+    words = ['--apart', apart, '--every', str(MOVED_ID)]
+    assert main(['check-map', str(wall_map / 'strange'), *words]) == 0
     text = capsys.readouterr().out
-    assert 'the others do not localize: 0, 4, 8.' in text
-    assert 'keyframe_position_std_m' not in text
+    assert f'the others do not localize: {MOVED_ID}. ' in text
+    assert [advice in text, 'more densely' in text] == [True, apart == '0']
+
+
+def test_keyframes_for_which_none_is_left_are_not_checked(wall_map, tmp_path, capsys):
+    words = ['check-map', str(wall_map / 'map'), '--apart']
+    assert main([*words, str(NUM_VIEWS - 2), '--out', str(tmp_path)]) == 0
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert [one['name'] for one in report['per_query']] == ['0', str(NUM_VIEWS - 1)]
+    assert main([*words, str(NUM_VIEWS - 1)]) == 2
+    assert 'leaves nothing to localize any of 9 keyframes' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

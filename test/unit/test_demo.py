@@ -539,6 +539,7 @@ def test_nodes_stay_on_this_machine_and_log_into_the_report_folder(tmp_path, mon
         assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'LOCALHOST'
         assert Path(os.environ['ROS_LOG_DIR']).parent == tmp_path
         assert os.environ['FASTDDS_DEFAULT_PROFILES_FILE'] == 'mine.xml'
+        assert Path(os.environ['FASTRTPS_DEFAULT_PROFILES_FILE']).is_file()
     assert os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] == 'SUBNET'
 
 

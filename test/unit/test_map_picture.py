@@ -19,7 +19,7 @@ from coam_ros.mapping.storage import save_map
 from coam_ros.rendering import camera_pose
 from map_samples import CAMERA, encode, HEIGHT, make_keyframe, WIDTH
 from matplotlib.colors import to_hex
-from plot_samples import keep_figures
+from plot_samples import keep_figures, labels_of
 
 RED_WALL = np.full((HEIGHT, WIDTH, 3), (10, 10, 230), np.uint8)
 DEPTH = encode(np.full((HEIGHT, WIDTH), 2000, np.uint16), '.png')
@@ -94,13 +94,12 @@ def drawn(keyframes, path, monkeypatch):
 @pytest.mark.parametrize('up', [1, -1])
 def test_from_above_a_way_turns_as_it_does_and_is_looked_along(tmp_path, monkeypatch, up):
     keyframes = corner(np.diag([1, up, up, 1]))
-    _, (above, side) = drawn(keyframes, tmp_path / 'map.png', monkeypatch)
+    figure, (above, side) = drawn(keyframes, tmp_path / 'map.png', monkeypatch)
     points, places, arrows = above
     ahead, aside = places[3] - places[0], places[4] - places[3]
     assert np.linalg.norm([ahead, aside], axis=1) == pytest.approx([3, 1], abs=1e-3)
-    # Not mirrored, and its length along the page.
+    # Not mirrored.
     assert ahead[0] * aside[1] - ahead[1] * aside[0] == pytest.approx(3, abs=0.1)
-    assert np.ptp(places[:, 0]) > np.ptp(places[:, 1])
     looks = np.column_stack([arrows.U, arrows.V])
     np.testing.assert_allclose(looks, np.tile(ahead / 3, (5, 1)), atol=0.01)
     # What a keyframe looks at is 2 m ahead of it.
@@ -108,8 +107,14 @@ def test_from_above_a_way_turns_as_it_does_and_is_looked_along(tmp_path, monkeyp
     assert along.min() == pytest.approx(places[0] @ ahead / 3 + 2, abs=0.05)
     # From the side it is as long, and the one in the middle stands higher than those beside it.
     assert np.ptp(side[1][:, 0]) == pytest.approx(np.ptp(places[:, 0]))
-    heights = side[1][:, 1]
+    heights = side[1][:, 1] * up
     assert heights[2] - (heights[1] + heights[3]) / 2 == pytest.approx(0.1, abs=0.005)
+    assert figure.axes[1].yaxis_inverted() == (up < 0)
+    # In the map's own coordinates, and named so.
+    positions = np.array([keyframe.T_map_camera[:3, 3] for keyframe in keyframes])
+    for axes, shown in zip(figure.axes, (places, side[1]), strict=True):
+        names = [label.removesuffix(' [m]') for label in labels_of(axes)[1:]]
+        np.testing.assert_array_equal(shown, positions[:, ['xyz'.index(name) for name in names]])
 
 
 def test_keyframe_that_knows_no_3d_is_red_and_counted(tmp_path, monkeypatch):
