@@ -101,7 +101,7 @@ class MapReceiver:
         if len(self.keyframe_map) and len(self._parts_seen) < message.num_parts:
             return False
         former = f', instead of {self.keyframe_map.map_id}' if len(self.keyframe_map) else ''
-        _log.info('map %s has come whole%s', target.map_id, former)
+        _log.info('map %s is in use now%s', target.map_id, former)
         self.keyframe_map, self._incoming = target, None
         return True
 

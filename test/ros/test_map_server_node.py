@@ -108,8 +108,8 @@ def test_what_the_core_says_is_in_the_log_of_the_node(robot, scene):
     nodes = [robot.start_matcher()]
     with log_of_nodes() as read_log:
         nodes.append(robot.start_map_server(map_path=str(scene.map_path)))
-        wait_until(lambda: ' has come whole' in read_log())
-        assert '[INFO]' in next(s for s in read_log().splitlines() if ' has come whole' in s)
+        wait_until(lambda: ' is in use now' in read_log())
+        assert '[INFO]' in next(s for s in read_log().splitlines() if ' is in use now' in s)
     for node in nodes:
         robot.stop_node(node)
     assert logger.level == level

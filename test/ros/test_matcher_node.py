@@ -223,9 +223,10 @@ def test_distorted_camera_localizes_by_its_camera_info(robot, scene, is_rectifie
 
 def test_newest_image_wins_and_the_others_are_counted(robot, scene):
     node = robot.start_matcher(map_path=str(scene.map_path), max_rate_hz=0.2, lost_after_s=60.0)
-    robot.send(robot.image(scene.view(0.3)[0]))
+    # Before the five seconds in which the others have to come.
+    first, *images = [robot.image(scene.view(0.3)[0]) for _ in range(6)]
+    robot.send(first)
     num_before = node._num_images
-    images = [robot.image(scene.view(0.3)[0]) for _ in range(5)]
     for number, image in enumerate(images, start=1):
         robot.images.publish(image)
         # One by one: of two that wait in the middleware the node would see only the newer.
