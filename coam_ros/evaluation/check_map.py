@@ -230,7 +230,7 @@ def _print_advice(
         console.print(
             f'Keyframes that the others do not localize: {_listed([o.name for o in failed])}. '
             + (
-                'No other pass sees what they see. '
+                'Nothing but their neighbours localizes them. '
                 if is_apart
                 else 'A robot at one of them has that keyframe alone: map the place more densely. '
             )

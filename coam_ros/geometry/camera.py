@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 import math
+import operator
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,7 +64,7 @@ class PinholeCamera:
         """
         # NumPy's scalars are no JSON, of which maps are made.
         for name in ('width', 'height'):
-            object.__setattr__(self, name, int(getattr(self, name)))
+            object.__setattr__(self, name, operator.index(getattr(self, name)))
         for name in ('fx', 'fy', 'cx', 'cy'):
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, 'distortion', tuple(float(d) for d in self.distortion))

@@ -182,7 +182,7 @@ def put_in_place(staging: Path, target: Path) -> None:
     for path in [*staging.rglob('*'), staging]:
         _sync(path)
     former = _former(target)
-    is_current = _is_current(target)
+    holds_current_folder = _holds_current_folder(target)
     # Where there is nothing to move aside, a former one is the map until the new one is there.
     if not _is_vacant(target):
         shutil.rmtree(former, ignore_errors=True)
@@ -195,11 +195,11 @@ def put_in_place(staging: Path, target: Path) -> None:
         raise
     _sync(target.parent)
     shutil.rmtree(former, ignore_errors=True)
-    if is_current:
-        _log.warning('%s, the current folder, was replaced: `cd` to it again to see it', target)
+    if holds_current_folder:
+        _log.warning('%s was replaced, and the current folder with it: `cd` to it again', target)
 
 
-def _is_current(directory: Path) -> bool:
+def _holds_current_folder(directory: Path) -> bool:
     try:
         return Path.cwd().is_relative_to(directory)
     except FileNotFoundError:

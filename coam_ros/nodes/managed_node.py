@@ -257,18 +257,22 @@ def _ignore_stop_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stop(_number: int, _frame: object) -> None:
-    # At once: between here and where this is caught the next one may come.
-    _ignore_stop_signals()
-    raise KeyboardInterrupt
-
-
 def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> None:
     """Spin a node until the process is told to stop."""
-    node = None
+    node, is_stopping = None, False
+
+    def stop(_number: int, _frame: object) -> None:
+        nonlocal is_stopping
+        is_stopping = True
+        # At once: between here and where this is caught the next one may come.
+        _ignore_stop_signals()
+        # Also out of what takes long, such as to configure. It can get lost: Python drops what is
+        # raised in a destructor, and rclpy's C++ makes another error of it.
+        raise KeyboardInterrupt
+
     try:
         for number in _STOP_SIGNALS:
-            signal.signal(number, _stop)
+            signal.signal(number, stop)
         # rclpy's own handlers end ROS at once; what a node says while it saves would find none.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         try:
@@ -278,14 +282,15 @@ def run(make_node: Callable[[], ManagedNode], args: list[str] | None = None) -> 
             raise SystemExit(1) from None
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        while rclpy.ok():
+        while rclpy.ok() and not is_stopping:
             # Python handles a signal when the wait of ROS is over.
             executor.spin_once(timeout_sec=_SIGNAL_PERIOD_S)
     except KeyboardInterrupt:
         pass
     except Exception:
-        # A node that gave up has ended ROS: what was under way fails, with errors of many types.
-        if rclpy.ok():
+        # What was under way then fails, with errors of many types; a node that gave up has ended
+        # ROS. All others go on.
+        if rclpy.ok() and not is_stopping:
             raise
     finally:
         _ignore_stop_signals()

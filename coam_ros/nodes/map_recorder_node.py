@@ -326,19 +326,19 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     async def _on_save_map(
         self, request: SaveMap.Request, response: SaveMap.Response
     ) -> SaveMap.Response:
-        path = request.path or self.parameters.map_path
         try:
             if self._map is None:
                 raise ValueError('The map recorder is not configured. Configure it first.')
             if not self._map:
                 raise ValueError('There is no keyframe to save yet; the log says what is missing.')
+            # Before: where the current folder is in the map, it is gone with the former one.
+            path = str(resolve_folder(request.path or self.parameters.map_path))
             job = await self.done_aside(self._map.save, path, overwrite=request.overwrite)
             response.num_keyframes = job.result()
         except (OSError, ValueError) as error:
             response.message = str(error)
             self.get_logger().error(response.message)
         else:
-            path = str(resolve_folder(path))
             response.success, response.message = True, path
             self._say_saved(response.num_keyframes, path)
         return response
@@ -379,9 +379,7 @@ class MapRecorderNode(ManagedNode[MapRecorderParameters]):
     def _say_saved(self, count: int, path: str) -> None:
         # Descriptors for retrieval, and with triangulate the 3D too.
         step = 'describe' if self.parameters.uses_depth else 'triangulate'
-        self.get_logger().info(
-            f'{count} keyframes in {path}. Next: coam map {step} {quote(str(path))}'
-        )
+        self.get_logger().info(f'{count} keyframes in {path}. Next: coam map {step} {quote(path)}')
 
 
 class _NotYetError(Exception):

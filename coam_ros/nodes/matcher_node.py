@@ -355,19 +355,19 @@ class MatcherNode(ManagedNode[MatcherParameters]):
         if self._localizer is None:
             response.message = self._why_no_map()
             return response
-        job = await self.done_aside(
-            save_map,
-            self._map_receiver.keyframe_map,
-            request.path,
-            overwrite=request.overwrite,
-        )
         try:
+            # Before: where the current folder is in the map, it is gone with the former one.
+            folder = str(resolve_folder(request.path))
+            keyframe_map = self._map_receiver.keyframe_map
+            job = await self.done_aside(
+                save_map, keyframe_map, folder, overwrite=request.overwrite
+            )
             response.num_keyframes = job.result()
         except (OSError, ValueError) as error:
             response.message = str(error)
             self.get_logger().error(response.message)
         else:
-            response.success, response.message = True, str(resolve_folder(request.path))
+            response.success, response.message = True, folder
         return response
 
     def _why_no_map(self) -> str:

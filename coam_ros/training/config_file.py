@@ -140,7 +140,8 @@ def build(cls: type[_Config], values: Any, where: str = '') -> _Config:  # noqa:
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for key in values:
         if key not in fields:
-            below = dict(_keys_below(cls))
+            # Of equal names the first counts.
+            below = dict(reversed([*_keys_below(cls)]))
             raise ValueError(f'{_join(where, key)}: unknown key. {_advise(key, fields, below)}')
     arguments = {
         key: _convert(
@@ -313,7 +314,7 @@ def _keys_below(cls: type, where: str = '') -> Iterator[tuple[str, str]]:
 
 def _advise(given: object, known: Collection, below: Mapping[str, str] | None = None) -> str:
     paths = {**(below or {}), **{str(name): str(name) for name in known}}
-    near = difflib.get_close_matches(str(given), paths, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(given), paths, n=1, cutoff=0.6)
     hint = f'Did you mean {paths[near[0]]!r}? ' if near else ''
     return f'{hint}Wanted one of: {", ".join(map(str, known))}.'
 

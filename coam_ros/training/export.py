@@ -11,7 +11,8 @@ Examples:
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 import hashlib
 import logging
@@ -257,10 +258,7 @@ def _export(
 ) -> NetworkFile:
     """Export one network and compare ONNX Runtime with torch on the examples."""
     print(f'{path.name}: exporting')
-    # The exporter warns of operators of torchvision, which nothing here uses, and of its own code.
-    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', FutureWarning)
+    with _quiet_exporter():
         torch.onnx.export(
             module,
             examples[0],
@@ -285,6 +283,20 @@ def _export(
         for name, value in zip(output_names, wanted, strict=True):
             _compare(path.name, name, found[name], value.numpy())
     return NetworkFile(path.name, sha256_of(path), *_signature(path))
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence warnings of operators of torchvision, not used here, and of the exporter itself."""
+    logger = logging.getLogger('torch.onnx')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _forget_source(path: Path) -> None:

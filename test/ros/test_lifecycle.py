@@ -247,31 +247,57 @@ def test_processes_take_the_parameter_file_localize_and_end_on_interrupt(robot, 
     assert 'searching -> localized' in outputs[0]
 
 
+# As of the terminal and of launch, which both send one.
+INTERRUPTED_AGAIN_WHILE_IT_SAVES = """
+import os, signal
+from coam_ros.nodes.recorded_map import RecordedMap
+
+save = RecordedMap.save
+
+def interrupted_save(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGINT)
+    return save(*arguments, **options)
+
+RecordedMap.save = interrupted_save
+"""
+
+
 def test_recorder_that_is_interrupted_twice_saves_and_says_so(robot, scene, tmp_path):
-    parameters = {'map_path': tmp_path / 'map', 'pose_source': 'topic', 'uses_depth': 'false'}
+    parameters = {
+        'map_path': tmp_path / 'map',
+        'pose_source': 'topic',
+        'uses_depth': 'false',
+        'save_period_s': '0.0',
+    }
     words = [word for name, value in parameters.items() for word in ('-p', f'{name}:={value}')]
-    recorder = start_process('map_recorder', *words)
+    recorder = start_process('map_recorder', *words, before=INTERRUPTED_AGAIN_WHILE_IT_SAVES)
     poses = robot.talk(PoseStamped, 'camera_pose', qos.events(1))
-    lines = []
-    reader = threading.Thread(target=lambda: [lines.append(line) for line in recorder.stdout])
+    lines, is_kept = [], threading.Event()
+
+    def read():
+        for line in recorder.stdout:
+            lines.append(line)
+            if 'keyframes=1 position=' in line:
+                is_kept.set()
+
+    reader = threading.Thread(target=read)
     reader.start()
     pixels, T_map_camera = scene.view(0.3)
     try:
-        for _ in range(60):
+        # An image or a pose may be lost while the node gets to know who publishes.
+        for _ in range(round(2 * DEADLINE_S)):
             image = robot.image(pixels)
             robot.infos.publish(info_from_camera(CAMERA, image.header))
             pose = pose_from_transform(T_map_camera)
             header = Header(stamp=image.header.stamp, frame_id='map')
             poses.publish(PoseStamped(header=header, pose=pose))
             robot.images.publish(image)
-            reader.join(0.5)
-            if 'keyframes=1 position=' in ''.join(lines):
+            if is_kept.wait(0.5):
                 break
-    finally:
-        # Of the terminal and of launch, which both send one.
-        for _ in range(2):
-            recorder.send_signal(signal.SIGINT)
+        recorder.send_signal(signal.SIGINT)
         recorder.wait(DEADLINE_S)
+    finally:
+        recorder.kill()
         reader.join(DEADLINE_S)
     output = ''.join(lines)
     assert recorder.returncode == 0, output
@@ -343,6 +369,34 @@ def configure(node):
 
 MapServerNode.configure = configure
 """
+
+
+LOST_INTERRUPT = """
+import os, signal
+from coam_ros.nodes import managed_node
+
+class Dropped:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+executor = managed_node.SingleThreadedExecutor
+spin_once = executor.spin_once
+
+def drop_and_spin(*arguments, **options):
+    Dropped()
+    spin_once(*arguments, **options)
+
+executor.spin_once = drop_and_spin
+"""
+
+
+def test_process_ends_where_python_drops_the_interrupt(ros):
+    process = start_process('map_server', before=LOST_INTERRUPT)
+    output, _ = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 0, output
+    assert 'Exception ignored in' in output
 
 
 @pytest.mark.parametrize(

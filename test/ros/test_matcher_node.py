@@ -633,7 +633,7 @@ def test_relocalize_answers_in_the_map_that_replaced_the_former_meanwhile(robot,
 
 
 def test_map_that_came_by_topic_is_saved_and_not_overwritten_unasked(
-    robot, scene, keyframes_topic, tmp_path
+    robot, scene, keyframes_topic, tmp_path, monkeypatch
 ):
     node = robot.start_matcher()
     keyframes_topic.publish(message_of(KeyframeMap(scene.keyframes)))
@@ -645,7 +645,12 @@ def test_map_that_came_by_topic_is_saved_and_not_overwritten_unasked(
     again = robot.call(SaveMap, 'save_map', path=str(path))
     assert not again.success
     assert str(path) in again.message
-    assert robot.call(SaveMap, 'save_map', path=str(path), overwrite=True).success
+    monkeypatch.chdir(path)
+    once_more = robot.call(SaveMap, 'save_map', path='.', overwrite=True)
+    assert (once_more.success, once_more.message) == (True, str(path))
+    nowhere = robot.call(SaveMap, 'save_map')
+    assert not nowhere.success
+    assert 'The path is empty' in nowhere.message
 
 
 def test_map_of_another_frame_name_is_saved_and_loaded_again(

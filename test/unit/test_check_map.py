@@ -109,7 +109,8 @@ def test_a_keyframe_in_the_wrong_place_is_named(wall_map, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ('apart', 'advice'), [('0', 'map the place more densely'), ('1', 'No other pass sees')]
+    ('apart', 'advice'),
+    [('0', 'map the place more densely'), ('1', 'Nothing but their neighbours')],
 )
 def test_keyframes_that_no_other_sees_are_named(wall_map, capsys, apart, advice):
     words = ['--apart', apart, '--every', str(MOVED_ID)]

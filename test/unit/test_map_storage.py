@@ -158,7 +158,7 @@ def test_folder_may_be_named_by_a_link_or_from_home(saved, monkeypatch):
 def test_who_stands_in_the_folder_is_told_to_enter_it_again(saved, monkeypatch, caplog):
     monkeypatch.chdir(saved)
     save_map(make_map(1), '.')
-    assert f'{saved}, the current folder, was replaced' in caplog.text
+    assert f'{saved} was replaced, and the current folder with it' in caplog.text
     with pytest.raises(FileNotFoundError, match='`cd` to it again'):
         load_map('.')
     monkeypatch.chdir(saved)
