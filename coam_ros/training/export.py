@@ -82,7 +82,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--photos',
         type=Path,
-        help='photos that teach the global descriptor anew; default: as in the default model',
+        help=f'at least {2 * DIM} photos that teach the global descriptor anew; default: as in '
+        'the default model',
     )
     parser.add_argument('--area', type=int, default=IMAGE_AREA_PX, help='image area [px]')
     parser.add_argument(

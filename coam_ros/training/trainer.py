@@ -147,12 +147,11 @@ class Trainer:
         self, log: TrainingLog | None, held_back: list[Batch], batches: Iterator[Batch]
     ) -> None:
         schedule, validation = self.config.schedule, self.config.validation
-        judgement, patience = self._judgement, validation.patience
         if self._step == 0:
             self._validate(held_back, log)
         window = _Window()
         saved_at = time.monotonic()
-        while self._step < schedule.steps and not judgement.is_out_of_patience(patience):
+        while not self._is_over():
             batch = window.wait_for(batches)
             self._step += 1
             window.add(self._take_step(batch))
@@ -169,12 +168,16 @@ class Trainer:
                 self._validate(held_back, log)
                 window.restart_clock()
             is_due = time.monotonic() - saved_at >= self.config.checkpoint_s
-            is_over = is_last or judgement.is_out_of_patience(patience)
             # Only where a window of figures ends: what it sums up is not in the checkpoint.
-            if is_over or (is_logged and is_due):
+            if self._is_over() or (is_logged and is_due):
                 self._save()
                 saved_at = time.monotonic()
                 window.restart_clock()
+
+    def _is_over(self) -> bool:
+        patience = self.config.validation.patience
+        is_last = self._step >= self.config.schedule.steps
+        return is_last or self._judgement.is_out_of_patience(patience)
 
     def _take_step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Change the weights; returns figures, on the device."""
@@ -251,7 +254,8 @@ class Trainer:
         lines = [f'{self._out}: {self._step} steps{share}']
         if self._judgement.best is not None:
             lines += self._judgement.table()
-            lines.append(f'weights: {self._out / BEST} (the best), {self._out / CHECKPOINT}')
+            best = 'the best' if self._judgement.best_step else 'as it began: none was better'
+            lines.append(f'weights: {self._out / BEST} ({best}), {self._out / CHECKPOINT}')
         return '\n'.join(lines)
 
     # ------------------------------------------------------------------ state
@@ -377,7 +381,9 @@ class Trainer:
 
     def _open_log(self) -> TrainingLog:
         self._out.mkdir(parents=True, exist_ok=True)
-        write_aside(self._out / 'config.yaml', to_yaml(self.config).encode())
+        # That of a finished training tells how the weights beside it were made.
+        if not self._is_over():
+            write_aside(self._out / 'config.yaml', to_yaml(self.config).encode())
         return TrainingLog(
             self._out,
             self._step,

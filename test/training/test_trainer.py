@@ -432,6 +432,13 @@ def test_a_training_may_lie_among_its_photos(photos, tmp_path):
     assert read(out / 'checkpoint.pt')['step'] == 2
 
 
+def test_the_config_of_a_finished_training_stays_beside_its_weights(photos, finished, tmp_path):
+    out = shutil.copytree(finished, tmp_path / 'run')
+    assert train(photos, out, 'schedule.steps=6') == 0
+    for name in ('config.yaml', 'checkpoint.pt'):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+
+
 def test_a_changed_rate_is_used_on_resuming(photos, finished, tmp_path):
     out = tmp_path / 'more'
     shutil.copytree(finished, out)

@@ -149,9 +149,9 @@ def _find_images(directory: Path) -> list[str]:
         if path.suffix.lower() in _IMAGE_SUFFIXES and not path.name.endswith(_NO_PHOTO)
     )
     if len(names) < 2:
+        suffixes = ', '.join(sorted(_IMAGE_SUFFIXES))
         raise BenchmarkDataError(
-            f'{len(names)} images in {directory}, wanted at least 2 ({", ".join(_IMAGE_SUFFIXES)}'
-            '); check the path.'
+            f'{len(names)} images in {directory}, wanted at least 2 ({suffixes}); check the path.'
         )
     return names
 
