@@ -20,7 +20,6 @@ from pathlib import Path
 from coam_ros.evaluation.benchmarks.matching import match_collection
 from coam_ros.evaluation.benchmarks.sfm import DATABASE, measure_reconstruction, MODEL
 from coam_ros.evaluation.data.image_collection import add_collection_arguments, open_collection
-from coam_ros.evaluation.data.pair_lists import has_pair_list
 from coam_ros.evaluation.files import output_folder
 from coam_ros.evaluation.hloc_export import check_names, FEATURES, MATCHES, PAIRS, write_hloc
 from coam_ros.evaluation.matchers.choice import add_matcher_arguments, chosen_matchers
@@ -61,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
         )
     collection = open_collection(args.directory, args)
     check_names(collection.names)
-    is_listed = args.pairs is None and has_pair_list(args.directory)
+    # Only a list in the folder tells them.
+    is_listed = bool(collection.posed_pairs)
     source = f', of the list in {args.directory}; --neighbours does not count' if is_listed else ''
     console.print(f'{len(collection.pairs)} pairs of {len(collection.names)} images{source}')
     if not args.overwrite:

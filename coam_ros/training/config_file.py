@@ -314,7 +314,7 @@ def _keys_below(cls: type, where: str = '') -> Iterator[tuple[str, str]]:
 
 def _advise(given: object, known: Collection, below: Mapping[str, str] | None = None) -> str:
     paths = {**(below or {}), **{str(name): str(name) for name in known}}
-    near = difflib.get_close_matches(str(given), paths, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(given), paths, n=1)
     hint = f'Did you mean {paths[near[0]]!r}? ' if near else ''
     return f'{hint}Wanted one of: {", ".join(map(str, known))}.'
 
